@@ -1,0 +1,1 @@
+"""Text in: corpora, tokenizers, and windows of token ids."""

@@ -1,0 +1,161 @@
+"""Plain text by name: the embedded default, Tiny Shakespeare, or the user's own file."""
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+DEFAULT = "default"
+MAX_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text and where it comes from.
+
+    Attributes:
+        name: as given on the command line.
+        text: the whole text.
+        sha256: digest of the text in UTF-8.
+        source: where it was read, in words.
+    """
+
+    name: str
+    text: str
+    sha256: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """A public file: where it lies under the data folder, its address, its digest."""
+
+    path: str
+    address: str
+    sha256: str
+
+
+PUBLISHED = {
+    "shakespeare": Published(
+        "tinyshakespeare/input.txt",
+        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    ),
+}
+
+
+def load(name: str = DEFAULT) -> Corpus:
+    """Reads a corpus.
+
+    Args:
+        name: "default" (the Python language reference that every CPython carries, about 465,000 characters),
+            "shakespeare" (1,115,394 characters; downloaded once if not found locally), or the path of a UTF-8 file.
+
+    Raises:
+        ValueError: there is no such text, or it is not text; the message says what to do.
+
+    Example:
+        >>> len(load("default").text) > 400_000
+        True
+    """
+    if name == DEFAULT:
+        return _corpus(name, _language_reference(), "pydoc_data.topics of this Python")
+    if name in PUBLISHED:
+        path = find(name)
+        return _corpus(name, decode(path.read_bytes(), path), f"{PUBLISHED[name].address}, checked by SHA-256")
+    return _corpus(name, read_text(Path(name)), f"the file {Path(name).name}")
+
+
+def read_text(path: Path) -> str:
+    """Reads a UTF-8 text file; raises ValueError with the mend when it is missing, a folder, empty or not text."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a text file in it")
+    if not path.exists():
+        raise ValueError(f"no file {path}; name a UTF-8 text file, or one of {DEFAULT}, {', '.join(sorted(PUBLISHED))}")
+    if not path.is_file():
+        raise ValueError(f"{path} is not an ordinary file; name a UTF-8 text file")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} is larger than {MAX_BYTES >> 30} GiB; cut it into a smaller text")
+    try:
+        return decode(path.read_bytes(), path)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}; check its permissions") from None
+
+
+def decode(data: bytes, path: Path) -> str:
+    """Bytes as text: UTF-8, not empty, no NUL; raises ValueError with the mend otherwise."""
+    if b"\0" in data:
+        raise ValueError(f"{path} is a binary file; give plain text in UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 (byte {error.start}); convert it, e.g. with iconv -t UTF-8") from None
+    if not text.strip():
+        raise ValueError(f"{path} is empty; give a text of some thousand characters or more")
+    return text
+
+
+def find(name: str) -> Path:
+    """Local path of a published file, downloading it into the cache when it is nowhere."""
+    public = PUBLISHED[name]
+    folders = [Path(os.environ["DECONE_DATA"])] if os.environ.get("DECONE_DATA") else []
+    for folder in (*folders, Path.cwd().parent / "shared" / "data", cache()):
+        path = folder / public.path
+        if path.is_file():
+            if hashlib.sha256(path.read_bytes()).hexdigest() == public.sha256:
+                return path
+            raise ValueError(f"{path} is not the published {name} text (SHA-256 differs); remove or replace it")
+    return _download(name, public)
+
+
+def cache() -> Path:
+    """Folder of downloaded texts: DECONE_CACHE, else decone under the user's cache folder."""
+    if os.environ.get("DECONE_CACHE"):
+        return Path(os.environ["DECONE_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "decone"
+
+
+def _download(name: str, public: Published) -> Path:
+    path = cache() / public.path
+    columns = (TextColumn("downloading {task.description}"), BarColumn(), DownloadColumn())
+    try:
+        with Progress(*columns, transient=True) as progress:
+            task = progress.add_task(name, total=None)
+            data = _fetch(public.address, lambda done, total: progress.update(task, completed=done, total=total))
+    except (urllib.error.URLError, OSError) as error:
+        raise ValueError(
+            f"cannot download {name} from {public.address} ({error}); fetch it elsewhere, put it at "
+            f"DIR/{public.path} and set DECONE_DATA=DIR, or use --corpus {DEFAULT}"
+        ) from None
+    if hashlib.sha256(data).hexdigest() != public.sha256:
+        raise ValueError(f"{public.address} no longer gives the published {name} text (SHA-256 differs)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    beside.write_bytes(data)
+    beside.replace(path)
+    return path
+
+
+def _fetch(address: str, report: Callable[[int, int | None], None]) -> bytes:
+    data = bytearray()
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        total = int(answer.headers["Content-Length"]) if answer.headers.get("Content-Length") else None
+        while block := answer.read(1 << 16):
+            data += block
+            report(len(data), total)
+    return bytes(data)
+
+
+def _language_reference() -> str:
+    from pydoc_data.topics import topics
+
+    return "\n".join(topics[title] for title in sorted(topics))
+
+
+def _corpus(name: str, text: str, source: str) -> Corpus:
+    return Corpus(name, text, hashlib.sha256(text.encode()).hexdigest(), source)

@@ -1,0 +1,91 @@
+"""Windows of token ids: random ones to train on, consecutive ones to evaluate on.
+
+A batch depends on (seed, stream, step) alone. So resuming needs no state, methods with the same seed see the same
+batches (their differences are paired), and any process can make its share of a batch.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from decone.data.languages import Languages
+
+TRAINING, VALIDATION = 0, 1  # streams of randomness that never meet
+
+
+def split(ids: Int64[Tensor, " N"], validation: float, context: int) -> tuple[Tensor, Tensor]:
+    """Cuts a text by position into training and validation ids.
+
+    Args:
+        ids: the whole text, [N].
+        validation: share of the text at its end, in (0, 1).
+        context: tokens of one window.
+
+    Raises:
+        ValueError: a part is shorter than one window and its last target.
+
+    Example:
+        >>> [len(part) for part in split(torch.arange(100), 0.1, context=4)]
+        [90, 10]
+    """
+    border = int(len(ids) * (1 - validation))
+    parts = ids[:border], ids[border:]
+    shortest = min(map(len, parts))
+    if shortest < context + 1:
+        raise ValueError(
+            f"the text is too short: {len(parts[0])} training and {len(parts[1])} validation tokens, one window "
+            f"needs {context + 1}; give a longer text or a smaller model.context"
+        )
+    return parts
+
+
+def random_batch(
+    ids: Int64[Tensor, " N"], context: int, size: int, languages: Languages, key: tuple[int, int, int]
+) -> Int64[Tensor, "B T"]:
+    """Random windows of context + 1 ids, each in the low-resource language with its probability.
+
+    Args:
+        ids: text to draw from, [N].
+        context: tokens of one window; its targets are one further.
+        size: windows B.
+        languages: copies of the vocabulary.
+        key: (seed, stream, step).
+
+    Returns:
+        Ids, [B, context + 1]; inputs are [:, :-1], targets [:, 1:].
+
+    Example:
+        >>> batch = random_batch(torch.arange(50), 4, 2, Languages(50, 0.0), (1337, TRAINING, 0))
+        >>> bool((batch[:, 1:] == batch[:, :-1] + 1).all())
+        True
+    """
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+    start = torch.from_numpy(random.integers(0, len(ids) - context, size=size))
+    low = torch.from_numpy(random.random(size) < languages.low_resource)
+    windows = ids[start[:, None] + torch.arange(context + 1)]
+    return windows + low[:, None] * languages.size
+
+
+def consecutive(ids: Int64[Tensor, " N"], context: int, size: int) -> Iterator[Int64[Tensor, "B T"]]:
+    """All windows of a text in order, in groups of `size`; a last incomplete group is dropped unless it is the only one.
+
+    Args:
+        ids: text, [N].
+        context: tokens of one window.
+        size: windows of one group.
+
+    Yields:
+        Ids, [B, context + 1]; windows overlap by the one id that is target and next input.
+
+    Example:
+        >>> [group.shape[0] for group in consecutive(torch.arange(41), context=4, size=3)]
+        [3, 3, 3]
+    """
+    count = (len(ids) - 1) // context
+    groups = count // size or 1
+    size = min(size, count)
+    windows = ids[: count * context + 1].unfold(0, context + 1, context)
+    yield from windows[: groups * size].split(size)

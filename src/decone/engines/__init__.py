@@ -1,0 +1,1 @@
+"""How a loss over a large vocabulary is computed; no models, no files."""

@@ -1,0 +1,1 @@
+"""Measurements of tables, predictions and runs: pure functions on tensors, without models or files."""

@@ -1,0 +1,164 @@
+"""Perplexity, and the perplexity at the softmax temperature that suits the model best.
+
+A thresholded model never learns how far down the dropped logits should be, so its plain softmax is too flat. Dividing
+the logits by a temperature below 1 mends that without training; "Stop Jostling" reports PPL_best (T_best), the minimum
+over T = 0.01, 0.02, ..., 2.00, beside PPL.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from decone.metrics.inputs import score_blocks
+
+TEMPERATURES: Float64[Tensor, " K"] = torch.arange(1, 201, dtype=torch.float64) / 100
+COARSE = [0, *range(9, 200, 10)]  # places in TEMPERATURES: 0.01, 0.10, 0.20, ..., 1.00, ..., 2.00
+
+
+@dataclass(frozen=True)
+class TemperatureSearch:
+    """Perplexity of a text at temperature 1 and at the best temperature of the grid.
+
+    Attributes:
+        perplexity: exp of the mean NLL at T = 1, at least 1; inf when it overflows or a target is impossible.
+        best_perplexity: The lowest perplexity over `TEMPERATURES`.
+        best_temperature: Where it is reached; of equal ones the nearest to 1.
+        temperatures: Rising temperatures at which the curve was evaluated.
+        perplexities: The curve at those temperatures.
+        count: Number of positions scored.
+    """
+
+    perplexity: float
+    best_perplexity: float
+    best_temperature: float
+    temperatures: list[float]
+    perplexities: list[float]
+    count: int
+
+
+def nll(logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Float64[Tensor, " N"]:
+    """Compute the negative log-likelihood of each target under the softmax of its logits, in nats.
+
+    Any floating dtype is read in float64, a block of rows at a time.
+
+    Args:
+        logits: One row of scores per position; -inf means impossible.
+        target: The right token of each position, in [0, V).
+
+    Returns:
+        One value per position, not negative; inf where the target is impossible, NaN where the logits hold NaN or +inf.
+
+    Raises:
+        ValueError: If the shapes do not fit or a target lies outside the vocabulary.
+
+    Example:
+        >>> nll(torch.tensor([[0.0, 0.0], [0.0, float("-inf")]]), torch.tensor([1, 0])).tolist()
+        [0.6931471805599453, 0.0]
+    """
+    parts = [_block_nll(block, chosen, TEMPERATURES.new_ones(1))[0] for block, chosen in score_blocks(logits, target)]
+    return torch.cat(parts)
+
+
+def nll_by_temperature(
+    logits: Float[Tensor, "N V"], target: Int[Tensor, " N"], temperatures: Float[Tensor, " K"]
+) -> Float64[Tensor, " K"]:
+    """Sum the negative log-likelihood of all targets, in nats, once per temperature that divides the logits.
+
+    Args:
+        logits: One row of scores per position; -inf means impossible.
+        target: The right token of each position, in [0, V).
+        temperatures: Positive divisors of the logits.
+
+    Returns:
+        One sum per temperature; inf when a target is impossible, NaN when the logits hold NaN or +inf.
+
+    Raises:
+        ValueError: If a temperature is not positive, shapes do not fit or a target lies outside the vocabulary.
+
+    Example:
+        >>> logits, target = torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([1, 0])
+        >>> nll_by_temperature(logits, target, torch.tensor([1.0, 0.5])).round(decimals=4).tolist()
+        [1.6265, 2.2539]
+    """
+    if temperatures.ndim != 1 or not bool((temperatures > 0).all()):
+        raise ValueError("temperatures must be a vector of positive numbers; use 0.01 where 0 (greedy) is meant")
+    total = torch.zeros(len(temperatures), dtype=torch.float64, device=logits.device)
+    for block, chosen in score_blocks(logits, target):
+        total += _block_nll(block, chosen, temperatures).sum(1)
+    return total
+
+
+def best_temperature(batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> TemperatureSearch:
+    """Find the lowest perplexity over the 200 temperatures of `TEMPERATURES`, reading the text twice.
+
+    Args:
+        batches: Called twice; each time yields the same batches of logits [N, V] and target [N].
+
+    Returns:
+        The perplexity at T = 1, the exact minimum over the grid, and the evaluated part of the curve.
+
+    Raises:
+        ValueError: If there is no position to score, or the second reading differs in length from the first.
+
+    Example:
+        >>> logits, target = torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1])
+        >>> best_temperature(lambda: [(logits, target)]).best_temperature
+        2.0
+    """
+    # A position's NLL, log sum_k exp((z_k - z_y) / T), is convex in 1/T, so the sum falls and then rises along the
+    # grid: its lowest point lies between the two coarse neighbours of the lowest coarse point.
+    curve, count = _mean_curve(batches, COARSE)
+    place = COARSE.index(_lowest(curve))
+    low, high = COARSE[max(0, place - 1)], COARSE[min(len(COARSE) - 1, place + 1)]
+    fine, again = _mean_curve(batches, [index for index in range(low, high + 1) if index not in curve])
+    if again != count:
+        raise ValueError(f"batches() gave {count} positions, then {again}: it must start afresh at every call")
+    curve |= fine
+    best, places = _lowest(curve), sorted(curve)
+    return TemperatureSearch(
+        perplexity=_exp(curve[TEMPERATURES.tolist().index(1.0)]),
+        best_perplexity=_exp(curve[best]),
+        best_temperature=float(TEMPERATURES[best]),
+        temperatures=TEMPERATURES[places].tolist(),
+        perplexities=[_exp(curve[index]) for index in places],
+        count=count,
+    )
+
+
+def _block_nll(
+    logits: Float64[Tensor, "N V"], target: Int[Tensor, " N"], temperatures: Float[Tensor, " K"]
+) -> Float64[Tensor, "K N"]:
+    shifted = logits - logits.amax(1, keepdim=True)  # the largest becomes 0, so that dividing by 0.01 cannot overflow
+    chosen = shifted.gather(1, target[:, None]).squeeze(1)
+    scaled = torch.empty_like(shifted)
+    rows = []
+    for temperature in temperatures.tolist():
+        torch.div(shifted, temperature, out=scaled)
+        rows.append(scaled.exp_().sum(1).log_() - chosen / temperature)
+    impossible = logits.gather(1, target[:, None]).squeeze(1) == -math.inf
+    return torch.stack(rows).masked_fill(impossible, math.inf)
+
+
+def _mean_curve(
+    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]], places: list[int]
+) -> tuple[dict[int, float], int]:
+    total, count = torch.zeros(len(places), dtype=torch.float64), 0
+    for logits, target in batches():
+        total += nll_by_temperature(logits, target, TEMPERATURES[places]).cpu()
+        count += len(target)
+    if count == 0:
+        raise ValueError("batches() gave no position to score: pass a text of at least two tokens")
+    means = (total / count).nan_to_num(nan=math.inf, posinf=math.inf).tolist()
+    return dict(zip(places, means, strict=True)), count
+
+
+def _lowest(curve: dict[int, float]) -> int:
+    return min(curve, key=lambda index: (curve[index], abs(float(TEMPERATURES[index]) - 1.0)))
+
+
+def _exp(value: float) -> float:
+    return float(torch.tensor(value, dtype=torch.float64).exp())

@@ -1,0 +1,208 @@
+"""What every training objective is: a few hooks on one chunk of logits, and three numbers with three normalisers.
+
+An objective overrides the hooks it needs and nothing else. State (counters, windows) lives in buffers, so that it is
+saved and resumed with the model. The hooks are called in a fixed order, see `engines.contract`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from decone.engines import select
+from decone.engines.contract import Gate, Shift, Tokens
+from decone.vocab.first_seen import first_seen
+
+
+@dataclass
+class Loss:
+    """A loss as three numbers that must be divided by three different things.
+
+    Attributes:
+        tokens: sum over counted targets (with `reduction="none"`: one value per target, 0 where ignored). Divide by
+            the number of counted targets of the whole optimiser step, over all micro-batches and processes.
+        count: number of counted targets in this call, int64 scalar.
+        matrix: penalty on the table itself, scalar; goes into an optimiser step once.
+        nll: plain negative log-likelihood, summed, detached; for logs, never for the optimiser. None if not asked for.
+    """
+
+    tokens: Tensor
+    count: Tensor
+    matrix: Tensor
+    nll: Tensor | None
+
+    def mean(self) -> Tensor:
+        """The loss of the simple case, one call per optimiser step: tokens / count + matrix."""
+        return self.tokens.sum() / self.count.clamp(min=1) + self.matrix
+
+
+class Objective(nn.Module):
+    """Base of all objectives; without overrides it is plain cross-entropy.
+
+    Class attributes:
+        paper: where the method comes from, one line.
+        cures: the symptom it is for, a few words.
+        cost: extra cost against plain cross-entropy, a few words.
+        identity: constructor settings at which the method is plain cross-entropy, None if there are none.
+        history: the hooks use `Tokens.seen`, so first places are prepared.
+        vectors: the hooks use `Tokens.hidden` and `Tokens.target_row`.
+    """
+
+    paper: ClassVar[str] = ""
+    cures: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
+    identity: ClassVar[dict[str, Any] | None] = None
+    history: bool = False
+    vectors: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._observed = False
+
+    @property
+    def general(self) -> bool:
+        """Whether `adjust` or `extra` is overridden, so that an engine must differentiate the chunk by autograd."""
+        return type(self).adjust is not Objective.adjust or type(self).extra is not Objective.extra
+
+    def observe(self, target: Int[Tensor, " N"]) -> None:
+        """Updates counters with the counted targets of one optimiser step."""
+
+    def scale(self) -> float:
+        """Factor on every logit, before anything else."""
+        return 1.0
+
+    def shift(self) -> Shift | None:
+        """Constants added to the logits of seen and of novel tokens."""
+        return None
+
+    def adjust(self, logits: Float[Tensor, "n V"], tokens: Tokens) -> Float[Tensor, "n V"]:
+        """Any other change of logits, given targets; differentiated by autograd on the chunk."""
+        return logits
+
+    def floor(self, target_logit: Float[Tensor, " n"], tokens: Tokens) -> Float[Tensor, " n"] | None:
+        """Logits below this are dropped: probability zero, gradient exactly zero. The target is never dropped."""
+        return None
+
+    def extra(self, logprob: Float[Tensor, "n V"], tokens: Tokens) -> Float[Tensor, " n"] | None:
+        """Cost added to each position, from the log-probabilities."""
+        return None
+
+    def gate(self) -> Gate | None:
+        """Scales the gradient that reaches rows of the table; hidden states get all of it."""
+        return None
+
+    def matrix(self, weight: Float[Tensor, "V H"]) -> Float[Tensor, ""]:
+        """Penalty on the table, once per optimiser step."""
+        return weight.new_zeros(())
+
+    @contextmanager
+    def step(self, target: Int[Tensor, "..."], ignore_index: int = -100) -> Iterator[None]:
+        """Observes the targets of a whole optimiser step once, before its micro-batches are evaluated inside.
+
+        Without it, every training call observes its own targets, which is right for one call per step.
+        """
+        if self.training:
+            self.observe(target[target != ignore_index])
+        self._observed = True
+        try:
+            yield
+        finally:
+            self._observed = False
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "... H"],
+        weight: Float[Tensor, "V H"],
+        target: Int[Tensor, "..."],
+        *,
+        bias: Float[Tensor, " V"] | None = None,
+        ignore_index: int = -100,
+        document: Int[Tensor, "..."] | None = None,
+        engine: str = "auto",
+        reduction: str = "sum",
+        nll: bool = True,
+    ) -> Loss:
+        """Evaluates the objective.
+
+        Args:
+            hidden: last hidden states, [..., H].
+            weight: output table, [V, H]; may be the input table (tied).
+            target: token ids, [...]; the last axis is the sequence. Already shifted: target t belongs to hidden t.
+            bias: output bias, [V].
+            ignore_index: targets of this value count for nothing.
+            document: document of each position, [...], where several are packed into one sequence.
+            engine: see `engines.select.choose`.
+            reduction: "sum", or "none" for one loss per target.
+            nll: also compute the plain NLL for logs.
+
+        Returns:
+            The three numbers; `loss.mean().backward()` in the simple case.
+
+        Raises:
+            ValueError: shapes do not fit, or a target is outside the vocabulary.
+
+        Example:
+            >>> from decone.objectives import MLE
+            >>> hidden, weight = torch.zeros(2, 3, 4), torch.zeros(8, 4)
+            >>> MLE()(hidden, weight, torch.tensor([[1, 2, -100], [3, -100, -100]])).mean()
+            tensor(2.0794)
+        """
+        _check(hidden, weight, target, bias, document, reduction)
+        flat = target.reshape(-1)
+        keep = flat != ignore_index
+        whole = flat.device.type == "cpu" and bool(keep.all())  # elsewhere asking would stall the device
+        tokens = self._tokens(target, document, keep, weight.size(0))
+        if flat.device.type == "cpu" and tokens.target.numel():
+            low, high = int(tokens.target.min()), int(tokens.target.max())
+            if low < 0 or high >= weight.size(0):
+                bad = low if low < 0 else high
+                raise ValueError(
+                    f"target {bad} is outside the vocabulary of {weight.size(0)}; "
+                    f"mark positions that do not count with ignore_index ({ignore_index})"
+                )
+        if self.training and not self._observed:
+            self.observe(tokens.target)
+        rows = hidden.reshape(-1, hidden.size(-1))
+        each = reduction == "none"
+        run = select.get(engine)
+        loss, plain = run(rows if whole else rows[keep], weight, bias, tokens, self, each=each, nll=nll)
+        if each:
+            loss = loss.new_zeros(flat.shape).masked_scatter(keep, loss).view(target.shape)
+        return Loss(loss, keep.sum(), self.matrix(weight), None if plain is None else plain.sum())
+
+    def _tokens(self, target: Tensor, document: Tensor | None, keep: Tensor, vocabulary: int) -> Tokens:
+        T = target.size(-1) if target.dim() else 1
+        index = torch.arange(target.numel(), device=target.device)
+        row, place = index // T, index % T
+        flat = target.reshape(-1)
+        if not self.history:
+            return Tokens(flat[keep], row[keep], place[keep])
+        if document is not None:
+            # A packed document is a sequence of its own; order inside it is all that `place` is compared for.
+            pairs = torch.stack((row, document.reshape(-1)), 1)
+            row = torch.unique(pairs, dim=0, return_inverse=True)[1]
+        flat, row, place = flat[keep], row[keep], place[keep]
+        rows = int(row.max()) + 1 if row.numel() else 0
+        return Tokens(flat, row, place, first_seen(flat, row, place, rows, vocabulary))
+
+
+def _check(
+    hidden: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, document: Tensor | None, reduction: str
+) -> None:
+    if hidden.shape[:-1] != target.shape:
+        raise ValueError(
+            f"hidden {tuple(hidden.shape)} needs a target of shape {tuple(hidden.shape[:-1])}, got "
+            f"{tuple(target.shape)}; shift both so that target t belongs to hidden t"
+        )
+    if weight.dim() != 2 or weight.size(1) != hidden.size(-1):
+        raise ValueError(f"weight {tuple(weight.shape)} must be [V, {hidden.size(-1)}] to fit hidden; pass the table")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias {tuple(bias.shape)} must be [{weight.size(0)}], one number per row of weight")
+    if document is not None and document.shape != target.shape:
+        raise ValueError(f"document {tuple(document.shape)} must have the shape of target {tuple(target.shape)}")
+    if reduction not in ("sum", "none"):
+        raise ValueError(f"unknown reduction {reduction!r}; choose 'sum' (and loss.mean()) or 'none'")

@@ -1,0 +1,1 @@
+"""Runs: the loop on Accelerate, its configuration, checkpoints, logs and evaluation."""

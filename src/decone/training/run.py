@@ -1,0 +1,119 @@
+"""A run's folder.
+
+    config.toml         resolved configuration
+    tokenizer.json      text to ids
+    metrics.jsonl       one JSON object per line
+    checkpoints/        the last good state, see `training.checkpoint`
+    best-*.safetensors  weights of the lowest validation loss so far
+    model.safetensors   weights the run delivers, once it is done
+    result.json         every metric, once it is done
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from decone.data.tokenizers import TextTokenizer
+from decone.models.nano import Nano
+from decone.training import log
+from decone.training.checkpoint import load_weights, write_text
+from decone.training.config import RunConfig
+
+CONFIG = "config.toml"
+
+
+class Run:
+    """The folder of one run. Use `create` or `open`."""
+
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        self.path, self.config = path, config
+        self.model_path, self.result_path = path / "model.safetensors", path / "result.json"
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig) -> Self:
+        """Claims a folder for a new run, or one that already holds a run of the same configuration.
+
+        Raises:
+            ValueError: the folder is a file, cannot be written, holds something else or another configuration.
+        """
+        if (path / CONFIG).is_file():
+            there = cls.open(path)
+            if there.config.identity() != config.identity():
+                raise ValueError(f"{path} holds a run of another configuration; choose another --out")
+            return there
+        claim(path)
+        write_text(path / CONFIG, config.dump())
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Opens an existing run; ValueError if the folder holds none."""
+        if not path.exists():
+            raise ValueError(f"no run at {path}; name the folder given as --out")
+        if not (path / CONFIG).is_file():
+            raise ValueError(f"{path} holds no decone run ({CONFIG} is missing); name the folder given as --out")
+        return cls(path, RunConfig.read(path / CONFIG))
+
+    def tokenizer(self) -> TextTokenizer | None:
+        """The run's tokenizer, None before it is saved."""
+        path = self.path / "tokenizer.json"
+        return TextTokenizer.load(path) if path.exists() else None
+
+    def save_tokenizer(self, tokenizer: TextTokenizer) -> None:
+        """Writes tokenizer.json."""
+        write_text(self.path / "tokenizer.json", tokenizer.inner.to_str())
+
+    def best(self, step: int) -> Path:
+        """Where the weights of a step with the lowest validation loss so far are kept."""
+        return self.path / f"best-{step:08d}.safetensors"
+
+    def forget_best(self, except_step: int) -> None:
+        """Removes weights that a later step has beaten."""
+        for old in self.path.glob("best-*.safetensors"):
+            if old != self.best(except_step):
+                old.unlink()
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """All lines of metrics.jsonl."""
+        return list(log.read(self.path))
+
+    def result(self) -> dict[str, Any] | None:
+        """The content of result.json, None while the run is not done."""
+        if not self.result_path.exists():
+            return None
+        try:
+            content: dict[str, Any] = json.loads(self.result_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.result_path} is damaged ({error}); remove it to measure the run again") from None
+        return content
+
+    def model(self) -> Nano:
+        """The delivered model with its weights; ValueError while the run is not done or when the file is damaged."""
+        tokenizer = self.tokenizer()
+        if tokenizer is None or not self.model_path.exists():
+            raise ValueError(f"the run {self.path} is not done; finish it with: decone train --resume {self.path}")
+        weights = load_weights(self.model_path)
+        table = weights.get("embedding.weight")
+        if table is None:
+            raise ValueError(f"{self.model_path} holds no embedding.weight; is it from this program?")
+        model = Nano(self.config.model.model_copy(update={"vocabulary": len(table)}))
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"{self.model_path} does not fit its config.toml: {str(error).splitlines()[-1]}") from None
+        return model.eval()
+
+
+def claim(path: Path) -> None:
+    """Makes an output folder; ValueError when it is a file, holds other things, or cannot be written."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--out {path} is a file; name a folder")
+    if path.is_dir() and any(path.iterdir()):
+        raise ValueError(f"--out {path} is not empty and holds no decone run; choose another folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"cannot write to --out {path}: {error.strerror}; choose another folder") from None
