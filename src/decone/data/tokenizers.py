@@ -85,4 +85,3 @@ class TextTokenizer:
         """Text of ids."""
         text: str = self.inner.decode(ids, skip_special_tokens=False)
         return text
-

@@ -70,7 +70,7 @@ def random_batch(
 
 
 def consecutive(ids: Int64[Tensor, " N"], context: int, size: int) -> Iterator[Int64[Tensor, "B T"]]:
-    """All windows of a text in order, in groups of `size`; a last incomplete group is dropped unless it is the only one.
+    """All windows of a text in order, in groups of `size`; an incomplete last group is dropped unless it is the only one.
 
     Args:
         ids: text, [N].
@@ -88,4 +88,4 @@ def consecutive(ids: Int64[Tensor, " N"], context: int, size: int) -> Iterator[I
     groups = count // size or 1
     size = min(size, count)
     windows = ids[: count * context + 1].unfold(0, context + 1, context)
-    yield from windows[: groups * size].split(size)
+    yield from torch.split(windows[: groups * size], size)

@@ -6,13 +6,14 @@ Gradients are summed in float32 whatever the precision of the model. One loss pe
 from the forward pass: the backward pass sweeps again with the gradient that came for each target.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from decone.engines.contract import Evaluation, Gate, Rule, Tokens, ruled, wide
@@ -32,7 +33,7 @@ class _Sums:
 
 @dataclass
 class _Job:
-    """One call's inputs, in the precision of the large products, and the types its gradients must have."""
+    """One call's inputs, in the precision of the large products."""
 
     hidden: Tensor
     weight: Tensor
@@ -41,7 +42,6 @@ class _Job:
     rule: Rule
     chunk: int
     gate: Gate | None
-    types: tuple[torch.dtype, torch.dtype, torch.dtype | None]
 
 
 def chunked(
@@ -77,7 +77,7 @@ def chunked(
         tensor(1.3863)
     """
     chunk = max(1, chunk_bytes // (4 * max(1, weight.size(0))))
-    result: tuple[Tensor, Tensor | None] = _Chunked.apply(
+    result: tuple[Tensor, Tensor | None] = _Chunked.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
         hidden, weight, bias, tokens, rule, chunk, each, nll, torch.is_grad_enabled()
     )
     return Evaluation(*result)
@@ -85,7 +85,7 @@ def chunked(
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]  # the base class declares *args
+    def forward(
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
@@ -98,36 +98,42 @@ class _Chunked(torch.autograd.Function):
         learning: bool,
     ) -> tuple[Tensor, Tensor | None]:
         types = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
-        job = _Job(hidden, weight, bias, tokens, rule, chunk, rule.gate(), types)
-        if torch.is_autocast_enabled(hidden.device.type) and hidden.is_floating_point():
+        if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:  # as F.linear decides
             dtype = torch.get_autocast_dtype(hidden.device.type)
-            job.hidden, job.weight = hidden.to(dtype), weight.to(dtype)
-            job.bias = None if bias is None else bias.to(dtype)
+            hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        if hidden.dtype == torch.float16:
+            chunk = min(chunk, 1024)  # the products sum a whole chunk in float16, which ends at 65504
+        prepare = partial(_Job, tokens=tokens, rule=rule, chunk=chunk, gate=rule.gate())
+        job = prepare(hidden, weight, bias)
         learning = learning and any(ctx.needs_input_grad[:3])
-        gradient_now = learning and not each
-        loss, plain, sums = _sweep(job, None, gradient_now, nll)
-        ctx.job, ctx.each = job if each and learning else None, each
+        loss, plain, sums = _sweep(job, None, learning and not each, nll)
+        ctx.prepare, ctx.types = prepare if each else None, types
         if sums is not None:
-            ctx.save_for_backward(*_finish(job, sums))
+            # In float16 a sum over many tokens overflows before `up` divides it: it waits in float32.
+            waiting = [torch.float32 if kind == torch.float16 else kind for kind in types]
+            ctx.save_for_backward(*_cast(_finish(job, sums), waiting))
+        elif each and learning:
+            ctx.save_for_backward(hidden, weight, bias)
         if plain is not None:
             ctx.mark_non_differentiable(plain)
         return (loss if each else loss.sum()), plain
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, up: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        if ctx.each:
-            _, _, sums = _sweep(ctx.job, up, True, False)
-            assert sums is not None
-            grads = _finish(ctx.job, sums)
+    def backward(ctx: Any, up: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            # Gradients made by hand carry no graph: a penalty on them would be left out without a word.
+            raise RuntimeError("the chunked engine gives no second derivative (create_graph); use engine='reference'")
+        if ctx.prepare is None:
+            grads = tuple(None if g is None else wide(g) * up for g in ctx.saved_tensors)
         else:
-            grads = tuple(None if g is None else g * up.to(g.dtype) for g in ctx.saved_tensors)
-        return (*grads, *[None] * 6)
+            job = ctx.prepare(*ctx.saved_tensors)
+            _, _, sums = _sweep(job, up, True, False)
+            assert sums is not None
+            grads = _finish(job, sums)
+        return (*_cast(grads, ctx.types), *[None] * 6)
 
 
-def _sweep(
-    job: _Job, up: Tensor | None, learning: bool, nll: bool
-) -> tuple[Tensor, Tensor | None, _Sums | None]:
+def _sweep(job: _Job, up: Tensor | None, learning: bool, nll: bool) -> tuple[Tensor, Tensor | None, _Sums | None]:
     """Goes over all rows once: losses, plain NLL, and (if learning) the gradients weighted by `up`."""
     N, kind = job.hidden.size(0), wide(job.hidden[:0]).dtype
     loss = job.hidden.new_empty(N, dtype=kind)
@@ -140,18 +146,22 @@ def _sweep(
         target = job.tokens.target[part, None]
         if plain is not None:
             plain[part] = logits.logsumexp(1) - logits.gather(1, target).squeeze(1)
-        dz = _general(job, part, logits, loss, up, sums) if job.rule.general else _closed(job, part, logits, loss, up)
-        if sums is not None:
+        dz = (_general if job.rule.general else _closed)(job, part, logits, loss, up, sums)
+        if sums is not None and dz is not None:
             _add(job, sums, part, hidden, target, dz)
     return loss, plain, sums
 
 
-def _closed(job: _Job, part: slice, logits: Tensor, loss: Tensor, up: Tensor | None) -> Tensor:
+def _closed(
+    job: _Job, part: slice, logits: Tensor, loss: Tensor, up: Tensor | None, sums: _Sums | None
+) -> Tensor | None:
     """Loss and logit gradient of declarative rules: softmax over what is kept, minus one at the target."""
     tokens = _tokens(job, part)
     target = tokens.target[:, None]
     logprob = ruled(job.rule, logits, tokens).log_softmax(1)
     loss[part] = -logprob.gather(1, target).squeeze(1)
+    if sums is None:
+        return None
     dz = logprob.exp_()
     dz.scatter_add_(1, target, dz.new_full((1, 1), -1.0).expand_as(target))
     if job.rule.scale() != 1.0:
@@ -161,7 +171,7 @@ def _closed(job: _Job, part: slice, logits: Tensor, loss: Tensor, up: Tensor | N
 
 def _general(
     job: _Job, part: slice, logits: Tensor, loss: Tensor, up: Tensor | None, sums: _Sums | None
-) -> Tensor:
+) -> Tensor | None:
     """Loss and logit gradient by autograd on the chunk; what flows past the logits goes straight to the sums."""
     learning = sums is not None
     with torch.set_grad_enabled(learning):
@@ -174,7 +184,7 @@ def _general(
         each = each if extra is None else each + extra
     loss[part] = each.detach()
     if sums is None:
-        return logits
+        return None
     weights = torch.ones_like(each) if up is None else up[part].to(each.dtype)
     grads = torch.autograd.grad(each, leaves, weights, allow_unused=True)
     if len(grads) == 3 and grads[1] is not None:
@@ -223,16 +233,16 @@ def _add(job: _Job, sums: _Sums, part: slice, hidden: Tensor, target: Tensor, dz
             bias += dz[rows].sum(0)
 
 
-def _finish(job: _Job, sums: _Sums) -> tuple[Tensor, Tensor, Tensor | None]:
+def _finish(job: _Job, sums: _Sums) -> tuple[Tensor | None, ...]:
+    """Gradients of hidden, table and bias, still in the precision of the sums."""
     for is_rare, (table, bias) in sums.gated.items():
         assert job.gate is not None
         factor = (job.gate.on_rare if is_rare else job.gate.on_common).to(table.dtype)
         sums.table += factor[:, None] * table
         if sums.bias is not None and bias is not None:
             sums.bias += factor * bias
-    hidden, weight, bias_type = job.types
-    return (
-        sums.hidden.to(hidden),
-        sums.table.to(weight),
-        None if sums.bias is None or bias_type is None else sums.bias.to(bias_type),
-    )
+    return sums.hidden, sums.table, sums.bias
+
+
+def _cast(grads: tuple[Tensor | None, ...], types: Sequence[torch.dtype | None]) -> tuple[Tensor | None, ...]:
+    return tuple(None if g is None else g.to(kind) for g, kind in zip(grads, types, strict=True))

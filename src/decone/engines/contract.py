@@ -80,9 +80,11 @@ class Gate:
 class Rule(Protocol):
     """What an engine asks of an objective."""
 
-    general: bool
     history: bool
     vectors: bool
+
+    @property
+    def general(self) -> bool: ...
 
     def scale(self) -> float: ...
 
@@ -104,6 +106,7 @@ class Evaluation(NamedTuple):
     nll: Tensor | None
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Evaluates a rule over a large vocabulary."""
 
@@ -131,7 +134,8 @@ def ruled(rule: Rule, logits: Float[Tensor, "n V"], tokens: Tokens) -> Float[Ten
     if scale != 1.0:
         logits = logits * scale
     if shift is not None:
-        logits = logits + torch.where(tokens.seen(), shift.seen, shift.novel).to(logits.dtype)
+        seen, novel = logits.new_tensor(shift.seen), logits.new_tensor(shift.novel)
+        logits = logits + torch.where(tokens.seen(), seen, novel)
     if rule.general:
         logits = rule.adjust(logits, tokens)
     target = tokens.target[:, None]

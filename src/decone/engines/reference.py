@@ -38,8 +38,8 @@ def reference(
         >>> reference(torch.zeros(1, 2), torch.zeros(4, 2), None, tokens, MLE()).loss
         tensor(1.3863)
     """
-    target_row = weight[tokens.target] if rule.vectors else None
-    tokens = tokens.part(slice(None), hidden if rule.vectors else None, target_row)
+    target_row = wide(weight[tokens.target]) if rule.vectors else None
+    tokens = tokens.part(slice(None), wide(hidden) if rule.vectors else None, target_row)
     plain = wide(F.linear(hidden, weight, bias))
     target, gate = tokens.target[:, None], rule.gate()
     if gate is None:
@@ -49,7 +49,9 @@ def reference(
         to_hidden = wide(F.linear(hidden, weight.detach(), None if bias is None else bias.detach()))
         to_table = wide(F.linear(hidden.detach(), weight, bias))
         factor = torch.where(gate.rare[target], gate.on_rare, gate.on_common).to(to_table.dtype)
-        logits = to_hidden + factor.scatter(1, target, 1.0) * (to_table - to_table.detach())
+        # A logit of -inf less itself is NaN; it carries no gradient, so zero is right.
+        zero = torch.nan_to_num(to_table - to_table.detach())
+        logits = to_hidden + factor.scatter(1, target, 1.0) * zero
     logprob = ruled(rule, logits, tokens).log_softmax(1)
     loss = -logprob.gather(1, target).squeeze(1)
     extra = rule.extra(logprob, tokens) if rule.general else None

@@ -1,0 +1,1 @@
+"""Where a model keeps its embedding and its head, and a small decoder for the studies."""

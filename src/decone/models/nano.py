@@ -101,15 +101,39 @@ class Nano(nn.Module):
                 nn.init.normal_(parameter, std=residual if name.endswith(("out.weight", "down.weight")) else 0.02)
 
     @property
-    def head(self) -> nn.Parameter:
+    def head(self) -> Tensor:
         """The output table, [V, H]; the input table itself when tied."""
         return self.embedding.weight if self.untied is None else self.untied.weight
 
+    @property
+    def context(self) -> int:
+        """Longest input in tokens."""
+        return self.config.context
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the output table."""
+        return self.head.size(0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.head.device
+
+    @torch.no_grad()
+    def logits(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        """Scores of the next token at every position, float32, without dropout; for evaluation and sampling."""
+        was = self.training
+        self.eval()
+        scores = F.linear(self(ids), self.head).float()
+        self.train(was)
+        return scores
+
     def forward(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T H"]:
-        T = ids.size(1)
-        if T > self.config.context:
-            raise ValueError(f"input of {T} tokens is longer than the context of {self.config.context}; cut it")
-        x = self.embedding(ids) + self.position.weight[:T]
+        length = ids.size(1)
+        if length > self.context:
+            raise ValueError(f"input of {length} tokens is longer than the context of {self.context}; cut it")
+        x = self.embedding(ids) + self.position.weight[:length]
         x = F.dropout(x, self.config.dropout, self.training)
         for block in self.blocks:
             x = block(x)

@@ -202,6 +202,13 @@ def _check(
         raise ValueError(f"weight {tuple(weight.shape)} must be [V, {hidden.size(-1)}] to fit hidden; pass the table")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias {tuple(bias.shape)} must be [{weight.size(0)}], one number per row of weight")
+    kinds = {str(t.dtype).removeprefix("torch.") for t in (hidden, weight, bias) if t is not None}
+    if len(kinds) > 1 and not torch.is_autocast_enabled(hidden.device.type):
+        raise ValueError(
+            f"hidden, weight and bias mix {', '.join(sorted(kinds))}; cast them, or call in torch.autocast"
+        )
+    if target.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"target holds {target.dtype}; token ids are whole numbers, pass target.long()")
     if document is not None and document.shape != target.shape:
         raise ValueError(f"document {tuple(document.shape)} must have the shape of target {tuple(target.shape)}")
     if reduction not in ("sum", "none"):

@@ -47,8 +47,8 @@ def find(name: str) -> type[Objective]:
         raise ValueError(f"unknown method {name!r}; {hint}")
     for point in entry_points(group=_ROOM):
         if point.name == name:
-            found: type[Objective] = point.load()
-            return found
+            offered: type[Objective] = point.load()
+            return offered
     module = importlib.import_module(f"{_ROOM}.{name}")
     for _, found in inspect.getmembers(module, inspect.isclass):
         if issubclass(found, Objective) and found.__module__ == module.__name__:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from decone.engines.contract import Tokens
 from decone.objectives.base import Objective
@@ -74,7 +73,7 @@ class Threshold(Objective):
             raise ValueError(f"unknown below {below!r}; choose dropped or detached")
         if softminus is not None and not 0 < softminus < math.inf:
             raise ValueError(f"softminus must be positive and finite, got {softminus}; leave it out to switch it off")
-        if softminus is not None and (below == "detached" or (alpha is None and margin == math.inf)):
+        if softminus is not None and (below == "detached" or (margin if alpha is None else alpha) == math.inf):
             raise ValueError("softminus needs a finite margin and below='dropped'; change one of them")
         self.margin, self.temperature, self.alpha, self.norms = margin, temperature, alpha, norms
         self.softminus, self.detach, self.below = softminus, detach, below
@@ -88,11 +87,11 @@ class Threshold(Objective):
         return self.temperature
 
     def floor(self, target_logit: Tensor, tokens: Tokens) -> Tensor | None:
-        return None if self.general else target_logit - self._margin(tokens).detach()
+        return None if self.general else target_logit - self._margin(tokens, target_logit).detach()
 
     def adjust(self, logits: Tensor, tokens: Tokens) -> Tensor:
         target = tokens.target[:, None]
-        floor = logits.gather(1, target) - self._margin(tokens).view(-1, 1)
+        floor = logits.gather(1, target) - self._margin(tokens, logits).view(-1, 1)
         kept = (logits >= floor).scatter(1, target, True)
         if self.softminus is None:
             return torch.where(kept, logits, logits.detach())
@@ -103,9 +102,9 @@ class Threshold(Objective):
         log = torch.where(above > 1, above + torch.log(-torch.expm1(-above.clamp(min=1))), _log_expm1(above))
         return torch.where(kept, self.softminus * log + floor, -math.inf)
 
-    def _margin(self, tokens: Tokens) -> Tensor:
+    def _margin(self, tokens: Tokens, logits: Tensor) -> Tensor:
         if self.alpha is None:
-            return torch.full((1,), self.margin, device=tokens.target.device)
+            return torch.full((1,), self.margin, device=logits.device, dtype=logits.dtype)
         assert tokens.hidden is not None and tokens.target_row is not None
         norm = torch.full((1,), self.alpha, device=tokens.target.device, dtype=tokens.hidden.dtype)
         if self.norms != "hidden":
@@ -116,4 +115,5 @@ class Threshold(Objective):
 
 
 def _log_expm1(x: Tensor) -> Tensor:
-    return torch.expm1(F.hardtanh(x, -1.0, 1.0)).clamp(min=1e-9).log()
+    # Not hardtanh: its gradient at exactly 1 is zero, and with C = margin that is where the target stands.
+    return torch.expm1(x.clamp(-1.0, 1.0)).clamp(min=1e-9).log()

@@ -72,7 +72,9 @@ def load(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
         model, tensors = load_file(folder / "model.safetensors"), load_file(folder / "state.safetensors")
         return int(document["step"]), model, _restore(document["state"], tensors)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ValueError(f"the checkpoint {folder} is damaged or foreign ({error}); remove it and start again") from None
+        raise ValueError(
+            f"the checkpoint {folder} is damaged or foreign ({error}); remove it and start again"
+        ) from None
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

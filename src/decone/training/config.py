@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -107,7 +108,7 @@ class RunConfig(Section):
             raise ValueError(_sentence(cls, error)) from None
 
     @classmethod
-    def read(cls, path: Path, overrides: dict[str, str] | None = None) -> Self:
+    def read(cls, path: Path, overrides: dict[str, Any] | None = None) -> Self:
         """Reads a TOML file and applies overrides such as {"optimizer.lr": "3e-4"}."""
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -127,6 +128,25 @@ class RunConfig(Section):
         """Digest of everything that decides the result; the machine section is left out."""
         content = self.model_dump(exclude={"machine"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def pairs(texts: Sequence[str]) -> dict[str, Any]:
+    """Reads overrides such as "optimizer.lr=3e-4".
+
+    Raises:
+        ValueError: a text is not key=value.
+
+    Example:
+        >>> pairs(["model.width=64"])
+        {'model.width': '64'}
+    """
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"--set {text!r} is not key=value; write e.g. --set optimizer.lr=3e-4")
+        found[key.strip()] = value.strip()
+    return found
 
 
 def merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,11 @@ Turumtaev, "Stop Jostling", Section 4.3: the validation text is scored once in e
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from jaxtyping import Int
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 from torch.nn import functional as F
 
 from decone.data.languages import Languages
@@ -21,6 +21,29 @@ from decone.models.nano import Nano
 from decone.vocab.groups import frequency_groups
 
 CACHE_BYTES = 2**29  # logits of one language up to this size are kept for the second pass
+
+
+class Scorer(Protocol):
+    """What can be measured: anything that gives logits for ids."""
+
+    @property
+    def context(self) -> int:
+        """Longest input in tokens."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs must lie."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Columns of the logits."""
+        ...
+
+    def logits(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        """Scores of the next token at every position, float32, without dropout and gradients."""
+        ...
 
 
 @torch.no_grad()
@@ -38,12 +61,10 @@ def validation_loss(
         key: (seed, step); equal keys see equal windows.
     """
     total = 0.0
-    with evaluating(model):
-        for index in range(batches):
-            batch = random_batch(ids, model.config.context, size, languages, (key[0], VALIDATION, key[1] * 10_000 + index))
-            batch = batch.to(model.head.device)
-            logits = F.linear(model(batch[:, :-1]), model.head).float()
-            total += float(F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten()))
+    for index in range(batches):
+        batch = random_batch(ids, model.context, size, languages, (key[0], VALIDATION, key[1] * 10_000 + index))
+        batch = batch.to(model.device)
+        total += float(F.cross_entropy(model.logits(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten()))
     return total / batches
 
 
@@ -75,7 +96,7 @@ def measure(
     for name, offset in languages.offsets().items():
         rows = languages.ids(name)
         result["languages"][name] = {
-            **_scores(model, ids, offset, size, counts, recall),
+            **scores(model, ids, offset, size, counts, recall),
             "isotropy": isotropy(model.head.detach().cpu()[rows])._asdict(),
         }
     if languages.simulated:
@@ -83,37 +104,27 @@ def measure(
     return result
 
 
-class evaluating:  # noqa: N801  # reads as a verb: with evaluating(model)
-    """Puts a module in evaluation mode and back."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.was = module, module.training
-
-    def __enter__(self) -> None:
-        self.module.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.module.train(self.was)
-
-
 @torch.no_grad()
-def _scores(
-    model: Nano, ids: Tensor, offset: int, size: int, counts: Tensor, recall: tuple[int, ...]
+def scores(
+    model: Scorer,
+    ids: Int[Tensor, " N"],
+    offset: int,
+    size: int,
+    counts: Int[Tensor, " V"],
+    recall: tuple[int, ...] = (5,),
 ) -> dict[str, Any]:
-    vocabulary, device = model.head.size(0), model.head.device
-    positions = sum(group[:, 1:].numel() for group in consecutive(ids, model.config.context, size))
+    """Perplexity, ranks and frequency groups of a model on a text whose ids are shifted by `offset`."""
+    positions = sum(group[:, 1:].numel() for group in consecutive(ids, model.context, size))
     kept: list[tuple[Tensor, Tensor]] = []
-    keep = positions * vocabulary * 4 <= CACHE_BYTES
+    keep = positions * model.vocabulary * 4 <= CACHE_BYTES
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         if kept:
             yield from list(kept)
             return
-        with evaluating(model):
-            for group in consecutive(ids, model.config.context, size):
-                group = (group + offset).to(device)
-                logits = F.linear(model(group[:, :-1]), model.head).float().flatten(0, 1)
-                yield logits, group[:, 1:].flatten()
+        for group in consecutive(ids, model.context, size):
+            group = (group + offset).to(model.device)
+            yield model.logits(group[:, :-1]).flatten(0, 1), group[:, 1:].flatten()
 
     if keep:
         kept.extend(batches())

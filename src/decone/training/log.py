@@ -31,7 +31,7 @@ class Log:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 raise ValueError('machine.tensorboard needs the package: pip install "decone[report]"') from None
-            self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def __enter__(self) -> Self:
         self._file = self.path.open("a", encoding="utf-8", buffering=1)

@@ -34,12 +34,15 @@ LOG_EVERY = 50  # steps between training lines in the log
 Progress = Callable[[int, dict[str, float]], None]
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818  # the user's wish, no error
     """Training stopped at the user's wish after writing a checkpoint; `run` names the folder that resumes."""
 
     def __init__(self, run: Path, step: int) -> None:
         super().__init__(f"stopped after step {step}; resume with: decone train --resume {run}")
         self.run, self.step = run, step
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[Path, int]]:
+        return Interrupted, (self.run, self.step)  # so that it survives the way home from a worker process
 
 
 class Trainer:
@@ -142,7 +145,9 @@ class Trainer:
             total = self.accelerator.reduce(total, "sum") / total.new_tensor([1.0, world, 1.0])
         loss_value, matrix, nll = total.tolist()
         if not math.isfinite(loss_value):
-            raise ValueError(f"the loss is {loss_value} at step {self.step + 1}; lower optimizer.lr or check the method")
+            raise ValueError(
+                f"the loss is {loss_value} at step {self.step + 1}; lower optimizer.lr or check the method"
+            )
         return {"loss": loss_value, "matrix": matrix, "nll": nll, "norm": float(norm), "lr": rate}
 
     def _validate(self) -> dict[str, float]:
@@ -240,7 +245,7 @@ def learning_rate(config: RunConfig, step: int) -> float:
 
 
 def accelerator(device: str, precision: str) -> Accelerator:
-    """An Accelerator for a device ("auto" takes CUDA, then MPS, then CPU) and a precision ("auto": bfloat16 on CUDA)."""
+    """An Accelerator for a device and a precision, both "auto" or by name; ValueError for a device that is not here."""
     try:
         wanted = torch.device("cpu" if device == "auto" else device)
     except RuntimeError:
@@ -255,7 +260,9 @@ def accelerator(device: str, precision: str) -> Accelerator:
         torch.cuda.set_device(wanted)
     cuda = wanted.type == "cuda" or (device == "auto" and torch.cuda.is_available())
     low = precision == "bfloat16" or (precision == "auto" and cuda)
-    return Accelerator(mixed_precision="bf16" if low else "no", cpu=device == "cpu", step_scheduler_with_optimizer=False)
+    return Accelerator(
+        mixed_precision="bf16" if low else "no", cpu=device == "cpu", step_scheduler_with_optimizer=False
+    )
 
 
 def train_tokenizer(config: RunConfig, text: str) -> TextTokenizer:
@@ -282,5 +289,3 @@ def catch_interrupt() -> Iterator[threading.Event]:
         yield event
     finally:
         signal.signal(signal.SIGINT, before)
-
-

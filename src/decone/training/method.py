@@ -95,5 +95,3 @@ def _part(text: str, part: str) -> tuple[str, dict[str, str]]:
     if not name:
         raise ValueError(f"method {text!r} lacks a name; write objective[:key=value][+optimiser]")
     return name, settings
-
-

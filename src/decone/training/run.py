@@ -1,12 +1,12 @@
 """A run's folder.
 
-    config.toml         resolved configuration
-    tokenizer.json      text to ids
-    metrics.jsonl       one JSON object per line
-    checkpoints/        the last good state, see `training.checkpoint`
-    best-*.safetensors  weights of the lowest validation loss so far
-    model.safetensors   weights the run delivers, once it is done
-    result.json         every metric, once it is done
+config.toml         resolved configuration
+tokenizer.json      text to ids
+metrics.jsonl       one JSON object per line
+checkpoints/        the last good state, see `training.checkpoint`
+best-*.safetensors  weights of the lowest validation loss so far
+model.safetensors   weights the run delivers, once it is done
+result.json         every metric, once it is done
 """
 
 import json

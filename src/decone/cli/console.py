@@ -1,0 +1,79 @@
+"""What commands print: results on stdout, everything else on stderr."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
+
+from decone.studies.pool import Job
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Writes one JSON document to stdout; NaN and infinity become null, for strict readers."""
+    sys.stdout.write(json.dumps(_strict(value), indent=1) + "\n")
+
+
+def say(text: str) -> None:
+    """One plain line on stderr; markup in it is shown, not obeyed."""
+    err.print(escape(text), soft_wrap=True)
+
+
+class Watcher:
+    """A progress bar per run and one over all of them."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self.progress, self.tasks = progress, dict[str, TaskID]()
+        self.all = progress.add_task("all runs", total=total)
+        self.steps = dict[str, int]()
+
+    def watch(self, job: Job, step: int) -> None:
+        """Shows how far a run is."""
+        if step and job.name not in self.tasks:
+            self.tasks[job.name] = self.progress.add_task(escape(job.name), total=job.config.steps)
+        if job.name in self.tasks:
+            self.progress.update(self.tasks[job.name], completed=step)
+        self._sum(job, step)
+
+    def done(self, job: Job, step: int) -> None:
+        """Takes a finished run's bar away."""
+        if job.name in self.tasks:
+            self.progress.remove_task(self.tasks.pop(job.name))
+        self._sum(job, step)
+
+    def _sum(self, job: Job, step: int) -> None:
+        self.steps[job.name] = step
+        self.progress.update(self.all, completed=sum(self.steps.values()))
+
+
+@contextmanager
+def bars(quiet: bool) -> Iterator[Progress]:
+    """A progress display on stderr that leaves nothing behind."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=quiet) as progress:
+        yield progress
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, float) and not (value - value == 0):
+        return None
+    return value

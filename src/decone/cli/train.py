@@ -1,0 +1,77 @@
+"""`decone train`: one run from a configuration, or the rest of one."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from decone.cli.console import bars, print_json, say
+from decone.cli.options import Json, Quiet
+from decone.training.config import RunConfig, merge, pairs
+from decone.training.loop import Trainer
+from decone.training.run import Run
+
+
+def command(
+    config: Annotated[Path | None, typer.Argument(help="TOML configuration; without one the defaults hold.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key: --set optimizer.lr=3e-4; may be repeated.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Folder of a run to go on with.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the run.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train one model with one method.
+
+    Examples:  decone train --out runs/first --set method=threshold:margin=1
+               decone train --resume runs/first
+    """
+    overrides = pairs(sets or [])
+    if seed is not None:
+        overrides["seed"] = str(seed)
+    if device is not None:
+        overrides["machine.device"] = device
+    run = _resumed(resume, config, out, overrides) if resume else _fresh(config, out, overrides)
+    result = run.result()
+    if result is None:
+        trainer = Trainer(run.config, run)
+        with bars(quiet) as progress:
+            task = progress.add_task("training", total=run.config.steps)
+
+            def show(step: int, fields: dict[str, float]) -> None:
+                progress.update(task, completed=step)
+                if "loss" in fields:
+                    progress.update(task, description=f"training, loss {fields['loss']:.3f}")
+
+            result = trainer.train(show)
+    if as_json:
+        print_json(result)
+        return
+    for name, scores in result["measured"][result["select"]]["languages"].items():
+        say(
+            f"{name}: PPL {scores['perplexity']:.2f}, PPL best {scores['best_perplexity']:.2f} "
+            f"(T {scores['best_temperature']:.2f}), accuracy {scores['accuracy']:.4f}"
+        )
+    say(f"the run is in {run.path}; its model is {run.model_path.name}, its numbers are in {run.result_path.name}")
+
+
+def _fresh(config: Path | None, out: Path | None, overrides: dict[str, Any]) -> Run:
+    if out is None:
+        raise ValueError("name the folder of the run with --out DIR, or a run to go on with by --resume DIR")
+    settings = RunConfig.build(merge({}, overrides)) if config is None else RunConfig.read(config, overrides)
+    return Run.create(out, settings)
+
+
+def _resumed(resume: Path, config: Path | None, out: Path | None, overrides: dict[str, Any]) -> Run:
+    if out is not None and out.resolve() != resume.resolve():
+        raise ValueError("--resume goes on in its own folder; leave out --out")
+    run = Run.open(resume)
+    if config is not None or overrides:
+        base = RunConfig.read(config, overrides) if config else RunConfig.read(resume / "config.toml", overrides)
+        if base.identity() != run.config.identity():
+            raise ValueError(f"{resume} holds a run of another configuration; start a new one with --out")
+        run.config = base
+    return run

@@ -1,0 +1,51 @@
+"""What a page shows of one trained model beyond numbers: its tables and the text it writes."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decone.data.languages import Languages
+from decone.models.sampling import sample
+from decone.training.run import Run
+
+PROMPT = "\n"
+LENGTH = 240  # tokens of sample text
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One run's tables and sample text.
+
+    Attributes:
+        label: the method.
+        seed: the run's seed.
+        tokens: string of every token of one language, in order of ids.
+        languages: copies of the vocabulary; rows of `weight` lie by its `offsets()`.
+        weight: output table, [V, H], float32.
+        counts: occurrences in the training text of one language, by id.
+        samples: text written in each language, by name.
+    """
+
+    label: str
+    seed: int
+    tokens: list[str]
+    languages: Languages
+    weight: Float[Tensor, "V H"]
+    counts: list[int]
+    samples: dict[str, str]
+
+
+def exhibit(label: str, run: Run, counts: list[int], length: int = LENGTH) -> Exhibit:
+    """Loads a finished run and lets it write; ValueError if it is not done or damaged."""
+    tokenizer, model = run.tokenizer(), run.model()
+    assert tokenizer is not None  # run.model() has checked
+    languages = Languages(tokenizer.size, run.config.language.low_resource)
+    prompt = tokenizer.encode(PROMPT) if PROMPT in tokenizer.inner.get_vocab() else torch.tensor([0])
+    samples = {}
+    for name, offset in languages.offsets().items():
+        ids = sample(model, prompt + offset, length, seed=run.config.seed)
+        # A model may switch languages in the middle; both copies read the same.
+        samples[name] = tokenizer.decode((ids % languages.size).tolist())
+    return Exhibit(label, run.config.seed, tokenizer.tokens(), languages, model.head.detach().float(), counts, samples)

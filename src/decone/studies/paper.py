@@ -1,0 +1,131 @@
+"""A published table as runs to make and numbers to meet; the runs are filled in bit by bit."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from decone.studies.pool import Job, Watch, run_all
+from decone.studies.table import Results, Table, build
+from decone.training.checkpoint import write_text
+from decone.training.config import RunConfig, merge
+
+Numbers = Mapping[str, Sequence[float]]  # language -> one number per measure, in the order of `table.MEASURES`
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A row of a published table.
+
+    Attributes:
+        name: on the command line and in file names.
+        label: as printed in the paper.
+        method: the method that makes it.
+        published: the paper's numbers by language.
+        overrides: configuration keys that differ from the study's base.
+    """
+
+    name: str
+    label: str
+    method: str
+    published: Numbers
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A published table: its rows, the configuration they share, what to know when reading it."""
+
+    study: str
+    name: str
+    title: str
+    base: dict[str, Any]
+    rows: tuple[PaperRow, ...]
+    notes: tuple[str, ...] = ()
+
+    def choose(self, names: str | None) -> list[PaperRow]:
+        """Rows by name, separated by commas; all of them for None. ValueError for an unknown name."""
+        if names is None:
+            return list(self.rows)
+        known = {row.name: row for row in self.rows}
+        wanted = [name.strip() for name in names.split(",") if name.strip()]
+        for name in wanted:
+            if name not in known:
+                raise ValueError(f"{self.study}:{self.name} has no row {name!r}; its rows: {', '.join(known)}")
+        return [known[name] for name in wanted]
+
+    def config(self, row: PaperRow, seed: int, device: str = "auto") -> RunConfig:
+        """The configuration of one run."""
+        fixed = {"method": row.method, "seed": seed, "machine.device": device}
+        return RunConfig.build(merge(self.base, {**row.overrides, **fixed}))
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """One published table, the rows and seeds wanted of it, and where its results and runs are kept.
+
+    Results are one JSON per (row, seed) under `out`; run folders with their checkpoints lie under `runs`.
+    """
+
+    table: PaperTable
+    rows: Sequence[PaperRow]
+    seeds: Sequence[int]
+    out: Path
+    runs: Path
+    device: str = "auto"
+
+    def path(self, row: PaperRow, seed: int) -> Path:
+        """Where a result is kept."""
+        return self.out / self.table.study / f"{row.name}-seed-{seed}.json"
+
+    def folder(self, row: PaperRow, seed: int) -> Path:
+        """Where a run is carried out."""
+        return self.runs / self.table.study / row.name / f"seed-{seed}"
+
+    def run(self, processes: int = 0, watch: Watch | None = None, done: Watch | None = None) -> None:
+        """Carries out the runs whose results are missing, and keeps each result as soon as it is there."""
+        missing = [(row, seed) for seed in self.seeds for row in self.rows if self._read(row, seed) is None]
+        places = {self.folder(row, seed): self.path(row, seed) for row, seed in missing}
+        jobs = [
+            Job(f"{row.name} seed {seed}", self.table.config(row, seed, self.device), self.folder(row, seed))
+            for row, seed in missing
+        ]
+
+        def keep(job: Job, step: int) -> None:
+            source, target = job.path / "result.json", places[job.path]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_text(target, source.read_text(encoding="utf-8"))
+            if done is not None:
+                done(job, step)
+
+        run_all(jobs, processes, watch, keep)
+
+    def results(self) -> Results:
+        """All results that are there for the rows wanted, whatever their seed, by printed label."""
+        found: dict[str, dict[int, dict[str, Any]]] = {}
+        for row in self.rows:
+            found[row.label] = {}
+            for path in sorted((self.out / self.table.study).glob(f"{row.name}-seed-*.json")):
+                seed = path.stem.removeprefix(f"{row.name}-seed-")
+                if seed.isdigit() and (result := self._read(row, int(seed))) is not None:
+                    found[row.label][int(seed)] = result
+        return found
+
+    def render(self, select: str = "best") -> Table:
+        """The table of what is there, published beside ours."""
+        published = {row.label: row.published for row in self.rows}
+        return build(self.table.title, self.results(), select, published, self.table.notes)
+
+    def _read(self, row: PaperRow, seed: int) -> dict[str, Any] | None:
+        path = self.path(row, seed)
+        if not path.exists():
+            return None
+        try:
+            result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            same = RunConfig.build(result["config"]).identity() == self.table.config(row, seed).identity()
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"{path} is damaged ({error}); remove it to run it again") from None
+        if not same:
+            raise ValueError(f"{path} was made with another configuration than {row.label!r} asks for; remove it")
+        return result

@@ -1,0 +1,134 @@
+"""Many runs, as many processes at once as there are cores; what is finished is not done again."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from decone.training import log
+from decone.training.config import RunConfig
+from decone.training.loop import Interrupted, Trainer
+from decone.training.run import Run
+
+POLL = 0.5  # seconds between looks at the logs
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a study: its name in messages, its configuration, its folder."""
+
+    name: str
+    config: RunConfig
+    path: Path
+
+
+class Stopped(Exception):  # noqa: N818  # the user's wish, no error
+    """The study was interrupted; every run has a checkpoint and the same command resumes."""
+
+
+Watch = Callable[[Job, int], None]
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_all(
+    jobs: Sequence[Job], processes: int = 0, watch: Watch | None = None, done: Watch | None = None
+) -> dict[Path, dict[str, Any]]:
+    """Carries out runs, several at once.
+
+    Args:
+        jobs: the runs; those with a `result.json` are only read.
+        processes: how many at once; 0 is one per core, or one where a CUDA device is shared.
+        watch: called with a job and its step while it trains.
+        done: called with a job and its last step when it is finished.
+
+    Returns:
+        Content of `result.json` by run folder.
+
+    Raises:
+        Stopped: Ctrl-C; the same call resumes.
+        ValueError: a run failed; the message says which and why. Other runs keep their checkpoints.
+    """
+    results, waiting = {}, []
+    for job in jobs:
+        result = Run.create(job.path, job.config).result()
+        if result is None:
+            waiting.append(job)
+        else:
+            results[job.path] = result
+            if done is not None:
+                done(job, job.config.steps)
+    if not waiting:
+        return results
+    count = min(processes or _processes(waiting), len(waiting))
+    threads = max(1, cores() // count)
+    # Spawned, not forked: a forked child inherits the parent's thread pools in an unknown state.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_ready) as pool:
+        futures = {pool.submit(_work, job.config.model_dump(), str(job.path), threads): job for job in waiting}
+        try:
+            while futures:
+                for future in [future for future in futures if future.done()]:
+                    job = futures.pop(future)
+                    results[job.path] = _result(future, job)
+                    if done is not None:
+                        done(job, job.config.steps)
+                if watch is not None:
+                    for job in futures.values():
+                        watch(job, _step(job.path))
+                time.sleep(POLL)
+        except (KeyboardInterrupt, Interrupted):
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise Stopped from None
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+    return results
+
+
+def _result(future: Future[dict[str, Any]], job: Job) -> dict[str, Any]:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise ValueError(
+            f"the process of {job.name} was killed (out of memory?); run the same command again to resume, "
+            "with fewer --jobs if memory is short"
+        ) from None
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{job.name}: {error}") from None
+
+
+def _processes(jobs: Sequence[Job]) -> int:
+    shared = any(job.config.machine.device not in ("cpu", "mps") for job in jobs) and torch.cuda.is_available()
+    return 1 if shared else cores()
+
+
+def _ready() -> None:
+    # Ctrl-C reaches every process of the group. The training loop turns it into a checkpoint; elsewhere a worker
+    # goes on, and the parent decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _work(config: dict[str, Any], path: str, threads: int) -> dict[str, Any]:
+    torch.set_num_threads(threads)
+    settings = RunConfig.build(config)
+    return Trainer(settings, Run.create(Path(path), settings)).train()
+
+
+def _step(path: Path) -> int:
+    step = 0
+    for line in log.read(path):
+        step = line["step"]
+    return step

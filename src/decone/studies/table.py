@@ -1,0 +1,157 @@
+"""Results of many runs as one table: every seed, mean with interval, paired difference, published number."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from decone.metrics.intervals import Interval, mean_interval, paired_difference, share_interval
+
+ALIGNED = 0.5  # a run's languages count as aligned when more than this share of rows meets its own translation
+
+Results = Mapping[str, Mapping[int, dict[str, Any]]]  # label of a method -> seed -> content of result.json
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column: its key, its heading, whether higher is better (None: neither), digits shown."""
+
+    key: str
+    heading: str
+    higher: bool | None
+    digits: int
+
+
+MEASURES = (
+    Measure("perplexity", "PPL", False, 2),
+    Measure("best_perplexity", "PPL best", False, 2),
+    Measure("best_temperature", "T best", None, 2),
+    Measure("accuracy", "Accuracy", True, 4),
+    Measure("recall", "Recall@5", True, 4),
+    Measure("mrr", "MRR", True, 4),
+    Measure("isotropy", "I(W)", True, 4),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a method in a language.
+
+    Attributes:
+        seeds: value of every seed.
+        mean: mean over seeds with its 95 % interval.
+        difference: mean paired difference against the table's first method, None for that method itself.
+        published: the number in the paper, None if there is none.
+    """
+
+    seeds: dict[int, float]
+    mean: Interval
+    difference: Interval | None = None
+    published: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method in a language; `cells` by the measure's key."""
+
+    label: str
+    language: str
+    cells: dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How often the two languages found each other: the share of each run, and of runs above one half."""
+
+    seeds: dict[int, float]
+    share: Interval
+
+
+@dataclass(frozen=True)
+class Table:
+    """A comparison ready to be drawn, in a terminal, in markdown or on a page."""
+
+    title: str
+    measures: tuple[Measure, ...]
+    rows: list[Row]
+    alignment: dict[str, Alignment]
+    select: str
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def labels(self) -> list[str]:
+        """The methods, in order."""
+        return list(dict.fromkeys(row.label for row in self.rows))
+
+
+def value(measured: Mapping[str, Any], language: str, measure: str) -> float | None:
+    """One number of a result's `measured["best"]` or `measured["last"]`; None where the language was not measured."""
+    scores = measured["languages"].get(language)
+    if scores is None:
+        return None
+    if measure == "recall":
+        return float(scores["recall"]["5"])
+    if measure == "isotropy":
+        return float(scores["isotropy"]["raw"])
+    return float(scores[measure])
+
+
+def build(
+    title: str,
+    results: Results,
+    select: str,
+    published: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    notes: Sequence[str] = (),
+) -> Table:
+    """Gathers results into a table.
+
+    Args:
+        title: heading of the table.
+        results: by method and seed; the first method is the one the others are compared with.
+        select: "best" or "last", the checkpoint of each run that counts.
+        published: by method and language, one number per measure in the order of `MEASURES`.
+        notes: sentences to stand under the table.
+
+    Returns:
+        The table; methods without any finished run have rows whose cells hold no seed (and NaN means).
+    """
+    languages = list(
+        dict.fromkeys(
+            language
+            for seeds in results.values()
+            for result in seeds.values()
+            for language in result["measured"][select]["languages"]
+        )
+    ) or (["HR", "LR"] if published else ["all"])
+    first = next(iter(results))
+    rows, alignment = [], {}
+    for label, seeds in results.items():
+        measured = {seed: result["measured"][select] for seed, result in sorted(seeds.items())}
+        known = (published or {}).get(label)
+        for language in languages:
+            if known is not None and language not in known:
+                continue  # the paper measures this row in another language only
+            numbers = known[language] if known is not None else None
+            cells = {}
+            for index, measure in enumerate(MEASURES):
+                values = _values(results[label], select, language, measure.key)
+                base = _values(results[first], select, language, measure.key)
+                paired = label != first and len(values.keys() & base.keys()) > 0
+                cells[measure.key] = Cell(
+                    seeds=values,
+                    mean=mean_interval(values.values())
+                    if values
+                    else Interval(float("nan"), float("nan"), float("nan"), 0),
+                    difference=paired_difference(values, base) if paired else None,
+                    published=numbers[index] if numbers else None,
+                )
+            rows.append(Row(label, language, cells))
+        shares = {seed: float(m["alignment"]) for seed, m in measured.items() if "alignment" in m}
+        if shares and (known is None or len(known) > 1):
+            aligned = sum(share > ALIGNED for share in shares.values())
+            alignment[label] = Alignment(shares, share_interval(aligned, len(shares)))
+    return Table(title, MEASURES, rows, alignment, select, list(notes))
+
+
+def _values(seeds: Mapping[int, dict[str, Any]], select: str, language: str, measure: str) -> dict[int, float]:
+    found = {seed: value(result["measured"][select], language, measure) for seed, result in sorted(seeds.items())}
+    return {seed: number for seed, number in found.items() if number is not None}

@@ -1,0 +1,183 @@
+"""NLL against float64 loops; the temperature search against the whole grid."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from decone.metrics.perplexity import TEMPERATURES, best_temperature, nll, nll_by_temperature
+
+INF = math.inf
+
+
+def naive_nll(row: list[float], target: int, temperature: float) -> float:
+    if row[target] == -INF:
+        return INF
+    top = max(row)
+    total = math.fsum(math.exp((value - top) / temperature) for value in row)
+    return math.log(total) - (row[target] - top) / temperature
+
+
+def problem(
+    seed: int, size: int = 24, vocabulary: int = 9, scale: float = 1.0, skill: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randint(vocabulary, (size,), generator=generator)
+    logits = torch.randn(size, vocabulary, generator=generator, dtype=torch.float64)
+    logits[torch.arange(size), target] += skill
+    return scale * logits, target
+
+
+def grid(logits: Tensor, target: Tensor) -> list[float]:
+    rows, chosen = logits.double().tolist(), target.tolist()
+    means = [
+        math.fsum(naive_nll(row, y, t) for row, y in zip(rows, chosen, strict=True)) / len(rows)
+        for t in TEMPERATURES.tolist()
+    ]
+    return [math.exp(mean) if mean < 709 else INF for mean in means]
+
+
+@settings(max_examples=80)
+@given(
+    st.integers(1, 6),
+    st.integers(1, 9),
+    st.sampled_from([1e-3, 1.0, 30.0, 5000.0]),
+    st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]),
+    st.floats(0, 0.8),
+    st.integers(0, 10**6),
+)
+def test_nll_matches_loops(
+    size: int, vocabulary: int, scale: float, dtype: torch.dtype, dropped: float, seed: int
+) -> None:
+    logits, target = problem(seed, size, vocabulary, scale)
+    drop = torch.rand(logits.shape, generator=torch.Generator().manual_seed(seed + 1)) < dropped
+    logits = logits.masked_fill(drop, -INF).to(dtype)
+    temperatures = [0.01, 0.37, 1.0, 2.0]
+    rows = logits.double().tolist()
+    expected = [[naive_nll(row, y, t) for row, y in zip(rows, target.tolist(), strict=True)] for t in temperatures]
+    single = nll(logits, target)
+    assert single.dtype == torch.float64
+    assert single.tolist() == pytest.approx(expected[2], rel=1e-12, abs=1e-13)
+    summed = nll_by_temperature(logits, target, torch.tensor(temperatures, dtype=torch.float64))
+    assert summed.tolist() == pytest.approx([sum(row) for row in expected], rel=1e-12, abs=1e-13)
+
+
+def test_nll_known_values() -> None:
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1e4, -1e4, 0.0, 0.0], [0.0, -INF, -INF, -INF]])
+    assert nll(logits, torch.tensor([2, 1, 0])).tolist() == pytest.approx([math.log(4), 2e4, 0.0])
+
+
+def test_nll_of_broken_logits() -> None:
+    logits = torch.tensor([[0.0, -INF], [-INF, -INF], [math.nan, 0.0], [INF, 0.0]])
+    value = nll(logits, torch.tensor([1, 0, 1, 1])).tolist()
+    assert value[:2] == [INF, INF]
+    assert all(math.isnan(entry) for entry in value[2:])
+
+
+def test_nll_of_nothing_is_empty() -> None:
+    assert nll(torch.zeros(0, 5), torch.zeros(0, dtype=torch.long)).shape == (0,)
+
+
+def test_low_precision_logits_are_summed_exactly() -> None:
+    logits = torch.zeros(1, 50_000, dtype=torch.bfloat16)
+    assert nll(logits, torch.tensor([7])).item() == pytest.approx(math.log(50_000), rel=1e-14)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "wrong", [torch.tensor([0.0]), torch.tensor([-1.0]), torch.tensor([math.nan]), torch.tensor(1.0)]
+)
+def test_temperatures_must_be_positive(wrong: Tensor) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        nll_by_temperature(torch.zeros(1, 2), torch.tensor([0]), wrong)
+
+
+def test_the_grid_is_0_01_to_2() -> None:
+    assert TEMPERATURES.tolist() == [step / 100 for step in range(1, 201)]
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10**6), st.floats(-3.5, 4.5), st.floats(-1.0, 8.0))
+def test_the_search_finds_the_minimum_of_the_whole_grid(seed: int, log_scale: float, skill: float) -> None:
+    logits, target = problem(seed, size=6, vocabulary=5, scale=math.exp(log_scale), skill=skill)
+    curve = grid(logits, target)
+    batches = [(logits[:2], target[:2]), (logits[2:2], target[2:2]), (logits[2:], target[2:])]
+    found = best_temperature(lambda: batches)
+    assert found.best_perplexity == pytest.approx(min(curve), rel=1e-12)
+    place = TEMPERATURES.tolist().index(found.best_temperature)
+    assert curve[place] == pytest.approx(min(curve), rel=1e-12)
+    assert found.perplexity == pytest.approx(curve[99], rel=1e-12)
+    assert found.count == 6
+    assert found.temperatures == sorted(set(found.temperatures))
+    assert len(found.temperatures) <= 40
+    for temperature, value in zip(found.temperatures, found.perplexities, strict=True):
+        assert value == pytest.approx(curve[round(100 * temperature) - 1], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("scale", "skill", "low", "high"), [(1e-3, 4.0, 0.01, 0.01), (100.0, 0.0, 2.0, 2.0), (0.5, 1.5, 0.2, 0.9)]
+)
+def test_minima_at_both_ends_and_inside(scale: float, skill: float, low: float, high: float) -> None:
+    logits, target = problem(5, size=40, scale=scale, skill=skill)
+    curve = grid(logits, target)
+    found = best_temperature(lambda: [(logits, target)])
+    assert low <= found.best_temperature <= high
+    assert found.best_temperature == TEMPERATURES[curve.index(min(curve))].item()
+    assert {0.01, 1.0, 2.0} <= set(found.temperatures)
+
+
+@pytest.mark.parametrize("best", [0.01, 0.02, 0.09, 0.10, 0.11, 0.48, 0.99, 1.00, 1.01, 1.55, 1.90, 1.99, 2.00])
+def test_a_minimum_put_at_any_temperature_is_found(best: float) -> None:
+    # Two tokens with logit gap g, right with probability s(g / best): the NLL is least exactly at T = best.
+    gap, size = 0.7 * best, 10_000
+    wrong = round(size / (1 + math.exp(gap / best)))
+    logits = torch.tensor([[gap, 0.0]], dtype=torch.float64).expand(size, 2)
+    target = (torch.arange(size) < wrong).long()
+    assert best_temperature(lambda: [(logits, target)]).best_temperature == best
+
+
+def test_where_no_temperature_helps_it_is_1() -> None:
+    found = best_temperature(lambda: [(torch.zeros(3, 8), torch.tensor([1, 2, 3]))])
+    assert found.best_temperature == 1.0
+    assert found.best_perplexity == pytest.approx(8.0)
+
+
+@pytest.mark.parametrize("broken", [-INF, math.nan])
+def test_an_impossible_target_gives_infinite_perplexity(broken: float) -> None:
+    logits = torch.tensor([[0.0, 1.0], [0.0, broken]])
+    found = best_temperature(lambda: [(logits, torch.tensor([0, 1]))])
+    assert found.perplexity == found.best_perplexity == INF
+    assert found.best_temperature == 1.0
+    assert set(found.perplexities) == {INF}
+
+
+def test_an_overflowing_perplexity_is_infinite_and_its_minimum_still_found() -> None:
+    logits = torch.tensor([[0.0, 1000.0]])
+    found = best_temperature(lambda: [(logits, torch.tensor([0]))])
+    assert found.perplexity == INF
+    assert found.best_temperature == 2.0
+    assert found.best_perplexity == pytest.approx(math.exp(500))
+    assert found.perplexities[0] == INF
+
+
+def test_batches_must_start_afresh() -> None:
+    logits, target = problem(1)
+
+    def once() -> Iterator[tuple[Tensor, Tensor]]:
+        yield logits, target
+
+    spent = once()
+    with pytest.raises(ValueError, match="no position"):
+        best_temperature(lambda: spent)
+    lengths = iter([24, 10])
+    with pytest.raises(ValueError, match="24 positions, then 10"):
+        best_temperature(lambda: [(logits[:size], target[:size]) for size in [next(lengths)]])
+
+
+def test_an_empty_text_is_refused() -> None:
+    with pytest.raises(ValueError, match="no position"):
+        best_temperature(lambda: [])

@@ -1,0 +1,164 @@
+"""The rules of the house, checked on every file that git tracks or would track."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from decone import objectives
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ROOT / "src" / "decone"
+
+# Folders that a checkout without git may hold beside its own files.
+NOT_OURS = {".git", ".venv", "build", "dist", "runs", "__pycache__"}
+
+# Written so that no pattern matches itself; the look-behind lets `docs/home/x` and web addresses pass.
+MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:home|root|Users|mnt|srv|work|workspace)/\w|\b[A-Z]:[\\/]+Users\b")
+REGISTRY = re.compile(r"\b(?:pypi\.org|python[h]osted|registry\.npm[j]s|deb\.debian\.org|npm[j]s\.com)", re.IGNORECASE)
+PICKLES = {".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
+
+
+def tracked() -> list[Path]:
+    """Files git tracks or would track; without git, every file of the checkout."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, capture_output=True, check=True).stdout.decode()
+    except (OSError, subprocess.CalledProcessError):
+        listed = ""
+    if listed:
+        found = [ROOT / name for name in listed.split("\0") if name]
+        return sorted(path for path in set(found) if path.is_file() and not path.is_symlink())
+    walked = (path for path in ROOT.rglob("*") if path.is_file() and not path.is_symlink())
+    return sorted(
+        path
+        for path in walked
+        if not any(part in NOT_OURS or part.endswith("_cache") for part in path.relative_to(ROOT).parts)
+    )
+
+
+FILES = tracked()
+MODULES = [path for path in FILES if path.suffix == ".py" and ROOMS in path.parents]
+
+
+def shown(paths: list[Path]) -> str:
+    return ", ".join(str(path.relative_to(ROOT)) for path in paths)
+
+
+def test_the_walk_sees_this_file_and_the_package() -> None:
+    assert Path(__file__).resolve() in FILES
+    assert ROOMS / "__init__.py" in MODULES
+
+
+@pytest.mark.parametrize("name", [name for name in objectives.names() if (ROOMS / f"objectives/{name}.py").exists()])
+def test_an_objective_has_a_test_a_row_and_a_paper(name: str) -> None:
+    assert (ROOT / f"tests/objectives/test_{name}.py").is_file(), f"write tests/objectives/test_{name}.py"
+    page = ROOT / "docs" / "objectives.md"
+    assert page.is_file(), "docs/objectives.md is missing; it holds one table row per objective"
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    cells = [row.split("|")[1] for row in rows]
+    assert any(f"`{name}`" in cell for cell in cells), f"add a row that begins with `{name}` to docs/objectives.md"
+    assert objectives.find(name).paper, f"say in the class attribute `paper` where {name} comes from"
+
+
+def test_every_file_among_the_objectives_can_be_called_by_its_name() -> None:
+    """An objective must not escape the rule above by being left out of the names."""
+    named = set(objectives.names())
+    for path in MODULES:
+        if path.parent != ROOMS / "objectives" or path.stem.startswith("_") or path.stem in named:
+            continue
+        classes = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+        papers = [
+            node
+            for cls in classes
+            for node in cls.body
+            if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "paper"
+            if node.value is not None and ast.literal_eval(node.value)
+        ]
+        assert not papers, f"{path.name} holds a method but objectives.names() does not know {path.stem!r}"
+
+
+def test_metrics_and_optimisers_have_tests() -> None:
+    missing = [
+        path
+        for path in MODULES
+        if path.parent.name in {"metrics", "optim"} and not path.stem.startswith("_")
+        if not (ROOT / "tests" / path.parent.name / f"test_{path.stem}.py").is_file()
+    ]
+    assert not missing, f"tests mirror src; without a test file: {shown(missing)}"
+
+
+def test_no_file_is_long() -> None:
+    long = [path for path in MODULES if len(path.read_text(encoding="utf-8").splitlines()) > 300]
+    assert not long, f"over 300 lines; each holds two ideas, split it: {shown(long)}"
+
+
+def test_no_module_is_a_drawer() -> None:
+    drawers = [
+        path
+        for path in FILES
+        if path.suffix == ".py" and {"utils", "common", "helpers"} & {path.stem, *path.relative_to(ROOT).parts[:-1]}
+    ]
+    assert not drawers, f"name the idea that is in it: {shown(drawers)}"
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [path for path in MODULES if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))]
+    assert not silent, f"without a module docstring: {shown(silent)}"
+
+
+def test_every_room_has_an_init() -> None:
+    folders = sorted({path.parent for path in MODULES})
+    closed = [folder for folder in folders if not (folder / "__init__.py").is_file()]
+    assert not closed, f"without an __init__.py that says in one sentence what the room is for: {shown(closed)}"
+
+
+def test_no_text_names_a_machine_or_a_registry() -> None:
+    # What this very machine would leak, whatever its folders are called; a root folder or /usr says nothing.
+    here = {str(path) for path in (ROOT, Path.home()) if len(path.parts) > 2}
+    if sys.prefix != sys.base_prefix:
+        here.add(sys.prefix)
+    found = []
+    for path in FILES:
+        content = path.read_bytes()
+        if b"\0" in content:
+            continue
+        for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
+            if MACHINE_PATH.search(line) or REGISTRY.search(line) or any(place in line for place in here):
+                found.append(f"{path.relative_to(ROOT)}:{number}")
+    assert not found, f"paths of one machine or hosts of a package registry in {', '.join(found)}"
+
+
+@pytest.mark.parametrize(
+    ("line", "caught"),
+    [
+        ("open('{}home/ada/x')", True),
+        ("see {}root/x", True),
+        ("'{}Users/ada'", True),
+        ("C:{}Users", True),
+        ("https://example.org{}home/page", False),
+        ("docs{}home/page", False),
+        ("~{}work/x", False),
+    ],
+)
+def test_machine_paths_are_told_from_others(line: str, caught: bool) -> None:
+    assert bool(MACHINE_PATH.search(line.format("/"))) is caught
+
+
+def test_nothing_pickled_is_tracked() -> None:
+    pickled = [path for path in FILES if path.suffix in PICKLES or holds_pickle(path.read_bytes())]
+    assert not pickled, f"write safetensors or JSON instead of {shown(pickled)}"
+
+
+def holds_pickle(content: bytes) -> bool:
+    """A pickle of protocol 2 or later, or a zip archive with one in it."""
+    bare = content[:1] == b"\x80" and content[1:2] in (b"\2", b"\3", b"\4", b"\5") and content[-1:] == b"."
+    return bare or (content[:2] == b"PK" and b"data.pkl" in content)
+
+
+def test_a_pickle_is_recognised() -> None:
+    assert holds_pickle(b"\x80\x05K\x01.")  # what pickle.dumps(1) gives
+    assert not holds_pickle(b"text.")
