@@ -68,6 +68,9 @@ class Objective(nn.Module):
         """Whether `adjust` or `extra` is overridden, so that an engine must differentiate the chunk by autograd."""
         return type(self).adjust is not Objective.adjust or type(self).extra is not Objective.extra
 
+    def prepare(self, vocabulary: int) -> None:
+        """Makes counters for a vocabulary; called before the first target is observed, and harmless afterwards."""
+
     def observe(self, target: Int[Tensor, " N"]) -> None:
         """Updates counters with the counted targets of one optimiser step."""
 
@@ -103,7 +106,8 @@ class Objective(nn.Module):
     def step(self, target: Int[Tensor, "..."], ignore_index: int = -100) -> Iterator[None]:
         """Observes the targets of a whole optimiser step once, before its micro-batches are evaluated inside.
 
-        Without it, every training call observes its own targets, which is right for one call per step.
+        Without it, every training call observes its own targets, which is right for one call per step. An objective
+        with counters needs `prepare` to have been called, or one evaluation before.
         """
         if self.training:
             self.observe(target[target != ignore_index])
@@ -164,6 +168,7 @@ class Objective(nn.Module):
                     f"target {bad} is outside the vocabulary of {weight.size(0)}; "
                     f"mark positions that do not count with ignore_index ({ignore_index})"
                 )
+        self.prepare(weight.size(0))
         if self.training and not self._observed:
             self.observe(tokens.target)
         rows = hidden.reshape(-1, hidden.size(-1))

@@ -73,7 +73,9 @@ class Trainer:
         self.optimizer = method.build_optimizer(
             model, settings.lr, (settings.beta1, settings.beta2), settings.weight_decay
         )
-        self.plain = Learner(model, method.build_objective(), machine.engine).to(self.accelerator.device)
+        objective = method.build_objective()
+        objective.prepare(self.languages.vocabulary)
+        self.plain = Learner(model, objective, machine.engine).to(self.accelerator.device)
         self.learner, self.stepper = self.accelerator.prepare(self.plain, self.optimizer)
         self.step, self.seconds = 0, 0.0
         self.best: dict[str, Any] = {"step": 0, "loss": math.inf}
