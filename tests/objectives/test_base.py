@@ -25,7 +25,11 @@ class Counting(Objective):
         super().__init__()
         self.calls: list[list[int]] = []
 
+    def prepare(self, vocabulary: int) -> None:
+        self.vocabulary = vocabulary
+
     def observe(self, target: Tensor) -> None:
+        assert self.vocabulary == 6  # known before the first target is seen
         self.calls.append(target.tolist())
 
 

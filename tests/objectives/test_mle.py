@@ -1,27 +1,16 @@
 """Plain cross-entropy, and thresholding with an infinite margin, against the cross-entropy of torch."""
 
 import math
-from collections.abc import Iterator
-from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from decone.engines import select
-from decone.engines.chunked import chunked
 from decone.objectives import MLE, Objective, Threshold
 
 OBJECTIVES = [MLE(), Threshold(margin=math.inf), Threshold(margin=math.inf, below="detached")]
 FORMATS = [torch.float64, torch.float32]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small_chunks() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(select.ENGINES, "one-row", partial(chunked, chunk_bytes=1))
-        yield
 
 
 def sample(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
