@@ -4,7 +4,7 @@ Both train the same decoder on the same text with the same batch size, AdamW (fu
 loop has no objective, no engine, no Accelerate. Rounds are interleaved, so that a machine that slows down slows all of
 them; what counts is the ratio within a round.
 
-    python benchmarks/training_step.py [--rounds 9] [--steps 20] [--threads 1] [--out results/benchmarks/training_step.json]
+    python benchmarks/training_step.py [--rounds 9] [--steps 20] [--threads 1] [--out FILE]
 """
 
 import json

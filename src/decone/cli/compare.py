@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from decone.cli.console import Watcher, bars, out, print_json, say
-from decone.cli.options import Device, Jobs, Json, Quiet, Seeds
-from decone.report import markdown, page, terminal
+from decone.cli.options import Jobs, Json, Quiet, Seeds
+from decone.report import markdown, page, style, terminal
 from decone.studies.compare import Comparison, methods
 from decone.studies.seeds import seeds as read_seeds
 from decone.training.checkpoint import write_text
@@ -15,17 +15,20 @@ from decone.training.config import RunConfig, merge, pairs
 from decone.training.provenance import provenance
 
 METHODS = "mle,threshold:margin=1,threshold:margin=1+row-adamw"
+STEPS = 1000  # where neither the command line nor a file says otherwise
 
 
 def command(
-    corpus: Annotated[str, typer.Option(help="default, shakespeare, or a UTF-8 text file.")] = "default",
+    corpus: Annotated[
+        str | None, typer.Option(help="default, shakespeare, or a UTF-8 text file.", show_default="default")
+    ] = None,
     wanted: Annotated[str, typer.Option("--methods", help="objective[:key=value,...][+optimiser], ...")] = METHODS,
     seeds: Seeds = "3",
-    steps: Annotated[int, typer.Option(help="Optimiser steps of every run.")] = 1000,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps of every run.", show_default=str(STEPS))] = None,
     config: Annotated[Path | None, typer.Option(help="TOML configuration that all runs share.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="Override a key; may be repeated.")] = None,
     folder: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("runs/compare"),
-    device: Device = "auto",
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = None,
     jobs: Jobs = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -34,13 +37,15 @@ def command(
 
     The first method is the one the others are compared with. Run the same command again to go on after a stop.
     """
-    overrides = {"corpus.name": corpus, "steps": str(steps), "machine.device": device}
-    overrides |= pairs(sets or [])
-    base = RunConfig.read(config, overrides) if config else RunConfig.build(merge({}, overrides))
+    # What is not given on the command line is left to the file.
+    given = {"corpus.name": corpus, "steps": steps, "machine.device": device}
+    overrides = {key: value for key, value in given.items() if value is not None} | pairs(sets or [])
+    base = RunConfig.read(config, overrides) if config else RunConfig.build(merge({"steps": STEPS}, overrides))
     comparison = Comparison(base, methods(wanted), read_seeds(seeds), folder)
+    style.graph_objects()  # hours of training must not end in a missing package
     comparison.claim()
     with bars(quiet) as progress:
-        watcher = Watcher(progress, steps * len(comparison.jobs()))
+        watcher = Watcher(progress, base.steps * len(comparison.jobs()))
         results = comparison.run(jobs, watcher.watch, watcher.done)
     table = comparison.table(results)
     write_text(folder / "table.md", markdown.render(table))

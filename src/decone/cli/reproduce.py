@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from decone.cli.console import Watcher, bars, out, print_json, say
 from decone.cli.options import Device, Jobs, Json, Quiet, Seeds
@@ -30,7 +31,7 @@ def command(
     """Reproduce a published table: run what is missing, then show the paper's numbers beside ours."""
     if every:
         for name, known in TABLES.items():
-            say(f"{name}  {known.title}\n    rows: {', '.join(row.name for row in known.rows)}")
+            out.print(escape(f"{name}  {known.title}\n    rows: {', '.join(row.name for row in known.rows)}"))
         return
     if select not in ("best", "last"):
         raise ValueError(f"unknown --select {select!r}; choose best or last")
@@ -38,7 +39,7 @@ def command(
     study = Reproduction(paper, paper.choose(rows), read_seeds(seeds), folder, runs, device)
     if not show:
         with bars(quiet) as progress:
-            total = sum(paper.config(row, seed).steps for row in study.rows for seed in study.seeds)
+            total = sum(paper.config(row, seed).steps for row, seed in study.missing())
             watcher = Watcher(progress, total)
             study.run(jobs, watcher.watch, watcher.done)
     if as_json:

@@ -37,8 +37,10 @@ def command(
     run = _resumed(resume, config, out, overrides) if resume else _fresh(config, out, overrides)
     result = run.result()
     if result is None:
-        trainer = Trainer(run.config, run)
-        with bars(quiet) as progress:
+        trainer = Trainer(run.config, run)  # refuses what cannot be before the folder is made
+        if trainer.main:
+            run.claim()
+        with bars(quiet or not trainer.main) as progress:
             task = progress.add_task("training", total=run.config.steps)
 
             def show(step: int, fields: dict[str, float]) -> None:
@@ -47,6 +49,8 @@ def command(
                     progress.update(task, description=f"training, loss {fields['loss']:.3f}")
 
             result = trainer.train(show)
+        if not trainer.main:
+            return
     if as_json:
         print_json(result)
         return
@@ -62,7 +66,7 @@ def _fresh(config: Path | None, out: Path | None, overrides: dict[str, Any]) -> 
     if out is None:
         raise ValueError("name the folder of the run with --out DIR, or a run to go on with by --resume DIR")
     settings = RunConfig.build(merge({}, overrides)) if config is None else RunConfig.read(config, overrides)
-    return Run.create(out, settings)
+    return Run.plan(out, settings)
 
 
 def _resumed(resume: Path, config: Path | None, out: Path | None, overrides: dict[str, Any]) -> Run:

@@ -1,13 +1,14 @@
 """Plain text by name: the embedded default, Tiny Shakespeare, or the user's own file."""
 
 import hashlib
+import http.client
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 DEFAULT = "default"
@@ -122,12 +123,13 @@ def cache() -> Path:
 
 def _download(name: str, public: Published) -> Path:
     path = cache() / public.path
+    console = Console(stderr=True)
     columns = (TextColumn("downloading {task.description}"), BarColumn(), DownloadColumn())
     try:
-        with Progress(*columns, transient=True) as progress:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task(name, total=None)
             data = _fetch(public.address, lambda done, total: progress.update(task, completed=done, total=total))
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise ValueError(
             f"cannot download {name} from {public.address} ({error}); fetch it elsewhere, put it at "
             f"DIR/{public.path} and set DECONE_DATA=DIR, or use --corpus {DEFAULT}"
@@ -148,6 +150,8 @@ def _fetch(address: str, report: Callable[[int, int | None], None]) -> bytes:
         while block := answer.read(1 << 16):
             data += block
             report(len(data), total)
+    if total is not None and len(data) < total:
+        raise OSError(f"the answer ended after {len(data)} of {total} bytes")
     return bytes(data)
 
 

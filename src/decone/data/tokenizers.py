@@ -77,7 +77,8 @@ class TextTokenizer:
         except Exception:  # the library raises bare Exception for an unknown character
             strange = sorted(set(text) - self.inner.get_vocab().keys())
             raise ValueError(
-                f"the text has characters the tokenizer does not know, e.g. {strange[:5]}; remove them or train with BPE"
+                f"the text has characters the tokenizer does not know, e.g. {strange[:5]}; remove them, or train "
+                "with tokenizer.kind=bpe"
             ) from None
         return torch.tensor([index for line in lines for index in line.ids], dtype=torch.long)
 

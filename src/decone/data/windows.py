@@ -70,7 +70,7 @@ def random_batch(
 
 
 def consecutive(ids: Int64[Tensor, " N"], context: int, size: int) -> Iterator[Int64[Tensor, "B T"]]:
-    """All windows of a text in order, in groups of `size`; an incomplete last group is dropped unless it is the only one.
+    """All windows of a text in order, in groups of `size`; an incomplete last group is dropped unless it is alone.
 
     Args:
         ids: text, [N].

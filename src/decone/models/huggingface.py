@@ -36,8 +36,8 @@ class HuggingFaceModel:
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             load: Any = transformers.AutoModelForCausalLM.from_pretrained
             self.model: Any = load(name, trust_remote_code=False, use_safetensors=True)
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except Exception as error:  # the libraries behind it raise their own, tokenizers a bare Exception
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"cannot load {name} as a causal model from safetensors: {reason}") from None
         self.model.to(device).eval()
 

@@ -6,11 +6,12 @@ loss over the vocabulary belongs to an objective and its engine.
 """
 
 import math
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 
@@ -26,6 +27,12 @@ class NanoConfig(BaseModel):
     width: int = Field(default=128, ge=1, description="hidden width")
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="dropout probability everywhere")
     tied: bool = Field(default=True, description="one table for input and output")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}; choose one that is")
+        return self
 
 
 class Norm(nn.Module):
@@ -87,8 +94,6 @@ class Nano(nn.Module):
         super().__init__()
         if config.vocabulary < 1:
             raise ValueError("a Nano model needs vocabulary >= 1; set it to the tokenizer's size")
-        if config.width % config.heads:
-            raise ValueError(f"width {config.width} is not a multiple of heads {config.heads}; choose one that is")
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.position = nn.Embedding(config.context, config.width)

@@ -1,42 +1,85 @@
-"""AdamW that leaves a table row alone while its gradient is exactly zero.
+"""AdamW that leaves a row of a table alone while the row's gradient is exactly zero.
 
-Turumtaev, "Stop Jostling" (section on Separated Embeddings): every row of the table is a parameter of its own, so a row without
-gradient takes no step. Its own moments, its own step count t, its own bias correction:
+Turumtaev, "Stop Jostling", Separated Embeddings: every row of the table is a parameter of its own, and AdamW skips a
+parameter without gradient. So each row has its own moments m, v and step count t, and takes a step only when its
+gradient g is not zero:
 
-    m = m + (1 - beta1) (g - m)        v = beta2 v + (1 - beta2) g^2
-    w = w (1 - lr decay) - lr  m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+    m = m + (1 - beta1) (g - m)        v = beta2 v + (1 - beta2) g^2        t = t + 1
+    w = (1 - lr decay) w - lr  m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
 
-Plain AdamW instead sees a zero gradient: it decays the row and keeps moving it along old momentum.
+Plain AdamW takes the zero for a gradient: it decays the row and carries it on along old momentum, about
+1 / (1 - beta1 / sqrt(beta2)) steps' worth after each rare gradient. Stacking one parameter per row in the forward pass
+does not help, because the gradient of a stack is a zero tensor, not None, for the rows that were not used.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
-from torch.optim.optimizer import ParamsT
+from torch.optim.adamw import adamw
 
-BLOCK_BYTES = 1 << 18  # of one array; a block's weight, gradient, two moments and scratch stay in the L2/L3 cache
+from decone.optim.row_update import Rule, Table, update
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 Touched = Literal["gradient", "always"]
 Decay = Literal["touched", "always"]
 Momentum = Literal["frozen", "decay"]
-CHOICES = {"touched": ("gradient", "always"), "decay": ("touched", "always"), "momentum": ("frozen", "decay")}
+POLICIES = {"touched": get_args(Touched), "decay": get_args(Decay), "momentum": get_args(Momentum)}
 
 
 class RowAdamW(torch.optim.AdamW):
-    """AdamW whose named tables are stepped row by row: a row with a zero gradient is left alone."""
+    """AdamW whose tables are stepped row by row: a row with a zero gradient is left alone.
+
+    A row's weight, moments and step count stay as they are until its gradient has an entry other than zero (NaN and
+    infinity count). All other parameters take torch's AdamW step, bit for bit. The state is AdamW's, with one step
+    count per row instead of one per table, and a state saved by `torch.optim.AdamW` can be loaded. On a table sharded
+    by rows (FSDP2) each process steps its own rows.
+
+    Source: Turumtaev, "Stop Jostling", section on Separated Embeddings; AdamW from Loshchilov and Hutter (2019).
+
+    Args:
+        params: Tensors, named tensors or parameter groups, as for `torch.optim.AdamW`.
+        lr: Learning rate, >= 0.
+        betas: Decay of the first and second moment, each in [0, 1).
+        eps: Added to the denominator, >= 0.
+        weight_decay: Decoupled weight decay, >= 0.
+        rows: The tables to step by rows, each [V, H] and among `params`. A table tied to the head is named once.
+        touched: "gradient": a row is stepped when its gradient is not zero. "always": every row, plain AdamW.
+        decay: "touched": weight decay only on rows that are stepped. "always": on every row at every step.
+        momentum: "frozen": an untouched row keeps its moments. "decay": they decay as under a zero gradient, while the
+            row stays where it is.
+        maximize: Ascend instead of descend.
+        fused: For other parameters as in torch. Tables use the fused kernel where their rows allow, unless False.
+        foreach: For other parameters as in torch. True keeps the tables off the fused kernel.
+
+    Raises:
+        ValueError: If `rows` names a tensor that is not 2-D, not real or not among `params`, or a policy is unknown.
+
+    Example:
+        >>> table = torch.nn.Parameter(torch.ones(3, 2))
+        >>> optimizer = RowAdamW([table], lr=0.1, weight_decay=0.0, rows=[table])
+        >>> table[1].sum().backward()
+        >>> optimizer.step()
+        >>> table.data
+        tensor([[1.0000, 1.0000],
+                [0.9000, 0.9000],
+                [1.0000, 1.0000]])
+        >>> optimizer.state[table]["step"].tolist()
+        [0.0, 1.0, 0.0]
+    """
 
     def __init__(
         self,
-        params: ParamsT,
+        params: Iterable[Any],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         *,
-        rows: Sequence[Tensor] = (),
+        rows: Iterable[Tensor] = (),
         touched: Touched = "gradient",
         decay: Decay = "touched",
         momentum: Momentum = "frozen",
@@ -44,90 +87,187 @@ class RowAdamW(torch.optim.AdamW):
         fused: bool | None = None,
         foreach: bool | None = None,
     ) -> None:
-        options = {"rows": tuple(rows), "touched": touched, "decay": decay, "momentum": momentum}
-        given = list(params)
-        groups: list[dict[str, Any]] = (
-            [{**options, **group} for group in given]  # type: ignore[dict-item]  # a group is a dict here
-            if given and isinstance(given[0], dict)
-            else [{**options, "params": given}]
-        )
-        super().__init__(
-            groups, lr, betas, eps, weight_decay, maximize=maximize, foreach=foreach, fused=fused
-        )
-        self._step_supports_amp_scaling = False  # GradScaler unscales first and skips the step itself
-        self.defaults.update(options, rows=())
-        named = [p for group in self.param_groups for p, flag in zip(group["params"], group["rows"], strict=True) if flag]
-        if any(all(table is not p for p in named) for table in rows):
-            raise ValueError("a table in `rows` is not among `params`; pass the parameter itself (not .data, not a copy)")
+        if isinstance(params, Tensor) or isinstance(rows, Tensor):
+            raise ValueError("params and rows are lists of tensors; write RowAdamW([table], rows=[table])")
+        tables, groups = list(rows), list(params)
+        if groups and not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        policies = {"touched": touched, "decay": decay, "momentum": momentum, "rows": ()}
+        groups = [policies | group | {"params": _members(group)} for group in groups]
+        for group in groups:
+            here = [table for table in tables if _among(table, _tensors(group["params"]))]
+            group["rows"] = [*_tables(group), *here]
+        for table in tables:
+            if not any(_among(table, group["rows"]) for group in groups):
+                raise ValueError(
+                    f"rows names a tensor of shape {list(table.shape)} that is not among params; "
+                    "pass the parameter itself, such as model.lm_head.weight, to both"
+                )
+        super().__init__(groups, lr, betas, eps, weight_decay, maximize=maximize, foreach=foreach, fused=fused)
+        self.defaults.update(policies)
+        self._step_supports_amp_scaling = False  # GradScaler then unscales the gradients and decides whether to step
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group; its `rows` name the tables in it that are stepped row by row."""
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        for name, allowed in CHOICES.items():
-            if group[name] not in allowed:
-                raise ValueError(f"{name}={group[name]!r} is unknown; choose one of {', '.join(map(repr, allowed))}")
-        tables = group["rows"]
-        group["rows"] = [any(p is table for table in tables) for p in group["params"]]
-        for p, flag in zip(group["params"], group["rows"], strict=True):
-            if flag and p.dim() != 2:
-                raise ValueError(f"`rows` takes 2-D tables, one has shape {tuple(p.shape)}; take it out of `rows`")
+        """Adds a group of parameters; its entry `rows` lists the tables in it that are stepped by rows.
+
+        Args:
+            param_group: `params` and any option of the constructor.
+
+        Raises:
+            ValueError: If `rows` names a tensor that is not a 2-D table of the group, or a policy is unknown.
+        """
+        group = self.defaults | param_group | {"params": _members(param_group)}
+        for name, known in POLICIES.items():
+            if group[name] not in known:
+                raise ValueError(f"{name}={group[name]!r} is unknown; use {' or '.join(map(repr, known))}")
+        tensors, tables = _tensors(group["params"]), _tables(group)
+        for table in tables:
+            if not _among(table, tensors) or table.dim() != 2 or not table.is_floating_point():
+                raise ValueError(
+                    f"rows names a {table.dtype} tensor of shape {list(table.shape)}; "
+                    "a table is a real parameter of shape [V, H] in params, leave others out of rows"
+                )
+            if _is_split_by_columns(table):
+                raise ValueError("a table in rows is split across its columns; shard it on dimension 0, by rows")
+        group["rows"] = [_among(tensor, tables) for tensor in tensors]
+        super().add_param_group(group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads a state; one saved by torch.optim.AdamW is taken over, its step count given to every row."""
-        own = ("rows", "touched", "decay", "momentum")
-        groups = [
-            {**{name: mine[name] for name in own}, **saved}
-            for mine, saved in zip(self.param_groups, state_dict["param_groups"], strict=True)
-        ]
-        super().load_state_dict({**state_dict, "param_groups": groups})
+        """Loads a state of RowAdamW, or of torch.optim.AdamW, whose step count then holds for every row.
 
-    def _init_group(self, group: dict[str, Any], *collected: list[Tensor]) -> bool:
-        # torch's AdamW.step asks this for the tensors to update: the tables are stepped here, the rest handed on
-        plain = []
-        for p, flag in zip(group["params"], group["rows"], strict=True):
-            if not flag or group["touched"] == "always":
-                plain.append(p)
-            elif p.grad is not None:
-                self._step_rows(p, group)
-        return bool(super()._init_group({**group, "params": plain}, *collected))
+        Args:
+            state_dict: What `state_dict()` returned; the rows and policies in it replace those of this optimiser.
+        """
+        names = ("rows", *POLICIES)
+        saved = state_dict["param_groups"]
+        if len(saved) == len(self.param_groups):  # else torch reports the difference
+            own = [{name: group[name] for name in names} for group in self.param_groups]
+            saved = [mine | group for mine, group in zip(own, saved, strict=True)]
+        super().load_state_dict(state_dict | {"param_groups": saved})
 
-    def _step_rows(self, table: Tensor, group: dict[str, Any]) -> None:
-        grad = table.grad
-        assert grad is not None
-        if grad.is_sparse:
-            raise RuntimeError("RowAdamW needs dense gradients; build the embedding with sparse=False")
-        state = self.state[table]
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Takes one step.
+
+        Args:
+            closure: Computes the loss again and returns it.
+
+        Returns:
+            The closure's loss, None without closure.
+
+        Raises:
+            RuntimeError: If a gradient is sparse.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            plain = []
+            for param, by_rows in zip(group["params"], group["rows"], strict=True):
+                if param.grad is None:
+                    continue
+                # "always" on a table with per-row counts, from a state saved under "gradient", still has to honour them
+                if by_rows and (group["touched"] == "gradient" or _counts_rows(self.state.get(param))):
+                    self._step_rows(param, group)
+                else:
+                    plain.append(param)
+            if plain:
+                self._step_plain(plain, group)
+        return loss
+
+    def _step_rows(self, param: Tensor, group: dict[str, Any]) -> None:
+        if param.grad is None or param.grad.is_sparse:
+            raise RuntimeError("RowAdamW takes dense gradients; build the embedding with sparse=False")
+        state = self.state[param]
         if not state:
-            state["step"] = torch.zeros(len(table), dtype=torch.float32, device=table.device)
-            state["exp_avg"] = torch.zeros_like(table, memory_format=torch.preserve_format)
-            state["exp_avg_sq"] = torch.zeros_like(table, memory_format=torch.preserve_format)
-        elif state["step"].dim() == 0 or state["step"].device != table.device:
-            state["step"] = state["step"].to(table.device, torch.float32).expand(len(table)).clone()
-        step, exp_avg, exp_avg_sq = state["step"], state["exp_avg"], state["exp_avg_sq"]
-        beta1, beta2 = group["betas"]
-        shrink = 1 - group["lr"] * group["weight_decay"]
+            state["exp_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+            state["step"] = torch.zeros_like(param[:, 0], dtype=torch.float32)
+        elif not _counts_rows(state):  # the one count of torch's AdamW
+            state["step"] = torch.zeros_like(param[:, 0], dtype=torch.float32).add_(state["step"].item())
+        elif state["step"].device != param.device:
+            state["step"] = state["step"].to(param.device)
+        rule = Rule(
+            lr=float(group["lr"]),
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            eps=group["eps"],
+            weight_decay=group["weight_decay"],
+            maximize=group["maximize"],
+            all_touched=group["touched"] == "always",
+            decay_untouched=group["decay"] == "always",
+            fade_untouched=group["momentum"] == "decay",
+            fused=group["fused"] is not False and not group["foreach"],
+        )
+        table = (_local(array) for array in (param, state["exp_avg"], state["exp_avg_sq"], state["step"]))
+        update(Table(*table), _local(param.grad), rule)
 
-        moved = torch.linalg.vector_norm(grad, float("inf"), dim=1) != 0  # NaN != 0 is true
-        if group["momentum"] == "decay":
-            exp_avg.mul_(torch.where(moved, 1.0, beta1).to(exp_avg)[:, None])
-            exp_avg_sq.mul_(torch.where(moved, 1.0, beta2).to(exp_avg)[:, None])
-        if group["decay"] == "always":
-            table.mul_(torch.where(moved, 1.0, shrink).to(table)[:, None])
-        which = moved.nonzero().squeeze(1)
-        step.index_add_(0, which, torch.ones_like(which, dtype=step.dtype))
-        work = torch.promote_types(table.dtype, torch.float32)
-        block = max(1, BLOCK_BYTES // (table.size(1) * work.itemsize))
-        for part in which.split(block):
-            t = step[part].double()
-            correct1, correct2 = 1 - beta1**t, 1 - beta2**t
-            g = grad[part].to(work)
-            if group["maximize"]:
-                g.neg_()
-            m = exp_avg[part].to(work).lerp_(g, 1 - beta1)
-            v = exp_avg_sq[part].to(work).mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            denominator = v.sqrt().mul_((correct1 / correct2.sqrt()).to(work)[:, None])
-            denominator.add_((group["eps"] * correct1).to(work)[:, None])
-            w = table[part].to(work).mul_(shrink).addcdiv_(m, denominator, value=-group["lr"])
-            for whole, rows in ((table, w), (exp_avg, m), (exp_avg_sq, v)):
-                whole.index_copy_(0, part, rows.to(whole.dtype))
+    def _step_plain(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        stepped: list[Tensor] = []
+        grads: list[Tensor] = []
+        exp_avgs: list[Tensor] = []
+        exp_avg_sqs: list[Tensor] = []
+        none: list[Tensor] = []
+        steps: list[Tensor] = []
+        asked = {**group, "params": params}
+        has_complex = self._init_group(asked, stepped, grads, exp_avgs, exp_avg_sqs, none, steps)  # type: ignore[no-untyped-call]  # torch's
+        adamw(
+            stepped,
+            grads,
+            exp_avgs,
+            exp_avg_sqs,
+            none,
+            steps,
+            amsgrad=False,
+            has_complex=has_complex,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=group["maximize"],
+            foreach=group["foreach"],
+            fused=group["fused"],
+        )
+
+
+def _members(group: dict[str, Any]) -> list[Any]:
+    return [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+
+
+def _tensors(members: list[Any]) -> list[Tensor]:
+    return [member[1] if isinstance(member, tuple) else member for member in members]
+
+
+def _tables(group: dict[str, Any]) -> list[Tensor]:
+    """The tables of a group; a group taken from another RowAdamW holds a flag for each of its params instead."""
+    rows, tensors = list(group["rows"]), _tensors(group["params"])
+    if rows and all(isinstance(flag, bool) for flag in rows):
+        return [tensor for tensor, flag in zip(tensors, rows, strict=True) if flag]
+    return rows
+
+
+def _among(tensor: Tensor, tensors: Iterable[Tensor]) -> bool:
+    return any(tensor is other for other in tensors)
+
+
+def _counts_rows(state: dict[str, Any] | None) -> bool:
+    return bool(state) and state is not None and state["step"].dim() == 1
+
+
+def _is_distributed(tensor: Tensor) -> TypeGuard["DTensor"]:
+    if type(tensor) in (Tensor, torch.nn.Parameter):  # isinstance is slow on tensors, the import takes a second
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if _is_distributed(tensor) else tensor
+
+
+def _is_split_by_columns(table: Tensor) -> bool:
+    places = table.placements if _is_distributed(table) else ()
+    return any(place.is_partial() or (place.is_shard() and not place.is_shard(0)) for place in places)

@@ -25,9 +25,7 @@ def render(measured: dict[str, Any]) -> RenderableType:
             f"{found['isotropy']['raw']:.4f}",
         )
         for group, part in found["groups"].items():
-            numbers = (
-                (f"{part['perplexity']:.2f}", f"{part['accuracy']:.4f}") if part["count"] else ("not in text", "")
-            )
+            numbers = (f"{part['perplexity']:.2f}", f"{part['accuracy']:.4f}") if part["count"] else ("not in text", "")
             groups.add_row(escape(name), group, str(part["tokens"]), str(part["count"]), *numbers)
     title = f"{escape(str(measured['model']))} on {escape(measured['text'])}, {measured['tokens']} tokens\n"
     parts: list[RenderableType] = [title, overall, "", groups]

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from decone.data import corpora
 from decone.data.windows import split
 from decone.studies.exhibits import Exhibit, exhibit
 from decone.studies.pool import Job, Watch, run_all
 from decone.studies.table import Results, Table, build
+from decone.training import inputs
 from decone.training.checkpoint import write_text
 from decone.training.config import RunConfig
-from decone.training.run import Run, claim
+from decone.training.run import Run, read_result, vacant, writable
 from decone.vocab.counts import count_tokens
 
 PLAN = "compare.json"
@@ -83,19 +82,23 @@ class Comparison:
         """Takes the output folder, or finds it taken by this very comparison (more methods or seeds may be added).
 
         Raises:
-            ValueError: the folder holds something else, or the text is too short.
+            ValueError: the folder holds something else, or what the runs need is not here; then nothing is written.
         """
-        text = corpora.load(self.config.corpus.name).text
-        if self.config.tokenizer.kind == "characters":
-            split(torch.arange(len(text)), self.config.corpus.validation, self.config.model.context)
         shared = json.loads(json.dumps(self.config.model_dump(exclude=RUN_ONLY)))
-        plan = self.out / PLAN
-        if not plan.exists():
-            claim(self.out)
-        elif _read_plan(self.out)["config"] != shared:
+        plan = _read_plan(self.out) if (self.out / PLAN).exists() else None
+        if plan is None:
+            vacant(self.out)
+        elif plan["config"] != shared:
             raise ValueError(f"{self.out} holds a comparison with other settings; choose another --out")
-        content = {"config": shared, "methods": list(self.methods), "seeds": list(self.seeds)}
-        write_text(plan, json.dumps(content, indent=1) + "\n")
+        self.jobs()  # a method or seed that cannot be is refused here
+        digest = inputs.check(self.config).corpus.sha256
+        if plan is not None and plan.get("corpus", digest) != digest:
+            raise ValueError(
+                f"{self.config.corpus.name} has changed since the comparison in {self.out} began; choose another --out"
+            )
+        writable(self.out)
+        content = {"config": shared, "corpus": digest, "methods": list(self.methods), "seeds": list(self.seeds)}
+        write_text(self.out / PLAN, json.dumps(content, indent=1) + "\n")
 
     def run(self, processes: int = 0, watch: Watch | None = None, done: Watch | None = None) -> Results:
         """Carries out what is missing and gathers all results; see `pool.run_all`."""
@@ -142,9 +145,9 @@ def reopen(folder: Path) -> tuple[Comparison, Results]:
     results: dict[str, dict[int, dict[str, Any]]] = {method: {} for method in comparison.methods}
     for method in comparison.methods:
         for seed in comparison.seeds:
-            path = comparison.folder(method, seed)
-            if path.exists() and (result := Run.open(path).result()) is not None:
-                results[method][seed] = result
+            path = comparison.folder(method, seed) / "result.json"
+            if path.exists():
+                results[method][seed] = read_result(path)
     if not any(results.values()):
         raise ValueError(f"no run of {folder} is finished; go on with decone compare --out {folder}")
     return comparison, results
@@ -156,9 +159,15 @@ def _read_plan(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} holds no comparison ({PLAN} is missing); name the --out of decone compare")
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
-        return {"config": plan["config"], "methods": plan["methods"], "seeds": plan["seeds"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is damaged; choose another --out") from None
+        RunConfig.build(plan["config"])
+        if not plan["methods"] or not all(isinstance(method, str) for method in plan["methods"]):
+            raise ValueError("no methods")
+        if not plan["seeds"] or not all(isinstance(seed, int) for seed in plan["seeds"]):
+            raise ValueError("no seeds")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); choose another --out") from None
+    found: dict[str, Any] = plan
+    return found
 
 
 def exhibits(runs: Sequence[tuple[str, Path]]) -> list[Exhibit]:

@@ -25,7 +25,8 @@ class Exhibit:
         languages: copies of the vocabulary; rows of `weight` lie by its `offsets()`.
         weight: output table, [V, H], float32.
         counts: occurrences in the training text of one language, by id.
-        samples: text written in each language, by name.
+        samples: text written in each language, by name, drawn at `temperatures`.
+        temperatures: temperature of the lowest perplexity in each language, as measured.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Exhibit:
     weight: Float[Tensor, "V H"]
     counts: list[int]
     samples: dict[str, str]
+    temperatures: dict[str, float]
 
 
 def exhibit(label: str, run: Run, counts: list[int], length: int = LENGTH) -> Exhibit:
@@ -43,9 +45,22 @@ def exhibit(label: str, run: Run, counts: list[int], length: int = LENGTH) -> Ex
     assert tokenizer is not None  # run.model() has checked
     languages = Languages(tokenizer.size, run.config.language.low_resource)
     prompt = tokenizer.encode(PROMPT) if PROMPT in tokenizer.inner.get_vocab() else torch.tensor([0])
+    result = run.result()
+    assert result is not None  # a run with a model has its result
+    measured = result["measured"][result["select"]]["languages"]
+    temperatures = {name: float(scores["best_temperature"]) for name, scores in measured.items()}
     samples = {}
     for name, offset in languages.offsets().items():
-        ids = sample(model, prompt + offset, length, seed=run.config.seed)
+        ids = sample(model, prompt + offset, length, temperatures[name], run.config.seed)
         # A model may switch languages in the middle; both copies read the same.
         samples[name] = tokenizer.decode((ids % languages.size).tolist())
-    return Exhibit(label, run.config.seed, tokenizer.tokens(), languages, model.head.detach().float(), counts, samples)
+    return Exhibit(
+        label=label,
+        seed=run.config.seed,
+        tokens=tokenizer.tokens(),
+        languages=languages,
+        weight=model.head.detach().float(),
+        counts=counts,
+        samples=samples,
+        temperatures=temperatures,
+    )

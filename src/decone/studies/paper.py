@@ -1,15 +1,15 @@
 """A published table as runs to make and numbers to meet; the runs are filled in bit by bit."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from decone.studies.pool import Job, Watch, run_all
+from decone.studies.pool import Job, Watch, check, run_all
 from decone.studies.table import Results, Table, build
 from decone.training.checkpoint import write_text
 from decone.training.config import RunConfig, merge
+from decone.training.run import makeable, read_result, writable
 
 Numbers = Mapping[str, Sequence[float]]  # language -> one number per measure, in the order of `table.MEASURES`
 
@@ -49,7 +49,9 @@ class PaperTable:
         if names is None:
             return list(self.rows)
         known = {row.name: row for row in self.rows}
-        wanted = [name.strip() for name in names.split(",") if name.strip()]
+        wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+        if not wanted:
+            raise ValueError(f"--rows is empty; {self.study}:{self.name} has {', '.join(known)}")
         for name in wanted:
             if name not in known:
                 raise ValueError(f"{self.study}:{self.name} has no row {name!r}; its rows: {', '.join(known)}")
@@ -84,22 +86,37 @@ class Reproduction:
         return self.runs / self.table.study / row.name / f"seed-{seed}"
 
     def run(self, processes: int = 0, watch: Watch | None = None, done: Watch | None = None) -> None:
-        """Carries out the runs whose results are missing, and keeps each result as soon as it is there."""
-        missing = [(row, seed) for seed in self.seeds for row in self.rows if self._read(row, seed) is None]
+        """Carries out the runs whose results are missing, and keeps each result as soon as it is there.
+
+        Raises:
+            ValueError: a result is damaged or was made otherwise, a folder cannot be written, or what the runs need is
+                not here; then nothing is written.
+        """
+        missing = self.missing()
+        if not missing:
+            return
         places = {self.folder(row, seed): self.path(row, seed) for row, seed in missing}
         jobs = [
             Job(f"{row.name} seed {seed}", self.table.config(row, seed, self.device), self.folder(row, seed))
             for row, seed in missing
         ]
 
+        for folder in (self.out / self.table.study, self.runs):
+            makeable(folder)
+        check([job.config for job in jobs])
+        writable(self.out / self.table.study)
+
         def keep(job: Job, step: int) -> None:
             source, target = job.path / "result.json", places[job.path]
-            target.parent.mkdir(parents=True, exist_ok=True)
             write_text(target, source.read_text(encoding="utf-8"))
             if done is not None:
                 done(job, step)
 
         run_all(jobs, processes, watch, keep)
+
+    def missing(self) -> list[tuple[PaperRow, int]]:
+        """Rows and seeds without a result; seeds go outermost, so that a partly filled table is paired."""
+        return [(row, seed) for seed in self.seeds for row in self.rows if self._read(row, seed) is None]
 
     def results(self) -> Results:
         """All results that are there for the rows wanted, whatever their seed, by printed label."""
@@ -121,11 +138,7 @@ class Reproduction:
         path = self.path(row, seed)
         if not path.exists():
             return None
-        try:
-            result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            same = RunConfig.build(result["config"]).identity() == self.table.config(row, seed).identity()
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{path} is damaged ({error}); remove it to run it again") from None
-        if not same:
+        result = read_result(path)
+        if RunConfig.build(result["config"]).identity() != self.table.config(row, seed).identity():
             raise ValueError(f"{path} was made with another configuration than {row.label!r} asks for; remove it")
         return result

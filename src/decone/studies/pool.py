@@ -3,19 +3,23 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from decone.training import log
+from decone.training import inputs, log
 from decone.training.config import RunConfig
-from decone.training.loop import Interrupted, Trainer
+from decone.training.interrupt import Interrupted
+from decone.training.loop import Trainer
 from decone.training.run import Run
 
 POLL = 0.5  # seconds between looks at the logs
@@ -61,8 +65,10 @@ def run_all(
         ValueError: a run failed; the message says which and why. Other runs keep their checkpoints.
     """
     results, waiting = {}, []
+    for run in [Run.plan(job.path, job.config) for job in jobs]:
+        run.claim()
     for job in jobs:
-        result = Run.create(job.path, job.config).result()
+        result = Run(job.path, job.config).result()
         if result is None:
             waiting.append(job)
         else:
@@ -75,9 +81,11 @@ def run_all(
     threads = max(1, cores() // count)
     # Spawned, not forked: a forked child inherits the parent's thread pools in an unknown state.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_ready) as pool:
-        futures = {pool.submit(_work, job.config.model_dump(), str(job.path), threads): job for job in waiting}
+    stop = context.Event()
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_ready, initargs=(stop,)) as pool:
         try:
+            with _children_spared():
+                futures = {pool.submit(_work, job.config.model_dump(), str(job.path), threads): job for job in waiting}
             while futures:
                 for future in [future for future in futures if future.done()]:
                     job = futures.pop(future)
@@ -88,14 +96,30 @@ def run_all(
                     for job in futures.values():
                         watch(job, _step(job.path))
                 time.sleep(POLL)
-        except (KeyboardInterrupt, Interrupted):
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise Stopped from None
-        except BaseException:
-            for future in futures:
-                future.cancel()
+        except BaseException as error:
+            _wind_up(pool, stop)
+            if isinstance(error, KeyboardInterrupt | Interrupted):
+                raise Stopped from None
             raise
     return results
+
+
+def check(configs: Sequence[RunConfig]) -> None:
+    """Refuses what would stop one of the runs before its first step; writes nothing; see `training.inputs.check`."""
+    # Runs that differ in method, seed or schedule read the same text; once is enough.
+    texts = {(c.corpus, c.tokenizer, c.language, c.model.context, c.model.vocabulary, c.machine): c for c in configs}
+    for config in texts.values():
+        inputs.check(config)
+
+
+def _wind_up(pool: ProcessPoolExecutor, stop: Event) -> None:
+    """Lets the runs under way write a checkpoint; a Ctrl-C meanwhile ends them at once."""
+    stop.set()
+    try:
+        pool.shutdown(wait=True, cancel_futures=True)
+    except KeyboardInterrupt:
+        for child in multiprocessing.active_children():
+            child.kill()
 
 
 def _result(future: Future[dict[str, Any]], job: Job) -> dict[str, Any]:
@@ -115,16 +139,46 @@ def _processes(jobs: Sequence[Job]) -> int:
     return 1 if shared else cores()
 
 
-def _ready() -> None:
-    # Ctrl-C reaches every process of the group. The training loop turns it into a checkpoint; elsewhere a worker
-    # goes on, and the parent decides.
+@contextmanager
+def _children_spared() -> Iterator[None]:
+    """Keeps Ctrl-C, which reaches every process of the group, from children that do not handle it yet."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_stop: Event | None = None  # of this worker; the parent sets it
+
+
+def _ready(stop: Event) -> None:
+    """Prepares a worker: the parent alone decides when it stops, and it does not outlive its parent."""
+    global _stop
+    _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # a worker has one
+    parent.join()
+    os._exit(1)
 
 
 def _work(config: dict[str, Any], path: str, threads: int) -> dict[str, Any]:
+    assert _stop is not None  # the pool has called `_ready`
+    if _stop.is_set():
+        raise Interrupted(Path(path), 0)
     torch.set_num_threads(threads)
     settings = RunConfig.build(config)
-    return Trainer(settings, Run.create(Path(path), settings)).train()
+    return Trainer(settings, Run.create(Path(path), settings)).train(stop=_stop.is_set)
 
 
 def _step(path: Path) -> int:

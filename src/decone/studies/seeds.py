@@ -1,5 +1,7 @@
 """Which seeds a number of seeds means."""
 
+import itertools
+
 FIRST = 1337  # the papers' own seed comes first, so that one seed is their run
 
 
@@ -26,4 +28,5 @@ def seeds(text: str) -> list[int]:
         return numbers
     if not numbers or numbers[0] < 1:
         raise ValueError(f"--seeds {text!r} must be 1 or more; an interval needs at least 2")
-    return [FIRST, *range(1, numbers[0])]
+    others = (seed for seed in itertools.count(1) if seed != FIRST)
+    return [FIRST, *itertools.islice(others, numbers[0] - 1)]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 FOLDER = "checkpoints"
 FORMAT = 1
+UNFINISHED = ".writing"  # end of the name of a file that is not complete yet
 
 
 def save(run: Path, step: int, model: dict[str, Tensor], state: dict[str, Any]) -> Path:
@@ -88,14 +89,14 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Writes a safetensors file beside and renames it."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.writing")
+    beside = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, beside)
     _commit(beside, path)
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file beside and renames it."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.writing")
+    beside = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
     beside.write_text(text, encoding="utf-8")
     _commit(beside, path)
 

@@ -170,7 +170,7 @@ def merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
 
 def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
-    *path, last = [str(part) for part in first["loc"]]
+    *path, last = [str(part) for part in first["loc"]] or ["configuration"]
     dotted = ".".join([*path, last])
     if first["type"] == "extra_forbidden":
         for key in path:

@@ -4,7 +4,7 @@ Turumtaev, "Stop Jostling", Section 4.3: the validation text is scored once in e
 """
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +23,7 @@ from decone.vocab.groups import frequency_groups
 CACHE_BYTES = 2**29  # logits of one language up to this size are kept for the second pass
 
 
+@runtime_checkable  # the shape checks of the tests ask for instances
 class Scorer(Protocol):
     """What can be measured: anything that gives logits for ids."""
 

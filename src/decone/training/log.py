@@ -51,12 +51,15 @@ class Log:
 
 
 def read(run: Path) -> Iterator[dict[str, Any]]:
-    """The log's lines; a last line cut short by a kill is left out."""
+    """The log's lines up to the first that is damaged; a kill may have cut the last one short."""
     path = run / FILE
     if not path.exists():
         return
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            yield json.loads(line)
+            fields = json.loads(line)
         except json.JSONDecodeError:
             return
+        if not isinstance(fields, dict) or not isinstance(fields.get("step"), int):
+            return
+        yield fields

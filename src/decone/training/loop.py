@@ -2,26 +2,22 @@
 
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import nullcontext
+from textwrap import shorten
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
-from decone.data import corpora
-from decone.data.languages import Languages
-from decone.data.tokenizers import TextTokenizer
-from decone.data.windows import TRAINING, random_batch, split
+from decone.data.windows import TRAINING, random_batch
 from decone.metrics.similarity import translation_alignment
 from decone.models.nano import Nano
-from decone.training import checkpoint
+from decone.training import checkpoint, inputs
 from decone.training.config import RunConfig
+from decone.training.devices import accelerator
 from decone.training.evaluation import measure, validation_loss
+from decone.training.interrupt import Interrupted, catch_interrupt
 from decone.training.learner import Learner
 from decone.training.log import Log
 from decone.training.method import Method
@@ -32,17 +28,7 @@ from decone.vocab.counts import count_tokens
 LOG_EVERY = 50  # steps between training lines in the log
 
 Progress = Callable[[int, dict[str, float]], None]
-
-
-class Interrupted(Exception):  # noqa: N818  # the user's wish, no error
-    """Training stopped at the user's wish after writing a checkpoint; `run` names the folder that resumes."""
-
-    def __init__(self, run: Path, step: int) -> None:
-        super().__init__(f"stopped after step {step}; resume with: decone train --resume {run}")
-        self.run, self.step = run, step
-
-    def __reduce__(self) -> tuple[type["Interrupted"], tuple[Path, int]]:
-        return Interrupted, (self.run, self.step)  # so that it survives the way home from a worker process
+Stop = Callable[[], bool]
 
 
 class Trainer:
@@ -50,38 +36,54 @@ class Trainer:
 
     Args:
         config: the resolved configuration.
-        run: its folder, already claimed with `Run.create` or `Run.open`.
+        run: its folder; it is not touched before `train`, and has to be claimed by then.
+
+    Raises:
+        ValueError: the text, the device or the engine is not here or will not do.
     """
 
     def __init__(self, config: RunConfig, run: Run) -> None:
         self.config, self.run = config, run
-        machine = config.machine
+        machine, settings, method = config.machine, config.optimizer, Method.parse(config.method)
         if machine.threads:
             torch.set_num_threads(machine.threads)
+        text = inputs.check(config, run.tokenizer())
+        self.tokenizer, self.languages = text.tokenizer, text.languages
+        self.train_ids, self.validation_ids = text.train, text.validation
+        self.corpus = {
+            "name": text.corpus.name,
+            "sha256": text.corpus.sha256,
+            "source": text.corpus.source,
+            "tokens": len(text.train) + len(text.validation),
+        }
         self.accelerator = accelerator(machine.device, machine.precision)
-        corpus = corpora.load(config.corpus.name)
-        self.tokenizer = run.tokenizer() or train_tokenizer(config, corpus.text)
-        ids = self.tokenizer.encode(corpus.text)
-        self.languages = Languages(self.tokenizer.size, config.language.low_resource)
-        self.train_ids, self.validation_ids = split(ids, config.corpus.validation, config.model.context)
-        self.corpus = {"name": corpus.name, "sha256": corpus.sha256, "source": corpus.source, "tokens": len(ids)}
-        method = Method.parse(config.method)
+        if config.batch.size < self.accelerator.num_processes:
+            raise ValueError(
+                f"batch.size {config.batch.size} leaves some of {self.accelerator.num_processes} processes "
+                "without work; raise it"
+            )
         torch.manual_seed(config.seed)
         model = Nano(config.model.model_copy(update={"vocabulary": self.languages.vocabulary}))
         model.to(self.accelerator.device)
-        settings = config.optimizer
         self.optimizer = method.build_optimizer(
             model, settings.lr, (settings.beta1, settings.beta2), settings.weight_decay
         )
-        objective = method.build_objective()
-        objective.prepare(self.languages.vocabulary)
-        self.plain = Learner(model, objective, machine.engine).to(self.accelerator.device)
+        self.plain = Learner(model, method.build_objective(), machine.engine).to(self.accelerator.device)
         self.learner, self.stepper = self.accelerator.prepare(self.plain, self.optimizer)
         self.step, self.seconds = 0, 0.0
         self.best: dict[str, Any] = {"step": 0, "loss": math.inf}
 
-    def train(self, progress: Progress | None = None) -> dict[str, Any]:
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
+        return bool(self.accelerator.is_main_process)
+
+    def train(self, progress: Progress | None = None, stop: Stop | None = None) -> dict[str, Any]:
         """Trains from the last checkpoint to the end and measures the run.
+
+        Args:
+            progress: called after every step with its number and what is known of it.
+            stop: asked after every step; true is as good as Ctrl-C.
 
         Returns:
             The content of `result.json`.
@@ -91,27 +93,41 @@ class Trainer:
             ValueError: the checkpoint cannot be read, or the loss is no longer finite.
         """
         self._restore()
-        self.run.save_tokenizer(self.tokenizer)
+        if self.main:
+            self.run.forget_unfinished()
+            self.run.save_tokenizer(self.tokenizer)
         config, started = self.config, time.perf_counter() - self.seconds
-        log = Log(self.run.path, self.step, config.machine.tensorboard and self.accelerator.is_main_process)
-        with catch_interrupt() as interrupted, log:
+        log = Log(self.run.path, self.step, config.machine.tensorboard) if self.main else None
+        with catch_interrupt() as interrupted, log or nullcontext():
             while self.step < config.steps:
                 logging = (self.step + 1) % LOG_EVERY == 0 or self.step + 1 == config.steps
                 fields = self._one_step(logging)
                 self.step += 1
                 self.seconds = time.perf_counter() - started
-                if logging:
+                if logging and log is not None:
                     log.write("train", self.step, {**fields, "seconds": self.seconds})
                 if self.step % config.evaluation.every == 0 or self.step == config.steps:
-                    log.write("validation", self.step, self._validate())
+                    validation = self._validate()
+                    if log is not None:
+                        log.write("validation", self.step, validation)
                 if progress is not None:
                     progress(self.step, fields)
-                last = self.step == config.steps or interrupted.is_set()
-                if self.step % config.machine.checkpoint_every == 0 or last:
+                stopped = self._agreed(interrupted.is_set() or (stop is not None and stop()))
+                if self.step % config.machine.checkpoint_every == 0 or self.step == config.steps or stopped:
                     self._save()
-                if interrupted.is_set() and self.step < config.steps:
+                if stopped and self.step < config.steps:
                     raise Interrupted(self.run.path, self.step)
-        return self._finish()
+        try:
+            return self._finish()
+        except KeyboardInterrupt:
+            raise Interrupted(self.run.path, self.step) from None
+
+    def _agreed(self, stop: bool) -> bool:
+        """Whether any process wants to stop; all must do so after the same step, or the others wait for ever."""
+        if self.accelerator.num_processes == 1:
+            return stop
+        wishes = torch.tensor([float(stop)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(wishes, "sum").item())
 
     def _one_step(self, logging: bool) -> dict[str, float]:
         config, world = self.config, self.accelerator.num_processes
@@ -126,11 +142,13 @@ class Trainer:
             self.languages,
             (config.seed, TRAINING, self.step),
         )
-        mine = whole[self.accelerator.process_index :: world].to(self.accelerator.device)
+        whole = whole.to(self.accelerator.device)
+        mine = whole[self.accelerator.process_index :: world]
         count = whole[:, 1:].numel()  # targets of the whole step, over all processes
         total = torch.zeros(3, device=self.accelerator.device)
-        with self.plain.objective.step(mine[:, 1:]):
-            for index, windows in enumerate(mine.chunk(parts)):
+        # Every process observes the targets of all, so that counters agree without being exchanged.
+        with self.plain.objective.step(whole[:, 1:]):
+            for index, windows in enumerate(mine.tensor_split(parts)):
                 sync = index + 1 == parts
                 with nullcontext() if sync else self.accelerator.no_sync(self.learner):
                     loss = self.learner(windows, nll=logging)
@@ -146,10 +164,7 @@ class Trainer:
         if world > 1:
             total = self.accelerator.reduce(total, "sum") / total.new_tensor([1.0, world, 1.0])
         loss_value, matrix, nll = total.tolist()
-        if not math.isfinite(loss_value):
-            raise ValueError(
-                f"the loss is {loss_value} at step {self.step + 1}; lower optimizer.lr or check the method"
-            )
+        _require_finite(loss_value, self.step + 1)
         return {"loss": loss_value, "matrix": matrix, "nll": nll, "norm": float(norm), "lr": rate}
 
     def _validate(self) -> dict[str, float]:
@@ -157,23 +172,27 @@ class Trainer:
         key = (config.seed, self.step)
         settings = config.evaluation
         loss = validation_loss(model, self.validation_ids, self.languages, config.batch.size, settings.batches, key)
+        _require_finite(loss, self.step)
         fields = {"loss": loss}
         if self.languages.simulated:
             high, low = self.languages.ids("HR"), self.languages.ids("LR")
             fields["alignment"] = translation_alignment(model.embedding.weight.detach().cpu(), high, low)
         if loss < self.best["loss"]:
             self.best = {"step": self.step, "loss": loss}
-            if self.accelerator.is_main_process:
+            if self.main:
                 checkpoint.write_tensors(self.run.best(self.step), model.state_dict())
         return fields
 
     def _save(self) -> None:
-        if not self.accelerator.is_main_process:
+        if not self.main:
             return
         state = {
+            "identity": self.config.identity(),
+            "corpus": self.corpus["sha256"],
             "optimizer": self.optimizer.state_dict(),
             "objective": self.plain.objective.state_dict(),
             "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if self.accelerator.device.type == "cuda" else None,
             "best": self.best,
             "seconds": self.seconds,
         }
@@ -186,14 +205,24 @@ class Trainer:
             return
         self.step, weights, state = checkpoint.load(folder)
         try:
+            if state.get("identity", self.config.identity()) != self.config.identity():
+                raise ValueError("it belongs to another configuration")
+            if state.get("corpus", self.corpus["sha256"]) != self.corpus["sha256"]:
+                raise ValueError(f"the text {self.corpus['name']} has changed since")
+            if not 0 < self.step <= self.config.steps:
+                raise ValueError(f"it is of step {self.step}")
             self.plain.model.load_state_dict(weights)
             self.plain.objective.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
             torch.set_rng_state(state["random"])
-            self.best, self.seconds = state["best"], state["seconds"]
-        except (RuntimeError, KeyError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"the checkpoint {folder} does not fit this run ({reason}); use another --out") from None
+            if self.accelerator.device.type == "cuda" and state.get("random_cuda") is not None:
+                torch.cuda.set_rng_state(state["random_cuda"])
+            self.best = {"step": int(state["best"]["step"]), "loss": float(state["best"]["loss"])}
+            self.seconds = float(state["seconds"])
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"the checkpoint {folder} does not fit this run ({shorten(str(error), 200)}); use another --out"
+            ) from None
 
     def _finish(self) -> dict[str, Any]:
         measured = {"last": {"step": self.step, **self._measure()}}
@@ -220,10 +249,11 @@ class Trainer:
             "history": [line for line in self.run.log_lines() if line["kind"] == "validation"],
             **provenance(),
         }
-        if self.accelerator.is_main_process:
+        if self.main:
             chosen = best if self.config.evaluation.select == "best" else model.state_dict()
             checkpoint.write_tensors(self.run.model_path, chosen)
             checkpoint.write_text(self.run.result_path, json.dumps(result, indent=1) + "\n")
+        self.accelerator.wait_for_everyone()
         return result
 
     def _measure(self) -> dict[str, Any]:
@@ -246,48 +276,6 @@ def learning_rate(config: RunConfig, step: int) -> float:
     return settings.lr_min + 0.5 * (1 + math.cos(math.pi * share)) * (settings.lr - settings.lr_min)
 
 
-def accelerator(device: str, precision: str) -> Accelerator:
-    """An Accelerator for a device and a precision, both "auto" or by name; ValueError for a device that is not here."""
-    try:
-        wanted = torch.device("cpu" if device == "auto" else device)
-    except RuntimeError:
-        raise ValueError(f"unknown device {device!r}; choose auto, cpu, cuda, cuda:N or mps") from None
-    if wanted.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} is not available here; choose auto or cpu")
-    if wanted.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' is not available here; choose auto or cpu")
-    if wanted.type not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"device {device!r} is not supported; choose auto, cpu, cuda, cuda:N or mps")
-    if wanted.index is not None and wanted.type == "cuda":
-        torch.cuda.set_device(wanted)
-    cuda = wanted.type == "cuda" or (device == "auto" and torch.cuda.is_available())
-    low = precision == "bfloat16" or (precision == "auto" and cuda)
-    return Accelerator(
-        mixed_precision="bf16" if low else "no", cpu=device == "cpu", step_scheduler_with_optimizer=False
-    )
-
-
-def train_tokenizer(config: RunConfig, text: str) -> TextTokenizer:
-    """The tokenizer a configuration asks for, made from the whole text."""
-    if config.tokenizer.kind == "characters":
-        return TextTokenizer.characters(text)
-    return TextTokenizer.bpe(text, config.tokenizer.size)
-
-
-@contextmanager
-def catch_interrupt() -> Iterator[threading.Event]:
-    """Turns Ctrl-C into an event that the loop looks at between steps; a second Ctrl-C stops at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def note(number: int, frame: object) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _require_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise ValueError(f"the loss is {loss} at step {step}; lower optimizer.lr or check the method")

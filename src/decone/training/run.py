@@ -10,13 +10,14 @@ result.json         every metric, once it is done
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Self
 
 from decone.data.tokenizers import TextTokenizer
 from decone.models.nano import Nano
 from decone.training import log
-from decone.training.checkpoint import load_weights, write_text
+from decone.training.checkpoint import UNFINISHED, load_weights, write_text
 from decone.training.config import RunConfig
 
 CONFIG = "config.toml"
@@ -30,20 +31,34 @@ class Run:
         self.model_path, self.result_path = path / "model.safetensors", path / "result.json"
 
     @classmethod
+    def plan(cls, path: Path, config: RunConfig) -> Self:
+        """A run of this configuration in a folder that is still to be made, or that already holds it; writes nothing.
+
+        Raises:
+            ValueError: the folder is a file, or holds something else or another configuration.
+        """
+        if not (path / CONFIG).is_file():
+            vacant(path)
+        elif cls.open(path).config.identity() != config.identity():
+            raise ValueError(f"{path} holds a run of another configuration; choose another --out")
+        return cls(path, config)
+
+    def claim(self) -> None:
+        """Makes the folder and writes the configuration into it; ValueError when that cannot be done."""
+        if not (self.path / CONFIG).is_file():
+            claim(self.path)
+            write_text(self.path / CONFIG, self.config.dump())
+
+    @classmethod
     def create(cls, path: Path, config: RunConfig) -> Self:
         """Claims a folder for a new run, or one that already holds a run of the same configuration.
 
         Raises:
             ValueError: the folder is a file, cannot be written, holds something else or another configuration.
         """
-        if (path / CONFIG).is_file():
-            there = cls.open(path)
-            if there.config.identity() != config.identity():
-                raise ValueError(f"{path} holds a run of another configuration; choose another --out")
-            return there
-        claim(path)
-        write_text(path / CONFIG, config.dump())
-        return cls(path, config)
+        run = cls.plan(path, config)
+        run.claim()
+        return run
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -71,7 +86,12 @@ class Run:
         """Removes weights that a later step has beaten."""
         for old in self.path.glob("best-*.safetensors"):
             if old != self.best(except_step):
-                old.unlink()
+                old.unlink(missing_ok=True)
+
+    def forget_unfinished(self) -> None:
+        """Removes files that a killed process was writing."""
+        for left in self.path.glob(f"*{UNFINISHED}"):
+            left.unlink(missing_ok=True)
 
     def log_lines(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl."""
@@ -79,13 +99,7 @@ class Run:
 
     def result(self) -> dict[str, Any] | None:
         """The content of result.json, None while the run is not done."""
-        if not self.result_path.exists():
-            return None
-        try:
-            content: dict[str, Any] = json.loads(self.result_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{self.result_path} is damaged ({error}); remove it to measure the run again") from None
-        return content
+        return read_result(self.result_path) if self.result_path.exists() else None
 
     def model(self) -> Nano:
         """The delivered model with its weights; ValueError while the run is not done or when the file is damaged."""
@@ -104,16 +118,49 @@ class Run:
         return model.eval()
 
 
-def claim(path: Path) -> None:
-    """Makes an output folder; ValueError when it is a file, holds other things, or cannot be written."""
+def read_result(path: Path) -> dict[str, Any]:
+    """Reads a run's result; ValueError when it is damaged or something else."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for chosen in ("best", "last"):
+            if not content["measured"][chosen]["languages"]:
+                raise ValueError("no language is measured")
+        RunConfig.build(content["config"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it to measure the run again") from None
+    return content
+
+
+def vacant(path: Path) -> None:
+    """Refuses an output folder that holds other things or cannot be made; writes nothing."""
+    makeable(path)
+    if path.is_dir() and not all(entry.name.endswith(UNFINISHED) for entry in path.iterdir()):
+        raise ValueError(f"--out {path} is not empty and holds no decone run; choose another folder")
+
+
+def makeable(path: Path) -> None:
+    """Refuses a folder that could not be made or written to; writes nothing."""
     if path.exists() and not path.is_dir():
         raise ValueError(f"--out {path} is a file; name a folder")
-    if path.is_dir() and any(path.iterdir()):
-        raise ValueError(f"--out {path} is not empty and holds no decone run; choose another folder")
+    above = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not above.is_dir():
+        raise ValueError(f"--out {path} lies below {above}, which is a file; choose another folder")
+    if not os.access(above, os.W_OK):
+        raise ValueError(f"cannot write to --out {path}: no permission for {above}; choose another folder")
+
+
+def claim(path: Path) -> None:
+    """Makes an output folder; ValueError when it is a file, holds other things, or cannot be written."""
+    vacant(path)
+    writable(path)
+
+
+def writable(path: Path) -> None:
+    """Makes a folder if need be and tries to write there; ValueError when that cannot be done."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
+        probe = path / f"probe.{os.getpid()}{UNFINISHED}"  # another process may claim the folder at this moment
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise ValueError(f"cannot write to --out {path}: {error.strerror}; choose another folder") from None

@@ -1,0 +1,144 @@
+"""Numbers and foreign strings as text, the same in a terminal, in markdown and on a page."""
+
+import math
+import unicodedata
+
+from decone.metrics.intervals import Interval
+from decone.studies.table import Measure
+
+DASH = "—"
+NOT_RUN = "not run"
+MAIN = ("best_perplexity", "accuracy")  # measures whose change against the first method is shown
+LARGE = 1e5  # from here on digits after the point say nothing
+
+LANGUAGES = {"HR": "high-resource language", "LR": "low-resource language", "all": "whole text"}
+_MARKS = {"\n": "↵", "\t": "⇥"}
+_UNSEEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}  # Unicode categories that draw nothing, or turn text around
+
+
+def visible(text: str) -> str:
+    r"""Makes control, format and unassigned characters visible.
+
+    Example:
+        >>> print(visible("a\nb\x00\u202e"))
+        a↵b\x00\u202e
+    """
+    return "".join(_MARKS.get(character) or _seen(character) for character in text)
+
+
+def token(text: str) -> str:
+    """A token's string with its spaces visible too; an empty one as ∅.
+
+    Example:
+        >>> token(" the")
+        '␣the'
+    """
+    return visible(text).replace(" ", "␣") or "∅"
+
+
+def language(name: str) -> str:
+    """A language in words.
+
+    Example:
+        >>> language("LR"), language("Maltese")
+        ('low-resource language (LR)', 'Maltese')
+    """
+    if name not in LANGUAGES:
+        return visible(name)
+    return LANGUAGES[name] if name == "all" else f"{LANGUAGES[name]} ({name})"
+
+
+def number(value: float, digits: int, signed: bool = False) -> str:
+    """A number with a fixed count of digits and a true minus sign; a dash for NaN.
+
+    Example:
+        >>> number(-0.0001, 2), number(9.5, 2, signed=True), number(3e7, 2), number(float("nan"), 2)
+        ('0.00', '+9.50', '3.00e+07', '—')
+    """
+    if math.isnan(value):
+        return DASH
+    if math.isinf(value):
+        return "−∞" if value < 0 else "+∞" if signed else "∞"
+    text = f"{value:.{digits}f}" if abs(value) < LARGE else f"{value:.2e}"
+    if float(text) == 0:
+        return text.lstrip("-")
+    return f"{'+' if signed and value > 0 else ''}{text}".replace("-", "−", 1)
+
+
+def half(interval: Interval, digits: int) -> str:
+    """Half the width of an interval around its mean, "±0.31"; empty where there is none.
+
+    Example:
+        >>> half(Interval(2.0, 1.5, 2.5, 3), 2)
+        '±0.50'
+    """
+    reach = (interval.high - interval.low) / 2
+    return "" if math.isnan(reach) else f"±{number(reach, digits)}"
+
+
+def estimate(interval: Interval, digits: int, signed: bool = False) -> str:
+    """A mean with its half-width, or the bare value of one seed; a dash for none.
+
+    Example:
+        >>> estimate(Interval(2.0, 1.5, 2.5, 3), 1), estimate(Interval(2.0, float("nan"), float("nan"), 1), 1)
+        ('2.0 ±0.5', '2.0')
+    """
+    return f"{number(interval.mean, digits, signed)} {half(interval, digits)}".rstrip()
+
+
+def bounds(interval: Interval, digits: int, signed: bool = False) -> str:
+    """The ends of an interval.
+
+    Example:
+        >>> bounds(Interval(0.0, -0.5, 0.5, 3), 1, signed=True)
+        '−0.5 to +0.5'
+    """
+    return f"{number(interval.low, digits, signed)} to {number(interval.high, digits, signed)}"
+
+
+def percent(share: float) -> str:
+    r"""A share in [0, 1] in percent, with a space that does not break.
+
+    Example:
+        >>> percent(0.894)
+        '89\xa0%'
+    """
+    return DASH if math.isnan(share) else f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+
+
+def count(amount: int, noun: str) -> str:
+    """An amount with its noun.
+
+    Example:
+        >>> count(1, "seed"), count(3, "seed")
+        ('1 seed', '3 seeds')
+    """
+    return f"{amount} {noun}{'' if amount == 1 else 's'}"
+
+
+def clear(difference: Interval) -> bool:
+    """Whether an interval excludes 0; one seed has no interval, so nothing is clear."""
+    return difference.low > 0 or difference.high < 0
+
+
+def verdict(measure: Measure, difference: Interval) -> str:
+    """What a difference means: better, worse, higher or lower; not clear while its interval includes 0.
+
+    Example:
+        >>> verdict(Measure("perplexity", "PPL", False, 2), Interval(-2.0, -3.0, -1.0, 3))
+        'better'
+        >>> verdict(Measure("perplexity", "PPL", False, 2), Interval(-2.0, -5.0, 1.0, 3))
+        'not clear with 3 seeds'
+    """
+    if not clear(difference):
+        return f"not clear with {count(difference.count, 'seed')}"
+    if measure.higher is None:
+        return "higher" if difference.mean > 0 else "lower"
+    return "better" if (difference.mean > 0) == measure.higher else "worse"
+
+
+def _seen(character: str) -> str:
+    if unicodedata.category(character) not in _UNSEEN:
+        return character
+    point = ord(character)
+    return f"\\x{point:02x}" if point < 0x100 else f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"

@@ -1,0 +1,54 @@
+(() => {
+  "use strict";
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const figures = read("figures"), exchange = read("colours");
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const hidden = new Set(), drawn = new Set();
+
+  const recolour = (node) => {
+    if (Array.isArray(node)) {
+      if (typeof node[0] === "object" && !Array.isArray(node[0])) node.forEach((part) => part && recolour(part));
+      return;
+    }
+    for (const [key, value] of Object.entries(node)) {
+      if (key === "color" && Object.hasOwn(exchange, value)) node[key] = exchange[value];
+      else if (value && typeof value === "object") recolour(value);
+    }
+  };
+
+  const draw = (id) => {
+    const { data, layout } = structuredClone(figures[id]);
+    if (dark.matches) recolour(data);
+    for (const trace of data) if (hidden.has(trace.legendgroup)) trace.visible = false;
+    delete layout.height; // the style sheet decides, and may make it less
+    // A finger that scrolls past must not zoom.
+    if (!matchMedia("(hover: hover)").matches) layout.dragmode = false;
+    const config = {
+      responsive: true, displaylogo: false, displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,
+      modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+    };
+    Plotly.react(document.getElementById(id), data, layout, config);
+    drawn.add(id);
+  };
+
+  const coming = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      coming.unobserve(target);
+      draw(target.id);
+    }
+  }, { rootMargin: "900px" });
+  for (const id of Object.keys(figures)) coming.observe(document.getElementById(id));
+
+  const redraw = () => drawn.forEach(draw);
+  dark.addEventListener("change", redraw);
+  addEventListener("beforeprint", () => Object.keys(figures).forEach((id) => drawn.has(id) || draw(id)));
+  for (const button of document.querySelectorAll(".legend button")) {
+    button.addEventListener("click", () => {
+      const group = button.dataset.group, shown = hidden.delete(group);
+      if (!shown) hidden.add(group);
+      button.setAttribute("aria-pressed", String(shown));
+      redraw();
+    });
+  }
+})();

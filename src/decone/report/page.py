@@ -1,0 +1,240 @@
+"""A comparison as one HTML file that needs nothing else: no server, no network, no fonts."""
+
+import base64
+import contextlib
+import hashlib
+import html
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from decone.report import geometry, plots, style
+from decone.report.format import MAIN, count, language
+from decone.report.made import made
+from decone.report.sections import findings, method, neighbour_tables, numbers, samples, text
+from decone.report.summary import focus
+from decone.studies.exhibits import Exhibit
+from decone.studies.table import Results, Table
+
+# What could end a script or be read as markup inside it, as JSON escapes.
+UNSAFE = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with its heading (HTML) and one sentence on how to read it."""
+
+    heading: str
+    how: str
+    figure: style.Figure
+
+
+def write(
+    path: Path,
+    table: Table,
+    results: Results,
+    exhibits: Sequence[Exhibit],
+    provenance: Mapping[str, Any],
+    sentences: Sequence[str] | None = None,
+) -> Path:
+    """Writes the page beside its place and renames it, so that a kill leaves the old page or the new one.
+
+    Args:
+        path: the file, by custom report.html; its folder is there.
+        table: the comparison.
+        results: what the table was built from; the plots need its curves.
+        exhibits: trained tables and sample text of some runs; may be empty.
+        provenance: versions, machine and date of the drawing, e.g. `training.provenance.provenance()`.
+        sentences: findings in words; None derives them from the table.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: plotly is missing, or the file cannot be written.
+    """
+    content = _page(table, results, exhibits, provenance, sentences)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.writing")
+    try:
+        beside.write_text(content, encoding="utf-8", newline="\n")
+        os.replace(beside, path)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}; choose another place") from None
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()  # after the rename there is none
+    return path
+
+
+def _page(
+    table: Table,
+    results: Results,
+    exhibits: Sequence[Exhibit],
+    provenance: Mapping[str, Any],
+    sentences: Sequence[str] | None,
+) -> str:
+    drawn: dict[str, style.Figure] = {}
+
+    def figures(plotted: Sequence[Plot]) -> str:
+        return f'<div class="grid">{"".join(_figure(plot, drawn) for plot in plotted)}</div>'
+
+    about = "low-resource language" if focus(table) == "LR" else "text"
+    sections = [
+        ("findings", "In short", f"What each method did to the {about}.", findings(table, sentences)),
+        ("numbers", "Numbers", "Mean over seeds ± half a 95 % interval.", numbers(table)),
+        (
+            "seeds",
+            "Every seed",
+            "A mean can hide two kinds of runs; here is each one.",
+            figures(list(_seeds(table))),
+        ),
+        (
+            "training",
+            "Training",
+            "The course of each run, and its temperature.",
+            figures(list(_training(table, results))),
+        ),
+    ]
+    if exhibits:
+        tables = figures(list(_geometry(table, exhibits))) + neighbour_tables(table, exhibits)
+        sections.append(
+            ("tables", "Embeddings", "Where the rows of the output table lie, in one run of a method.", tables)
+        )
+        sections.append(
+            (
+                "samples",
+                "Sample text",
+                "What the models write on their own, each at its best temperature.",
+                samples(table, exhibits),
+            )
+        )
+    sections.append(("made", "How it was made", "", made(table, results, provenance)))
+    links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading, _, _ in sections)
+    body = "".join(
+        (_legend(table) if name == "seeds" else "")
+        + f'<section id="{name}"><h2>{heading}</h2>{f"<p class=lede>{lede}</p>" if lede else ""}{content}</section>'
+        for name, heading, lede, content in sections
+    )
+    scripts = [_inline(style.library()), _inline(files(__package__).joinpath("page.js").read_text(encoding="utf-8"))]
+    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {hashes}"
+    pieces = ",".join(f"{json.dumps(name)}:{figure.to_json()}" for name, figure in drawn.items())
+    title = text(table.title)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="referrer" content="no-referrer">
+<title>{title}</title>
+<style>{files(__package__).joinpath("page.css").read_text(encoding="utf-8")}{_swatches(table)}</style>
+</head>
+<body>
+<header class="top"><div><p class="kicker">decone comparison</p><h1>{title}</h1><nav>{links}</nav></div></header>
+<main>{body}</main>
+<footer><div>Drawn by decone. The file holds everything it shows and loads nothing.</div></footer>
+<noscript><p class="how">The plots need JavaScript; the tables do not.</p></noscript>
+<script type="application/json" id="figures">{f"{{{pieces}}}".translate(UNSAFE)}</script>
+<script type="application/json" id="colours">{json.dumps(style.exchange())}</script>
+{"".join(f"<script>{script}</script>" for script in scripts)}
+</body>
+</html>
+"""
+
+
+def _figure(plot: Plot, drawn: dict[str, style.Figure]) -> str:
+    name = f"plot-{len(drawn)}"
+    drawn[name] = plot.figure
+    height = int(plot.figure.layout.height)
+    shape = " square" if plot.figure.layout.yaxis.scaleanchor else ""
+    return (
+        f'<figure><figcaption><h3>{plot.heading}</h3><p class="how">{plot.how}</p></figcaption>'
+        f'<div class="canvas{shape}" id="{name}" style="height:{height}px"></div></figure>'
+    )
+
+
+def _seeds(table: Table) -> Iterator[Plot]:
+    measures = [measure for measure in table.measures if measure.key in MAIN]
+    paper = any(cell.published is not None for row in table.rows for cell in row.cells.values())
+    for name in sorted(dict.fromkeys(row.language for row in table.rows), key=lambda name: name != focus(table)):
+        for measure in measures:
+            side = "right" if measure.higher else "left"
+            how = f"One dot per seed, further {side} is better; the line below is the 95 % interval around the mean"
+            how += ", the dashed mark the published number." if paper else "."
+            heading = f"{html.escape(measure.heading)}, {html.escape(language(name))}"
+            yield Plot(heading, how, plots.seeds(table, measure, name))
+
+
+def _training(table: Table, results: Results) -> Iterator[Plot]:
+    rule = "the lowest of its run" if table.select == "best" else "the last"
+    how = "Plain cross-entropy for all methods, one line per seed, lower is better. "
+    how += f"The dot is the measured checkpoint, {rule}."
+    yield Plot("Validation loss", how, plots.loss(table, results))
+    meeting = plots.alignment(table, results)
+    if meeting is not None:
+        how = "One line per seed; above the dashed line the two languages count as aligned, often after a sudden rise."
+        yield Plot("Alignment", how, meeting)
+    for name in sorted(dict.fromkeys(row.language for row in table.rows), key=lambda name: name != focus(table)):
+        drawn = plots.temperature(table, results, name)
+        if drawn is not None:
+            how = "Lower is better; thick is the mean, thin is each seed, a diamond its best. "
+            how += "A best far from T = 1 means logits of the wrong scale."
+            yield Plot(f"Temperature, {html.escape(language(name))}", how, drawn)
+
+
+def _geometry(table: Table, exhibits: Sequence[Exhibit]) -> Iterator[Plot]:
+    for exhibit in exhibits:
+        who = f"{method(table, exhibit.label)} · seed {exhibit.seed}"
+        few = len(exhibit.tokens) > geometry.MANY
+        only = (
+            f" Drawn are the {geometry.DRAWN} most frequent of {len(exhibit.tokens):,} tokens of a language."
+            if few
+            else ""
+        )
+        how = "Each row against each row; orange points the same way, blue the opposite way."
+        if exhibit.languages.simulated:
+            how += " A diagonal line in the upper right block means that translations found each other."
+        else:
+            how += " A table that is orange all over points one way."
+        yield Plot(f"Cosines · {who}", how + only, geometry.cosine(exhibit))
+        how = f"Rows on their two main components; crosses are the {count(geometry.RAREST, 'rarest token')}"
+        how += (
+            " of each language, thin lines join translations: short ones are good."
+            if exhibit.languages.simulated
+            else "."
+        )
+        yield Plot(f"Main plane · {who}", how + only, geometry.plane(exhibit))
+    how = "The slower the fall, the more directions a table uses; a cliff after the first is a narrow cone."
+    yield Plot("Singular values", how, geometry.decay(exhibits, table.labels))
+
+
+def _legend(table: Table) -> str:
+    buttons = "".join(
+        f'<button type="button" aria-pressed="true" data-group="{style.group(index)}">{method(table, label)}</button>'
+        for index, label in enumerate(table.labels)
+    )
+    return f'<div class="legend" role="group" aria-label="Methods shown in the plots">{buttons}</div>'
+
+
+def _swatches(table: Table) -> str:
+    light = "".join(f".own-{index}{{--own:{style.colour(index)}}}" for index in range(len(table.labels)))
+    dark = "".join(
+        f".own-{index}{{--own:{style.exchange()[style.colour(index)]}}}" for index in range(len(table.labels))
+    )
+    return f"{light}@media (prefers-color-scheme:dark){{{dark}}}"
+
+
+def _inline(script: str) -> str:
+    """A script that no browser changes on reading and that cannot end early."""
+    return re.sub(r"</(?=script)", r"<\\/", script.replace("\r\n", "\n").replace("\r", "\n"), flags=re.IGNORECASE)
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

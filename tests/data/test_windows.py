@@ -1,0 +1,105 @@
+"""Windows: what a batch depends on, how often the second language speaks, which windows are scored."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decone.data.languages import Languages
+from decone.data.windows import TRAINING, VALIDATION, consecutive, random_batch, split
+
+ONE = Languages(1000, 0.0)
+
+
+@given(key=st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 1), st.integers(0, 10**7)), size=st.integers(1, 9))
+def test_a_batch_depends_on_its_key_alone(key: tuple[int, int, int], size: int) -> None:
+    ids = torch.arange(1000)
+    first = random_batch(ids, 7, size, ONE, key)
+    torch.manual_seed(key[0] % 1000)
+    torch.rand(3)  # other random numbers, before and between, change nothing
+    assert torch.equal(random_batch(ids, 7, size, ONE, key), first)
+
+
+def test_keys_that_differ_anywhere_give_other_batches() -> None:
+    ids = torch.arange(1000)
+    keys = [(seed, stream, step) for seed in (0, 1, 1337) for stream in (TRAINING, VALIDATION) for step in range(20)]
+    batches = {tuple(random_batch(ids, 7, 4, ONE, key).flatten().tolist()) for key in keys}
+    assert len(batches) == len(keys)
+
+
+@given(length=st.integers(6, 40), size=st.integers(1, 30), seed=st.integers(0, 100))
+def test_windows_are_consecutive_text_and_reach_both_ends(length: int, size: int, seed: int) -> None:
+    batch = random_batch(torch.arange(length), 5, size, Languages(length, 0.0), (seed, TRAINING, 0))
+    assert batch.shape == (size, 6)
+    assert torch.equal(batch[:, 1:], batch[:, :-1] + 1)
+    assert batch.min() >= 0 and batch.max() < length
+
+
+def test_every_window_is_drawn_equally_often() -> None:
+    ids, counts, draws = torch.arange(10), torch.zeros(10), 600
+    for step in range(draws):
+        counts += torch.bincount(random_batch(ids, 4, 10, Languages(10, 0.0), (3, TRAINING, step))[:, 0], minlength=10)
+    assert counts[6:].sum() == 0  # the last window starts at 10 - 5
+    expected = draws * 10 / 6
+    assert bool(((counts[:6] - expected).abs() < 5 * math.sqrt(expected)).all())
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
+def test_the_low_resource_share_is_of_whole_windows(share: float) -> None:
+    languages, low, total = Languages(50, share), 0, 0
+    for step in range(500):
+        batch = random_batch(torch.arange(50), 8, 24, languages, (1337, TRAINING, step))
+        shifted = batch >= 50
+        assert torch.equal(shifted.any(1), shifted.all(1)), "a window is in one language, input and target alike"
+        low, total = low + int(shifted[:, 0].sum()), total + len(batch)
+    assert abs(low - share * total) <= 5 * math.sqrt(total * share * (1 - share))
+
+
+def test_the_mixture_does_not_move_the_windows() -> None:
+    """Runs with another share see the same text, so that they can be paired."""
+    key = (1337, TRAINING, 5)
+    plain = random_batch(torch.arange(50), 8, 24, Languages(50, 0.0), key)
+    mixed = random_batch(torch.arange(50), 8, 24, Languages(50, 0.5), key)
+    assert torch.equal(mixed % 50, plain)
+    assert 0 < int((mixed >= 50).sum()) < mixed.numel()
+
+
+def test_the_published_validation_text_makes_145_groups_of_12() -> None:
+    ids = torch.arange(111_540)
+    groups = list(consecutive(ids, 64, 12))
+    assert [tuple(group.shape) for group in groups] == [(12, 65)] * 145
+    assert torch.equal(torch.cat([group[:, 1:] for group in groups]).flatten(), torch.arange(1, 145 * 12 * 64 + 1))
+
+
+@given(length=st.integers(6, 120), context=st.integers(1, 5), size=st.integers(1, 8))
+def test_consecutive_windows_against_a_loop(length: int, context: int, size: int) -> None:
+    windows = []
+    start = 0
+    while start + context + 1 <= length:
+        windows.append(list(range(start, start + context + 1)))
+        start += context
+    if len(windows) >= size:
+        windows = windows[: len(windows) // size * size]
+    found = [window for group in consecutive(torch.arange(length), context, size) for window in group.tolist()]
+    assert found == windows
+
+
+def test_split_cuts_the_published_text_as_the_paper_does() -> None:
+    train, validation = split(torch.arange(1_115_394), 0.1, 64)
+    assert (len(train), len(validation)) == (1_003_854, 111_540)
+    assert int(train[-1]) + 1 == int(validation[0])
+
+
+@pytest.mark.parametrize(("length", "validation"), [(100, 0.1), (100, 0.9), (0, 0.5), (10, 0.5)])
+def test_a_text_shorter_than_a_window_is_refused(length: int, validation: float) -> None:
+    with pytest.raises(ValueError, match=r"too short.*longer text or a smaller model.context"):
+        split(torch.arange(length), validation, context=16)
+
+
+def test_the_shortest_text_that_will_do() -> None:
+    train, validation = split(torch.arange(34), 0.5, context=16)
+    assert len(train) == len(validation) == 17
+    assert [group.shape for group in consecutive(validation, 16, 12)] == [(1, 17)]
+    assert random_batch(train, 16, 3, Languages(34, 0.0), (0, 0, 0)).tolist() == [list(range(17))] * 3

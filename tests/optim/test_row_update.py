@@ -1,0 +1,203 @@
+"""Touched rows and the three ways of one update, against loops over single numbers in float64."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from decone.optim import row_update
+from decone.optim.row_update import Rule, Table, touched_rows, update
+
+RULE = Rule(
+    lr=0.01,
+    beta1=0.9,
+    beta2=0.95,
+    eps=1e-6,
+    weight_decay=0.1,
+    maximize=False,
+    all_touched=False,
+    decay_untouched=False,
+    fade_untouched=False,
+    fused=True,
+)
+
+
+def random_table(V: int, H: int, dtype: torch.dtype = torch.float64, steps: tuple[int, int] = (0, 30)) -> Table:
+    step = torch.randint(*steps, (V,)).float()
+    began = (step > 0)[:, None]
+    weight, exp_avg, exp_avg_sq = torch.randn(V, H), torch.randn(V, H) * began, torch.rand(V, H) * began
+    return Table(weight.to(dtype), exp_avg.to(dtype), exp_avg_sq.to(dtype), step)
+
+
+def random_gradient(V: int, H: int, share: float, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(V, H, dtype=dtype) * (torch.rand(V, 1) < share)
+
+
+def copied(table: Table) -> Table:
+    return Table(*(array.clone() for array in table))
+
+
+def naive(table: Table, gradient: Tensor, rule: Rule) -> Table:
+    """One row, one number at a time, straight from the formulas."""
+    weight, exp_avg, exp_avg_sq, step = (array.double().clone() for array in table)
+    for i, row in enumerate(gradient.double()):
+        touched = rule.all_touched or any(g != 0 for g in row.tolist())
+        step[i] += touched
+        t = step[i].item()
+        for j, g in enumerate(row.tolist()):
+            g = -g if rule.maximize else g
+            if touched or rule.fade_untouched:
+                exp_avg[i, j] = rule.beta1 * exp_avg[i, j] + (1 - rule.beta1) * g
+                exp_avg_sq[i, j] = rule.beta2 * exp_avg_sq[i, j] + (1 - rule.beta2) * g * g
+            if touched or rule.decay_untouched:
+                weight[i, j] *= 1 - rule.lr * rule.weight_decay
+            if touched:
+                m, v = exp_avg[i, j].item() / (1 - rule.beta1**t), exp_avg_sq[i, j].item() / (1 - rule.beta2**t)
+                weight[i, j] -= rule.lr * m / (math.sqrt(v) + rule.eps)
+    return Table(weight, exp_avg, exp_avg_sq, step)
+
+
+def assert_same(table: Table, expected: Table, rtol: float = 1e-12, atol: float = 1e-13) -> None:
+    for array, other in zip(table, expected, strict=True):
+        torch.testing.assert_close(array.double(), other.double(), rtol=rtol, atol=atol)
+
+
+SPECIAL = st.sampled_from([0.0, 0.0, 0.0, -0.0, 1e-45, -1e-45, 1e-30, 1.0, -3e38, math.inf, -math.inf, math.nan])
+
+
+@given(
+    rows=st.integers(1, 5).flatmap(lambda H: st.lists(st.lists(SPECIAL, min_size=H, max_size=H), max_size=40)),
+    wide=st.booleans(),
+    block=st.sampled_from([1, 64, 1 << 18]),
+)
+def test_touched_rows_are_those_with_an_entry_other_than_zero(rows: list[list[float]], wide: bool, block: int) -> None:
+    gradient = torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(rows[0]) if rows else 3)
+    if wide and rows:  # the entries stand behind the columns that are looked at first
+        gradient = torch.cat([torch.zeros(len(rows), row_update.HEAD_COLUMNS), gradient], dim=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(row_update, "CPU_BLOCK_BYTES", block)
+        assert touched_rows(gradient).tolist() == [any(g != 0 for g in row) for row in rows]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_smallest_number_of_a_type_touches(dtype: torch.dtype) -> None:
+    least = torch.finfo(dtype).smallest_normal
+    gradient = torch.zeros(300, 40, dtype=dtype)
+    gradient[7, 39], gradient[8, 0], gradient[290, 20] = least, -least, -least
+    assert touched_rows(gradient).nonzero().flatten().tolist() == [7, 8, 290]
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "as it chooses": {},
+    "gathered": {"SPARSE": 0},
+    "blocks": {"SPARSE": 10**9},
+    "gathered, small blocks": {"SPARSE": 0, "CPU_BLOCK_BYTES": 100},
+    "blocks, small blocks": {"SPARSE": 10**9, "CPU_BLOCK_BYTES": 100},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 1.0])
+@pytest.mark.parametrize("changed", [{}, {"maximize": True}, {"fused": False, "weight_decay": 0.0}, {"lr": 0.0}])
+def test_every_way_gives_the_naive_numbers(
+    way: str, share: float, changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(row_update, name, value)
+    rule = RULE._replace(**changed)
+    table, gradient = random_table(17, 4), random_gradient(17, 4, share)
+    expected = naive(table, gradient, rule)
+    update(table, gradient, rule)
+    assert_same(table, expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_untouched_row_keeps_every_bit(way: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(row_update, name, value)
+    table, gradient = random_table(33, 8, dtype), random_gradient(33, 8, 0.5, dtype)
+    before, still = copied(table), ~touched_rows(gradient)
+    assert 0 < still.sum() < 33
+    update(table, gradient, RULE)
+    for array, other in zip(table, before, strict=True):
+        assert torch.equal(array[still], other[still])
+        assert not torch.eq(array[~still], other[~still]).all()
+
+
+@given(
+    V=st.integers(1, 20),
+    H=st.integers(1, 6),
+    share=st.sampled_from([0.0, 0.2, 0.5, 1.0]),
+    always=st.booleans(),
+    decay=st.booleans(),
+    fade=st.booleans(),
+    block=st.sampled_from([1, 200, 1 << 18]),
+    seed=st.integers(0, 99),
+)
+def test_policies_give_the_naive_numbers(
+    V: int, H: int, share: float, always: bool, decay: bool, fade: bool, block: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    rule = RULE._replace(all_touched=always, decay_untouched=decay, fade_untouched=fade)
+    table, gradient = random_table(V, H), random_gradient(V, H, share)
+    expected = naive(table, gradient, rule)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(row_update, "CPU_BLOCK_BYTES", block)
+        update(table, gradient, rule)
+    assert_same(table, expected)
+
+
+@pytest.mark.parametrize(("behind", "untouched", "calls"), [(0, 0, 1), (2, 0, 1), (0, 2, 1), (1, 1, 1), (3, 3, 0)])
+def test_a_few_odd_rows_do_not_cost_the_fused_kernel(
+    behind: int, untouched: int, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, fused = [], row_update._update_fused
+    monkeypatch.setattr(row_update, "_update_fused", lambda *args: (taken.append(1), fused(*args))[1])
+    table, gradient = random_table(24, 4, steps=(9, 10)), random_gradient(24, 4, 1.0)
+    table.step[:behind] = 3
+    gradient[24 - untouched :] = 0
+    expected = naive(table, gradient, RULE)
+    update(table, gradient, RULE)
+    assert len(taken) == calls
+    assert_same(table, expected)
+
+
+def test_arrays_in_any_layout() -> None:
+    table = Table(*(array.T.contiguous().T for array in random_table(9, 4)[:3]), torch.full((9,), 2.0))
+    gradient = random_gradient(4, 9, 1.0).T
+    expected = naive(table, gradient, RULE)
+    update(table, gradient, RULE)
+    assert_same(table, expected)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6, 1.0])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_rounded_once(share: float, dtype: torch.dtype) -> None:
+    table, gradient = random_table(40, 8, dtype), random_gradient(40, 8, share, dtype)
+    expected = naive(table, gradient, RULE)
+    update(table, gradient, RULE)
+    half_unit = torch.finfo(dtype).eps / 2
+    assert table.weight.dtype == dtype
+    assert_same(table, expected, rtol=1.01 * half_unit, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_row_survives_a_second_moment_that_overflowed(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(row_update, name, value)
+    table, gradient = random_table(6, 4, torch.float32, steps=(3, 9)), random_gradient(6, 4, 1.0, torch.float32)
+    table.exp_avg_sq[2] = math.inf
+    gradient[2] = 0
+    before = copied(table)
+    update(table, gradient, RULE)
+    assert torch.equal(table.weight[2], before.weight[2]) and torch.equal(table.exp_avg_sq[2], before.exp_avg_sq[2])
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_an_empty_table_is_left_alone(shape: tuple[int, int]) -> None:
+    update(Table(*(torch.zeros(shape) for _ in range(3)), torch.zeros(shape[0])), torch.zeros(shape), RULE)

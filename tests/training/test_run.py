@@ -1,0 +1,190 @@
+"""The folder of a run: claimed once, opened again, never shared with anything else."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from decone.models.nano import Nano
+from decone.training.checkpoint import write_tensors
+from decone.training.config import RunConfig
+from decone.training.inputs import train_tokenizer
+from decone.training.run import Run, makeable, read_result
+
+OUT = Path("run")
+CONFIG = RunConfig.build({"model": {"width": 16, "layers": 1, "heads": 2, "context": 16}})
+RESULT = {
+    "config": CONFIG.model_dump(),
+    "measured": {name: {"languages": {"HR": {"perplexity": 2.0}}} for name in ("best", "last")},
+}
+
+
+def test_a_folder_is_claimed_and_opened_again() -> None:
+    run = Run.create(OUT, CONFIG)
+    assert [path.name for path in OUT.iterdir()] == ["config.toml"]
+    assert RunConfig.read(OUT / "config.toml") == CONFIG == run.config == Run.open(OUT).config
+    assert run.tokenizer() is None and run.result() is None and run.log_lines() == []
+
+
+def test_planning_writes_nothing() -> None:
+    Run.plan(OUT / "deep", CONFIG)
+    assert not OUT.exists()
+
+
+def test_the_machine_may_change() -> None:
+    Run.create(OUT, CONFIG)
+    other = RunConfig.build({**CONFIG.model_dump(), "machine": {"threads": 3}})
+    assert Run.create(OUT, other).config.machine.threads == 3
+
+
+def test_another_configuration_is_refused() -> None:
+    Run.create(OUT, CONFIG)
+    with pytest.raises(ValueError, match="run holds a run of another configuration; choose another --out"):
+        Run.create(OUT, RunConfig.build({**CONFIG.model_dump(), "seed": 1}))
+    assert Run.open(OUT).config == CONFIG
+
+
+@pytest.mark.parametrize("left", ["config.toml.123.writing", "probe.7.writing"])
+def test_what_a_killed_or_simultaneous_claim_leaves_does_not_matter(left: str) -> None:
+    OUT.mkdir()
+    (OUT / left).touch()
+    assert Run.create(OUT, CONFIG).config == CONFIG
+
+
+def spoil_file() -> None:
+    OUT.write_text("text")
+
+
+def spoil_content() -> None:
+    OUT.mkdir()
+    (OUT / "thesis.tex").touch()
+
+
+def spoil_above() -> None:
+    Path("file").touch()
+    OUT.symlink_to(Path("file") / "run")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "path", "message"),
+    [
+        (spoil_file, OUT, "--out run is a file; name a folder"),
+        (spoil_content, OUT, "--out run is not empty and holds no decone run; choose another folder"),
+        (spoil_file, OUT / "below" / "it", "--out run/below/it lies below .*run, which is a file"),
+    ],
+)
+@pytest.mark.parametrize("method", [Run.plan, Run.create])
+def test_a_folder_that_cannot_be_is_refused(
+    spoil: Callable[[], None], path: Path, message: str, method: Callable[..., Run]
+) -> None:
+    spoil()
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(ValueError, match=message):
+        method(path, CONFIG)
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc here")
+def test_a_place_where_nothing_can_be_made_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot write to --out /proc/decone"):
+        Run.create(Path("/proc/decone"), CONFIG)
+
+
+def test_a_place_without_permission_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # the superuser may write anywhere
+    with pytest.raises(
+        ValueError, match=r"cannot write to --out deep/run: no permission for .*; choose another folder"
+    ):
+        makeable(Path("deep/run"))
+
+
+def test_what_is_no_run_is_refused() -> None:
+    with pytest.raises(ValueError, match="no run at run; name the folder given as --out"):
+        Run.open(OUT)
+    OUT.mkdir()
+    with pytest.raises(ValueError, match="run holds no decone run"):
+        Run.open(OUT)
+    (OUT / "config.toml").write_text("stps = 3")
+    with pytest.raises(ValueError, match="unknown key 'stps'; did you mean 'steps'"):
+        Run.open(OUT)
+
+
+def test_a_result_is_read() -> None:
+    run = Run.create(OUT, CONFIG)
+    run.result_path.write_text(json.dumps(RESULT))
+    assert run.result() == RESULT
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        '{"measured": ',
+        "[]",
+        "3",
+        "{}",
+        json.dumps({**RESULT, "measured": {"last": RESULT["measured"]["last"]}}),
+        json.dumps({**RESULT, "measured": {"best": {}, "last": {}}}),
+        json.dumps({**RESULT, "measured": {"best": {"languages": {}}, "last": {"languages": {}}}}),
+        json.dumps({**RESULT, "measured": 3}),
+        json.dumps({"measured": RESULT["measured"]}),
+        json.dumps({**RESULT, "config": {"stps": 3}}),
+    ],
+)
+def test_a_damaged_result_is_refused(content: str) -> None:
+    Path("result.json").write_text(content)
+    with pytest.raises(
+        ValueError, match=r"result\.json is damaged \(.+\); remove it to measure the run again"
+    ) as error:
+        read_result(Path("result.json"))
+    assert "\n" not in str(error.value)
+
+
+def finished(**changes: Any) -> tuple[Run, Nano]:
+    run = Run.create(OUT, CONFIG)
+    tokenizer = train_tokenizer(CONFIG, "abcabc")
+    run.save_tokenizer(tokenizer)
+    model = Nano(CONFIG.model.model_copy(update={"vocabulary": 6, **changes}))
+    write_tensors(run.model_path, model.state_dict())
+    return run, model
+
+
+def test_the_model_comes_back() -> None:
+    run, model = finished()
+    found, ids = run.model(), torch.tensor([[0, 1, 2]])
+    assert torch.equal(found.logits(ids), model.logits(ids)) and not found.training
+    assert found.vocabulary == 6
+
+
+def test_a_model_that_is_not_there_or_not_this_one_is_refused() -> None:
+    run = Run.create(OUT, CONFIG)
+    with pytest.raises(ValueError, match="the run run is not done; finish it with: decone train --resume run"):
+        run.model()
+    run, _ = finished(width=8)
+    with pytest.raises(ValueError, match=r"does not fit its config\.toml") as error:
+        run.model()
+    assert "\n" not in str(error.value)
+    run.model_path.write_bytes(b"\x00" * 50)
+    with pytest.raises(ValueError, match=r"cannot read .*model\.safetensors"):
+        run.model()
+    write_tensors(run.model_path, {"wte": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"holds no embedding\.weight"):
+        run.model()
+
+
+def test_beaten_weights_go() -> None:
+    run = Run.create(OUT, CONFIG)
+    for step in (5, 10, 15):
+        run.best(step).touch()
+    run.forget_best(except_step=10)
+    assert [path.name for path in OUT.glob("best-*")] == ["best-00000010.safetensors"]
+
+
+def test_unfinished_files_go() -> None:
+    run = Run.create(OUT, CONFIG)
+    (OUT / "metrics.jsonl.99.writing").touch()
+    run.forget_unfinished()
+    assert [path.name for path in OUT.iterdir()] == ["config.toml"]
