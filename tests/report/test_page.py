@@ -113,7 +113,7 @@ def test_the_summary_claims_only_what_is_clear(tmp_path: Path, three: dict[str, 
     _, reader = written(tmp_path, three)
     assert "LR best perplexity: better" in reader.text
     assert "LR accuracy: not clear with 3 seeds" in reader.text
-    assert "9.10 → 6.90 better" in reader.text and "Not run yet." in reader.text
+    assert "9.10 → 6.90 better" in reader.text and "Not run yet: later." in reader.text
     assert "2 of 3 runs" in reader.text
 
 
@@ -153,7 +153,7 @@ def test_one_seed_of_one_language(tmp_path: Path, result: Any, exhibit: Any) -> 
 
 def test_nothing_run_yet(tmp_path: Path) -> None:
     _, reader = written(tmp_path, {"mle": {}, "b": {}}, published={"mle": {"HR": [1.0] * 7, "LR": [2.0] * 7}})
-    assert "Not run yet." in reader.text and "none is finished" in reader.text and "paper 2.00" in reader.text
+    assert "Not run yet: b." in reader.text and "none is finished" in reader.text and "paper 2.00" in reader.text
 
 
 def test_one_method_alone(tmp_path: Path, three: dict[str, Any]) -> None:

@@ -31,18 +31,19 @@
     drawn.add(id);
   };
 
-  const coming = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting) continue;
-      coming.unobserve(target);
-      draw(target.id);
-    }
-  }, { rootMargin: "900px" });
-  for (const id of Object.keys(figures)) coming.observe(document.getElementById(id));
+  // One at a time from the top, so that a slow phone can be read and scrolled meanwhile.
+  const waiting = Object.keys(figures);
+  const next = () => {
+    const id = waiting.shift();
+    if (id === undefined) return;
+    draw(id);
+    setTimeout(next);
+  };
+  next();
 
   const redraw = () => drawn.forEach(draw);
   dark.addEventListener("change", redraw);
-  addEventListener("beforeprint", () => Object.keys(figures).forEach((id) => drawn.has(id) || draw(id)));
+  addEventListener("beforeprint", () => waiting.splice(0).forEach(draw));
   for (const button of document.querySelectorAll(".legend button")) {
     button.addEventListener("click", () => {
       const group = button.dataset.group, shown = hidden.delete(group);

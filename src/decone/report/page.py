@@ -224,7 +224,10 @@ def _legend(table: Table) -> str:
 
 
 def _swatches(table: Table) -> str:
-    light = "".join(f".own-{index}{{--own:{style.colour(index)}}}" for index in range(len(table.labels)))
+    light = "".join(
+        f".own-{index}{{--own:{style.colour(index)};--hole:{0 if style.mark(index) == 'circle' else 0.2}em}}"
+        for index in range(len(table.labels))
+    )
     dark = "".join(
         f".own-{index}{{--own:{style.exchange()[style.colour(index)]}}}" for index in range(len(table.labels))
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from decone.metrics.intervals import mean_interval
 from decone.report.format import NOT_RUN, number
-from decone.report.style import QUIET, Figure, colour, dash, figure, graph_objects, group, label
+from decone.report.style import QUIET, Figure, colour, dash, figure, graph_objects, group, label, mark
 from decone.studies.table import ALIGNED, Measure, Results, Table, value
 
 LANE = 70  # pixels of height for a method in a plot of seeds
@@ -56,7 +56,7 @@ def temperature(table: Table, results: Results, language: str) -> Figure | None:
                 continue
             lowest = min(lowest, best)
             at_one = max(at_one, *(p for t, p in curve.items() if t == 1.0), best)
-            marker = {"color": colour(index), "size": 8, "symbol": "diamond"}
+            marker = {"color": colour(index), "size": 8, "symbol": mark(index, "diamond")}
             traces.append(
                 go.Scatter(
                     x=[place], y=[best], mode="markers", marker=marker, **_identity(index, name, seed),
@@ -100,7 +100,7 @@ def seeds(table: Table, measure: Measure, language: str) -> Figure:
         shown += finite.values()
         lanes = [place - 0.12 + 0.1 * (turn % 3 - 1) for turn in range(len(finite))]
         texts = [f"{label(name)}, seed {seed}: {number(finite[seed], measure.digits)}" for seed in finite]
-        marker = {"color": colour(order), "size": 9, "opacity": 0.8, "line": {"width": 0}}
+        marker = {"color": colour(order), "size": 9, "opacity": 0.8, "symbol": mark(order)}
         traces.append(
             go.Scatter(
                 x=list(finite.values()), y=lanes, mode="markers", marker=marker, text=texts, hoverinfo="text",
@@ -156,7 +156,7 @@ def _history(table: Table, results: Results, key: str, axis: dict[str, Any], for
         traces.append(_line(index, name, seed, points, width=1.75, opacity=0.7, hover=hover))
         chosen = float(result["measured"][table.select]["step"])
         if chosen in points:
-            marker = {"color": colour(index), "size": 7}
+            marker = {"color": colour(index), "size": 7, "symbol": mark(index)}
             traces.append(
                 go.Scatter(
                     x=[chosen], y=[points[chosen]], mode="markers", marker=marker, **_identity(index, name, seed),

@@ -56,7 +56,10 @@ def findings(table: Table, sentences: Sequence[str] | None) -> str:
     parts = []
     if sentences is not None:
         parts += [f"<p>{text(sentence)}</p>" for sentence in sentences]
-    parts += [_card(table, story, sentences is None) for story in told]
+    parts += [_card(table, story, sentences is None) for story in told if story.runs]
+    waiting = ", ".join(method(table, story.label) for story in told if not story.runs)
+    if waiting:
+        parts.append(f"<p>Not run yet: {waiting}.</p>")
     if not told:
         parts.append("<p>One method only: there is nothing to compare it with.</p>")
     return "".join(parts)

@@ -57,6 +57,11 @@ def dash(index: int) -> str:
     return DASHES[index // len(LIGHT) % len(DASHES)]
 
 
+def mark(index: int, shape: str = "circle") -> str:
+    """The marker of a method: open once the colours come round again."""
+    return shape if index // len(LIGHT) % 2 == 0 else f"{shape}-open"
+
+
 def group(index: int) -> str:
     """The name that ties all traces of a method together, for a legend that switches them."""
     return f"method-{index}"

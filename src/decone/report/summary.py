@@ -28,6 +28,7 @@ class Story:
 
     Attributes:
         label: the method.
+        runs: how many of its runs are finished.
         language: the language that the seeds are about: the low-resource one where there is one.
         seeds: changes of every common seed.
         verdicts: name of a measure and what is clear about it over all seeds, for every language.
@@ -35,6 +36,7 @@ class Story:
     """
 
     label: str
+    runs: int
     language: str
     seeds: dict[int, list[Change]]
     verdicts: list[tuple[str, str]]
@@ -74,7 +76,7 @@ def _story(table: Table, rows: dict[tuple[str, str], Row], label: str, first: st
     here, reference = rows.get((label, about)), rows.get((first, about))
     run = {seed for (owner, _), row in rows.items() if owner == label for seed in row.cells[MAIN[0]].seeds}
     if not run:
-        return Story(label, about, {}, [], ["Not run yet."])
+        return Story(label, 0, about, {}, [], ["Not run yet."])
     said: list[str] = []
     verdicts: list[tuple[str, str]] = []
     for spoken in languages:
@@ -85,7 +87,9 @@ def _story(table: Table, rows: dict[tuple[str, str], Row], label: str, first: st
         prefix = f"{visible(spoken)} " if len(languages) > 1 else ""
         verdicts += [(prefix + NAMES[m.key], verdict(m, cell.difference)) for m, cell in found if cell.difference]
     if not said:
-        return Story(label, about, {}, [], [f"No seed in common with {base}, so there is nothing to compare."])
+        return Story(
+            label, len(run), about, {}, [], [f"No seed in common with {base}, so there is nothing to compare."]
+        )
     seeds: dict[int, list[Change]] = {}
     for measure in measures:
         if here is not None and reference is not None:
@@ -96,7 +100,7 @@ def _story(table: Table, rows: dict[tuple[str, str], Row], label: str, first: st
         shares, others = table.alignment[label].seeds, table.alignment[first].seeds
         for seed in sorted(shares.keys() & others.keys() & seeds.keys()):
             seeds[seed].append(_change(ALIGNMENT, others[seed], shares[seed]))
-    return Story(label, about, seeds, verdicts, said + _aligned(table, label, first))
+    return Story(label, len(run), about, seeds, verdicts, said + _aligned(table, label, first))
 
 
 def _sentence(spoken: str, found: Sequence[tuple[Measure, Cell]]) -> str:

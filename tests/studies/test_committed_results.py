@@ -1,0 +1,36 @@
+"""Committed results are of the configurations they claim, and the pages show them as they are."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from decone.studies.paper import Reproduction
+from decone.studies.stop_jostling import TABLES
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = sorted((ROOT / "results" / "stop-jostling").glob("*-seed-*.json"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_every_result_belongs_to_a_row_and_says_where_it_comes_from(path: Path) -> None:
+    name, _, seed = path.stem.rpartition("-seed-")
+    rows = {row.name: (table, row) for table in TABLES.values() for row in table.rows}
+    table, row = rows[name]
+    found = Reproduction(table, [row], [int(seed)], ROOT / "results", ROOT / "runs").results()
+    assert set(found[row.label]) >= {int(seed)}  # reading refuses another configuration
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert result["seed"] == int(seed)
+    assert result["versions"]["torch"] and result["machine"]["processor"] and result["date"] and result["commit"]
+    assert "dirty" not in result["commit"]
+
+
+def test_pages_show_the_committed_results() -> None:
+    specification = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert specification is not None and specification.loader is not None
+    tables = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(tables)
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        assert tables.filled(text) == text, f"{page.name} is behind its results; run python docs/tables.py"
