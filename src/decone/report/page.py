@@ -225,7 +225,7 @@ def _legend(table: Table) -> str:
 
 def _swatches(table: Table) -> str:
     light = "".join(
-        f".own-{index}{{--own:{style.colour(index)};--hole:{0 if style.mark(index) == 'circle' else 0.2}em}}"
+        f".own-{index}{{--own:{style.colour(index)}{'' if style.mark(index) == 'circle' else ';--inside:transparent'}}}"
         for index in range(len(table.labels))
     )
     dark = "".join(
