@@ -1,0 +1,179 @@
+"""Objectives against our own chunked plain cross-entropy, and against the way each is written down at first.
+
+One forward and backward pass over N targets. The plain form is `F.linear` and `F.cross_entropy`; the naive form of a
+method builds whole logits, masks over tokens x vocabulary and lets autograd do the rest. Rounds are interleaved, so
+that a machine that slows down slows all of them; what counts is the ratio within a round. Peak memory is that of a
+child process over what it holds before the call.
+
+    python benchmarks/objectives.py [--rounds 5] [--threads 1] [--out results/benchmarks/objectives.json]
+"""
+
+import gc
+import json
+import math
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor
+from torch.nn import functional as F
+
+from decone import objectives
+from decone.training.method import Method
+from decone.training.provenance import provenance
+
+B, T, H, V = 8, 256, 256, 32768
+METHODS = {"mle": "mle", "scalegrad": "scalegrad:gamma=0.2", "unlikelihood": "unlikelihood"}
+if "agg" in objectives.names():
+    METHODS["agg"] = "agg:alpha=0.03,window=100"
+
+Inputs = tuple[Tensor, Tensor, Tensor]
+
+
+def sample() -> Inputs:
+    """Hidden states, table, and targets drawn by a Zipf law, as text has them."""
+    draw = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(B, T, H, generator=draw), torch.randn(V, H, generator=draw) / math.sqrt(H)
+    law = 1 / torch.arange(1, V + 1)
+    return hidden, weight, torch.multinomial(law, B * T, replacement=True, generator=draw).view(B, T)
+
+
+def plain(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(F.linear(hidden, weight).flatten(0, 1), target.flatten())
+
+
+def seen_mask(target: Tensor) -> Tensor:
+    """Whether each id was a target before, [B, T, V], by a running maximum over one-hot rows."""
+    seen = torch.zeros(*target.shape, V, dtype=torch.int8)
+    seen[:, 1:].scatter_(2, target[:, :-1, None], 1)
+    return seen.cummax(1).values.bool()
+
+
+def naive_scalegrad(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    chance = F.linear(hidden, weight).softmax(-1)
+    chance = torch.where(seen_mask(target), chance, 0.2 * chance)
+    chance = chance / chance.sum(-1, keepdim=True)
+    return -chance.gather(2, target[..., None]).log().mean()
+
+
+def naive_unlikelihood(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    logprob = F.linear(hidden, weight).log_softmax(-1)
+    negative = seen_mask(target).scatter(2, target[..., None], False)
+    charge = -torch.log((1 - logprob.exp()).clamp(min=1e-5)) * negative
+    return (charge.sum(-1) - logprob.gather(2, target[..., None]).squeeze(-1)).mean()
+
+
+def naive_agg(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    """Three sums of logits, as in the paper: one for hidden states, two gated ones for the table."""
+    h, y = hidden.flatten(0, 1), target.flatten()
+    count = torch.bincount(y, minlength=V).float()
+    rare = count < 0.03
+    rate = torch.where(rare, count, 1.0)
+    share = torch.where(rare, (count / (count[rare].mean() + 1e-7)).clamp(max=1), 1.0)
+    loss = F.cross_entropy(F.linear(h, weight.detach()), y)
+    for rows, factor in ((~rare[y], rate), (rare[y], share)):
+        z = F.linear(h[rows].detach(), weight)
+        gate = factor.expand(len(z), -1).scatter(1, y[rows, None], 1.0)
+        gated = gate * z + (1 - gate) * z.detach()
+        loss = loss + F.cross_entropy(gated, y[rows], reduction="sum") / len(y)
+    return loss
+
+
+NAIVE = {"mle": plain, "scalegrad": naive_scalegrad, "unlikelihood": naive_unlikelihood, "agg": naive_agg}
+
+
+def step(name: str, inputs: Inputs) -> Callable[[], None]:
+    """One forward and backward pass, bookkeeping included, as a training loop calls it."""
+    hidden, weight, target = inputs
+    hidden, weight = hidden.requires_grad_(), weight.requires_grad_()
+    kind, method = name.split()
+    rule = None if kind == "naive" else Method.parse(METHODS[method]).build_objective()
+
+    def once() -> None:
+        hidden.grad = weight.grad = None
+        if rule is None:
+            NAIVE[method](hidden, weight, target).backward()
+        else:
+            rule(hidden, weight, target, engine="chunked", nll=False).mean().backward()
+
+    return once
+
+
+def peak(name: str, threads: int) -> float:
+    """Peak memory in MiB of one step, over inputs and imports, in a process of its own."""
+    command = [sys.executable, __file__, "--measure", name, "--threads", str(threads)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def measure(name: str) -> None:
+    hidden, weight, target = sample()
+    tiny = (hidden[:1, :4].clone(), weight[:64].clone(), target[:1, :4] % 64)  # loads what is loaded lazily
+    if name.startswith("ours"):
+        step(name, tiny)()
+    gc.collect()
+    # What the table's and hidden states' gradients take belongs to the step.
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step(name, (hidden, weight, target))()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=3)] = 5,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    naive: Annotated[bool, typer.Option(help="Also time the naive forms.")] = True,
+    measure_: Annotated[str, typer.Option("--measure", help="Print the peak memory of one step and stop.")] = "",
+    out: Path = Path("results/benchmarks/objectives.json"),
+) -> None:
+    """Times all variants in one process, interleaved, and measures their memory; prints and writes the table."""
+    torch.set_num_threads(threads)
+    if measure_:
+        measure(measure_)
+        return
+    inputs = sample()
+    names = [f"ours {method}" for method in METHODS]
+    names += ["naive mle"] + ([f"naive {method}" for method in METHODS if method != "mle"] if naive else [])
+    variants = {name: step(name, inputs) for name in names}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds + 1):
+        for name, once in variants.items():
+            if name.startswith("naive") and name != "naive mle" and turn > 3:
+                continue  # the naive forms are far away; three rounds are enough to say how far
+            began = time.perf_counter()
+            once()
+            if turn:  # the first round warms up
+                times[name].append(time.perf_counter() - began)
+    memory = {name: peak(name, threads) for name in names}
+    rows = []
+    for name, found in times.items():
+        ratios = [a / b for a, b in zip(found, times["ours mle"], strict=False)]
+        rows.append(
+            {
+                "variant": name,
+                "milliseconds": 1e3 * statistics.median(found),
+                "least_milliseconds": 1e3 * min(found),
+                "ratio_to_ours_mle": statistics.median(ratios),
+                "ratio_range": [min(ratios), max(ratios)],
+                "peak_mebibytes": memory[name],
+                "peak_over_plain_pytorch": memory[name] / memory["naive mle"],
+            }
+        )
+        print(
+            f"{name:22} {rows[-1]['milliseconds']:8.0f} ms (least {rows[-1]['least_milliseconds']:6.0f})  "
+            f"ratio {rows[-1]['ratio_to_ours_mle']:.3f} [{min(ratios):.3f}, {max(ratios):.3f}]  "
+            f"{memory[name]:6.0f} MiB  {rows[-1]['peak_over_plain_pytorch']:.3f} of plain PyTorch"
+        )
+    shape = {"B": B, "T": T, "H": H, "V": V, "dtype": "float32"}
+    document = {"rounds": rounds, "threads": threads, "shape": shape, "rows": rows, **provenance()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)
