@@ -22,7 +22,7 @@ class Compose(Objective):
         parts: objectives, at least one; composed parts are taken apart first.
 
     Raises:
-        ValueError: no part, two gates, a part with its own set of candidates, or parts that look back differently.
+        ValueError: no part, two gates, a part that evaluates itself, or parts that look back differently.
 
     Example:
         >>> from decone.objectives import Threshold, get
@@ -39,8 +39,8 @@ class Compose(Objective):
         for part in flat:
             if type(part).evaluate is not Objective.evaluate or type(part).forward is not Objective.forward:
                 raise ValueError(
-                    f"{_name(part)} replaces the vocabulary by its own set of candidates, so there are no logits for "
-                    "the other parts to act on; use it alone"
+                    f"{_name(part)} evaluates the loss in its own way and not as a rule on the logits of the whole "
+                    "vocabulary, so the other parts would have nothing to act on; use it alone"
                 )
         gates = [_name(part) for part in flat if type(part).gate is not Objective.gate]
         if len(gates) > 1:

@@ -70,5 +70,5 @@ class ScaleGrad(Objective):
         return None if self.eps > 0 or self.gamma == 1 else Shift(seen=-math.log(self.gamma))
 
     def adjust(self, logits: Tensor, tokens: Tokens) -> Tensor:
-        factor = torch.where(tokens.seen(), 1.0, self.gamma).to(logits.dtype)
-        return torch.log(factor * logits.softmax(1) + self.eps)
+        chance = logits.softmax(1)
+        return torch.log(torch.where(tokens.seen(), chance, self.gamma * chance) + self.eps)
