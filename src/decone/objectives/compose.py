@@ -31,9 +31,11 @@ class Compose(Objective):
         tensor([8.0000, 1.0000])
     """
 
+    _each: list[Objective]
+
     def __init__(self, *parts: Objective) -> None:
         super().__init__()
-        flat = [p for part in parts for p in (part.parts if isinstance(part, Compose) else [part])]
+        flat = [p for part in parts for p in (part._each if isinstance(part, Compose) else [part])]
         if not flat:
             raise ValueError("nothing to compose; pass objectives, for example Compose(Threshold(), ScaleGrad())")
         for part in flat:
@@ -50,8 +52,7 @@ class Compose(Objective):
             )
         if len({part.whole_batch for part in flat if part.history}) > 1:
             raise ValueError("one part looks back along its sequence, another along the whole batch; drop `flatten`")
-        self.parts = nn.ModuleList(flat)
-        self._each: list[Objective] = flat
+        self.parts, self._each = nn.ModuleList(flat), flat
         self.history = any(part.history for part in flat)
         self.whole_batch = any(part.whole_batch for part in flat if part.history)
         self.vectors = any(part.vectors for part in flat)
