@@ -20,8 +20,10 @@ from torch.nn import functional as F
 from decone import objectives
 from decone.engines import select
 from decone.engines.chunked import chunked
-from decone.objectives import MLE
+from decone.objectives import MLE, Threshold
 from decone.objectives.agg import AGG
+from decone.objectives.compose import Compose
+from decone.objectives.cosreg import CosReg
 from decone.training import checkpoint
 
 ENGINES = ("reference", "chunked")
@@ -204,7 +206,7 @@ def test_counts_are_those_of_a_deque_through_accumulation_and_resuming(
 def test_resuming_goes_on_exactly() -> None:
     draw = torch.Generator().manual_seed(0)
     batches = [torch.randint(9, (4,), generator=draw) for _ in range(12)]
-    for settings in ({"static_after": 3}, {"static_after": 9, "static_counts": False}, {"alpha_frequency": 0.1}, {}):
+    for settings in ({"static_after": 3}, {"static_after": 4, "static_counts": False}, {"alpha_frequency": 0.1}, {}):
         whole = AGG(alpha=0.4, window=5, **settings)
         whole.prepare(9)
         for batch in batches[:6]:
@@ -366,6 +368,8 @@ import sys
 import torch
 from safetensors.torch import save_file
 from decone.objectives.agg import AGG
+from decone.objectives.compose import Compose
+from decone.objectives.cosreg import CosReg
 
 torch.set_num_threads(1)
 rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -406,3 +410,26 @@ def test_two_processes_count_the_whole_batch(tmp_path: Path) -> None:
             else:
                 assert torch.equal(found[name], expected)
     assert one["2.rare"].any() and not one["2.rare"].all()
+
+
+def test_composed_with_a_threshold_and_a_penalty() -> None:
+    """The gate scales what the threshold leaves, the penalty stands beside; counters are saved with the whole."""
+    hidden, weight, target = torch.randn(6, 3).double(), torch.randn(8, 3).double(), torch.tensor([0, 0, 1, 1, 1, 2])
+
+    def made() -> Compose:
+        return Compose(AGG(alpha=1.5), Threshold(margin=0.5), CosReg(0.1))
+
+    both, (w,) = made(), leaves(weight)
+    both(hidden, w, target, engine="chunked").mean().backward()
+    logits = hidden @ weight.T
+    kept = (logits >= logits.gather(1, target[:, None]) - 0.5).scatter(1, target[:, None], True)
+    dz = logits.masked_fill(~kept, -math.inf).softmax(1) - F.one_hot(target, 8)
+    rare, g1, g2 = gates([target.tolist()], 8, 1.5, 1)
+    gate = torch.tensor([g2 if rare[y] else g1 for y in target.tolist()]).double().scatter(1, target[:, None], 1.0)
+    (x,) = leaves(weight)
+    CosReg(0.1).matrix(x).backward()
+    torch.testing.assert_close(w.grad, (dz * gate).T @ hidden / 6 + x.grad, rtol=0, atol=1e-12)
+    other = made()
+    other.load_state_dict(both.state_dict())
+    one, two = both.gate(), other.gate()
+    assert one is not None and two is not None and torch.equal(one.on_rare, two.on_rare)
