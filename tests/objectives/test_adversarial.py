@@ -26,7 +26,7 @@ def lowered(
 ) -> tuple[Tensor, list[bool], float]:
     logits = [(h * row).sum() + (0 if bias is None else bias[i]) for i, row in enumerate(weight)]
     eps = alpha if radius == "fixed" else alpha * float(length(weight[y].detach()))
-    if radius == "aligned" and float((h * weight[y]).sum()) <= 0:
+    if radius == "aligned" and (h * weight[y]).sum().item() <= 0:
         eps = 0.0
     logits[y] = logits[y] - eps * length(h)
     return log_sum_exp(logits) - logits[y], [True] * len(weight), math.inf

@@ -37,7 +37,7 @@ class Adversarial(Objective):
 
     paper: ClassVar[str] = "Wang et al. 2019, Improving Neural Language Modeling via Adversarial Training, 1906.03805"
     cures: ClassVar[str] = "embeddings that crowd together; overfitting"
-    cost: ClassVar[str] = "1.5; autograd on each chunk of logits"
+    cost: ClassVar[str] = "1.3; autograd on each chunk of logits"
     identity: ClassVar[dict[str, Any] | None] = {"alpha": 0.0}
     citation: ClassVar[str] = """@inproceedings{wang2019improving,
   title = {Improving Neural Language Modeling via Adversarial Training},

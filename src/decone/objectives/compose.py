@@ -28,7 +28,7 @@ class Compose(Objective):
         >>> from decone.objectives import Threshold, get
         >>> both = Compose(Threshold(margin=0.5), get("scalegrad", gamma=0.5))
         >>> both(torch.zeros(2, 4), torch.zeros(8, 4), torch.tensor([3, 3]), reduction="none").tokens.exp()
-        tensor([8.0000, 1.0000])
+        tensor([8., 1.])
     """
 
     _each: list[Objective]

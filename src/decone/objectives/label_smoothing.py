@@ -33,7 +33,7 @@ class LabelSmoothing(Objective):
 
     paper: ClassVar[str] = "Szegedy et al. 2016, Rethinking the Inception Architecture, arXiv 1512.00567, Section 7"
     cures: ClassVar[str] = "overconfidence"
-    cost: ClassVar[str] = "1.5; autograd on each chunk of logits"
+    cost: ClassVar[str] = "1.6; autograd on each chunk of logits"
     identity: ClassVar[dict[str, Any] | None] = {"eps": 0.0}
     citation: ClassVar[str] = """@inproceedings{szegedy2016rethinking,
   title = {Rethinking the Inception Architecture for Computer Vision},
