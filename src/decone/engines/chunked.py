@@ -1,13 +1,14 @@
 """The engine for any device: logits in chunks of rows, gradients made while each chunk is alive.
 
 Memory does not grow with N x V: one chunk of logits lives at a time. Declarative rules (scale, shift, floor, gate)
-have the closed gradient softmax - onehot; `adjust` and `extra` are differentiated by autograd on the chunk alone.
+have the closed gradient softmax - onehot, and so has `charge`, whose few numbers alone are differentiated by autograd;
+`adjust` and `extra` are differentiated by autograd on the chunk. With a gate, positions are taken class by class.
 Gradients are summed in float32 whatever the precision of the model. One loss per target (`each`) keeps no gradient
 from the forward pass: the backward pass sweeps again with the gradient that came for each target.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,32 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from decone.engines.contract import Evaluation, Gate, Rule, Tokens, ruled, wide
+from decone.engines.chunk import Job, Sums, closed, general
+from decone.engines.contract import Evaluation, Rule, Tokens, wide
 
 CHUNK_BYTES = 32 * 2**20  # one chunk of float32 logits; larger gains nothing measurable, smaller slows the products
-
-
-@dataclass
-class _Sums:
-    """Gradients under construction; the gated parts of table and bias are kept apart by class of target."""
-
-    hidden: Tensor
-    table: Tensor
-    bias: Tensor | None
-    gated: dict[bool, tuple[Tensor, Tensor | None]]  # target is rare -> sums of table and bias
-
-
-@dataclass
-class _Job:
-    """One call's inputs, in the precision of the large products."""
-
-    hidden: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    tokens: Tokens
-    rule: Rule
-    chunk: int
-    gate: Gate | None
+PAIR_BYTES = 32  # what one pair of a position and an earlier target takes while a chunk is alive
 
 
 def chunked(
@@ -77,6 +57,11 @@ def chunked(
         tensor(1.3863)
     """
     chunk = max(1, chunk_bytes // (4 * max(1, weight.size(0))))
+    if rule.history:
+        tokens = tokens.remembering(weight.size(0))
+        assert tokens.earlier is not None
+        longest = int(tokens.earlier.length.max()) if tokens.target.numel() else 0
+        chunk = max(1, min(chunk, chunk_bytes // (PAIR_BYTES * max(1, longest))))
     result: tuple[Tensor, Tensor | None] = _Chunked.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
         hidden, weight, bias, tokens, rule, chunk, each, nll, torch.is_grad_enabled()
     )
@@ -103,7 +88,7 @@ class _Chunked(torch.autograd.Function):
             hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         if hidden.dtype == torch.float16:
             chunk = min(chunk, 1024)  # the products sum a whole chunk in float16, which ends at 65504
-        prepare = partial(_Job, tokens=tokens, rule=rule, chunk=chunk, gate=rule.gate())
+        prepare = partial(Job, tokens=tokens, rule=rule, chunk=chunk, gate=rule.gate())
         job = prepare(hidden, weight, bias)
         learning = learning and any(ctx.needs_input_grad[:3])
         loss, plain, sums = _sweep(job, None, learning and not each, nll)
@@ -133,84 +118,68 @@ class _Chunked(torch.autograd.Function):
         return (*_cast(grads, ctx.types), *[None] * 6)
 
 
-def _sweep(job: _Job, up: Tensor | None, learning: bool, nll: bool) -> tuple[Tensor, Tensor | None, _Sums | None]:
+def _sweep(job: Job, up: Tensor | None, learning: bool, nll: bool) -> tuple[Tensor, Tensor | None, Sums | None]:
     """Goes over all rows once: losses, plain NLL, and (if learning) the gradients weighted by `up`."""
     N, kind = job.hidden.size(0), wide(job.hidden[:0]).dtype
+    if job.gate is not None and learning:
+        # Rare targets last: each chunk but one holds a single class, and nothing is copied to tell classes apart.
+        order = job.gate.rare[job.tokens.target].long().argsort(stable=True)
+        common = N - int(job.gate.rare[job.tokens.target].sum())
+        sorted_job = replace(job, hidden=job.hidden[order], tokens=job.tokens.part(order))
+        loss, plain, sums = _in_order(sorted_job, None if up is None else up[order], kind, True, nll, common)
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(N, device=order.device))
+        assert sums is not None
+        sums.hidden = sums.hidden[back]
+        return loss[back], None if plain is None else plain[back], sums
+    return _in_order(job, up, kind, learning, nll, N)
+
+
+def _in_order(
+    job: Job, up: Tensor | None, kind: torch.dtype, learning: bool, nll: bool, common: int
+) -> tuple[Tensor, Tensor | None, Sums | None]:
+    N = job.hidden.size(0)
     loss = job.hidden.new_empty(N, dtype=kind)
     plain = job.hidden.new_empty(N, dtype=kind) if nll else None
     sums = _start(job, kind) if learning else None
-    for start in range(0, N, job.chunk):
-        part = slice(start, min(N, start + job.chunk))
+    for part in _parts(N, job.chunk, common):
         hidden = job.hidden[part]
-        logits = wide(F.linear(hidden, job.weight, job.bias))
         target = job.tokens.target[part, None]
-        if plain is not None:
-            plain[part] = logits.logsumexp(1) - logits.gather(1, target).squeeze(1)
-        dz = (_general if job.rule.general else _closed)(job, part, logits, loss, up, sums)
+        dz = _slope(job, part, hidden, target, loss, plain, up, sums)
         if sums is not None and dz is not None:
             _add(job, sums, part, hidden, target, dz)
     return loss, plain, sums
 
 
-def _closed(
-    job: _Job, part: slice, logits: Tensor, loss: Tensor, up: Tensor | None, sums: _Sums | None
+def _parts(N: int, chunk: int, common: int) -> Iterator[slice]:
+    """Slices of at most `chunk` rows, none of which goes over the border between common and rare targets."""
+    for low, high in ((0, common), (common, N)):
+        for start in range(low, high, chunk):
+            yield slice(start, min(high, start + chunk))
+
+
+def _slope(
+    job: Job,
+    part: slice,
+    hidden: Tensor,
+    target: Tensor,
+    loss: Tensor,
+    plain: Tensor | None,
+    up: Tensor | None,
+    sums: Sums | None,
 ) -> Tensor | None:
-    """Loss and logit gradient of declarative rules: softmax over what is kept, minus one at the target."""
-    tokens = _tokens(job, part)
-    target = tokens.target[:, None]
-    logprob = ruled(job.rule, logits, tokens).log_softmax(1)
-    loss[part] = -logprob.gather(1, target).squeeze(1)
-    if sums is None:
-        return None
-    dz = logprob.exp_()
-    dz.scatter_add_(1, target, dz.new_full((1, 1), -1.0).expand_as(target))
-    if job.rule.scale() != 1.0:
-        dz *= job.rule.scale()
-    return dz if up is None else dz.mul_(up[part, None])
+    """Gradient of the logits of one chunk; the logits themselves are gone when it returns."""
+    logits = wide(F.linear(hidden, job.weight, job.bias))
+    if plain is not None:
+        plain[part] = logits.logsumexp(1) - logits.gather(1, target).squeeze(1)
+    return (general if job.rule.general else closed)(job, part, logits, loss, up, sums)
 
 
-def _general(
-    job: _Job, part: slice, logits: Tensor, loss: Tensor, up: Tensor | None, sums: _Sums | None
-) -> Tensor | None:
-    """Loss and logit gradient by autograd on the chunk; what flows past the logits goes straight to the sums."""
-    learning = sums is not None
-    with torch.set_grad_enabled(learning):
-        tokens = _tokens(job, part, learning)
-        leaves = [logits.detach().requires_grad_(learning)]
-        leaves += [v for v in (tokens.hidden, tokens.target_row) if v is not None]
-        logprob = ruled(job.rule, leaves[0], tokens).log_softmax(1)
-        each = -logprob.gather(1, tokens.target[:, None]).squeeze(1)
-        extra = job.rule.extra(logprob, tokens)
-        each = each if extra is None else each + extra
-    loss[part] = each.detach()
-    if sums is None:
-        return None
-    weights = torch.ones_like(each) if up is None else up[part].to(each.dtype)
-    grads = torch.autograd.grad(each, leaves, weights, allow_unused=True)
-    if len(grads) == 3 and grads[1] is not None:
-        sums.hidden[part] += grads[1]
-    if len(grads) == 3 and grads[2] is not None:
-        sums.table.index_add_(0, tokens.target, grads[2])
-    return grads[0] if grads[0] is not None else torch.zeros_like(logits)
+def _start(job: Job, kind: torch.dtype) -> Sums:
+    bias = None if job.bias is None else torch.zeros_like(job.bias, dtype=kind)
+    return Sums(torch.zeros_like(job.hidden, dtype=kind), torch.zeros_like(job.weight, dtype=kind), bias)
 
 
-def _tokens(job: _Job, part: slice, learning: bool = False) -> Tokens:
-    if not job.rule.vectors:
-        return job.tokens.part(part)
-    hidden, row = wide(job.hidden[part]).detach(), wide(job.weight[job.tokens.target[part]]).detach()
-    return job.tokens.part(part, hidden.requires_grad_(learning), row.requires_grad_(learning))
-
-
-def _start(job: _Job, kind: torch.dtype) -> _Sums:
-    def zeros() -> tuple[Tensor, Tensor | None]:
-        bias = None if job.bias is None else torch.zeros_like(job.bias, dtype=kind)
-        return torch.zeros_like(job.weight, dtype=kind), bias
-
-    gated = {} if job.gate is None else {False: zeros(), True: zeros()}
-    return _Sums(torch.zeros_like(job.hidden, dtype=kind), *zeros(), gated)
-
-
-def _add(job: _Job, sums: _Sums, part: slice, hidden: Tensor, target: Tensor, dz: Tensor) -> None:
+def _add(job: Job, sums: Sums, part: slice, hidden: Tensor, target: Tensor, dz: Tensor) -> None:
     """The two large products of a chunk."""
     sums.hidden[part] += dz.to(hidden.dtype) @ job.weight
     if job.gate is None:
@@ -218,29 +187,20 @@ def _add(job: _Job, sums: _Sums, part: slice, hidden: Tensor, target: Tensor, dz
         if sums.bias is not None:
             sums.bias += dz.sum(0)
         return
-    # A gate factor depends only on the row and on whether the target is rare: one sum per class, scaled at the end.
-    # The target's own entry is never gated, so it takes the direct way.
+    # A gate factor depends only on the row and on the class of the target, which is one for the whole chunk. The
+    # target's own entry is never gated, so it takes the direct way.
     own, ids = dz.gather(1, target), target.squeeze(1)
     sums.table.index_add_(0, ids, own * wide(hidden))
+    factor = (job.gate.on_rare if job.gate.rare[ids[0]] else job.gate.on_common).to(sums.table.dtype)
+    dz.scatter_(1, target, 0.0)
+    sums.table.addcmul_(wide(dz.to(hidden.dtype).T @ hidden), factor[:, None])
     if sums.bias is not None:
         sums.bias.index_add_(0, ids, own.squeeze(1))
-    dz = dz.scatter(1, target, 0.0)
-    rare = job.gate.rare[ids]
-    for is_rare, (table, bias) in sums.gated.items():
-        rows = rare if is_rare else ~rare
-        table += dz[rows].to(hidden.dtype).T @ hidden[rows]
-        if bias is not None:
-            bias += dz[rows].sum(0)
+        sums.bias.addcmul_(dz.sum(0), factor)
 
 
-def _finish(job: _Job, sums: _Sums) -> tuple[Tensor | None, ...]:
+def _finish(job: Job, sums: Sums) -> tuple[Tensor | None, ...]:
     """Gradients of hidden, table and bias, still in the precision of the sums."""
-    for is_rare, (table, bias) in sums.gated.items():
-        assert job.gate is not None
-        factor = (job.gate.on_rare if is_rare else job.gate.on_common).to(table.dtype)
-        sums.table += factor[:, None] * table
-        if sums.bias is not None and bias is not None:
-            sums.bias += factor * bias
     return sums.hidden, sums.table, sums.bias
 
 

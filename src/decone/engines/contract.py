@@ -3,7 +3,7 @@
 An objective never multiplies hidden states with the table and never sees all logits at once. It states a `Rule` for
 one chunk of logits; an engine does the two large products and calls the rule. The order is fixed:
 
-    logits -> scale -> shift -> adjust -> floor -> softmax -> extra
+    logits -> scale -> shift -> adjust -> floor -> softmax -> charge, extra
 """
 
 import math
@@ -13,6 +13,22 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from decone.vocab.earlier import Earlier, earlier_targets
+
+
+class Pairs(NamedTuple):
+    """Every pair of a position and an id that was a target earlier in its sequence; T x T of them, not T x V.
+
+    Attributes:
+        position: index of the position in the chunk, [P], ascending.
+        token: the id, [P]; no pair occurs twice.
+        target: target of the position, [P].
+    """
+
+    position: Int[Tensor, " P"]
+    token: Int[Tensor, " P"]
+    target: Int[Tensor, " P"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +42,8 @@ class Tokens:
         first: place at which each id is first a target of each sequence, [R, V]; None unless the rule asks for history.
         hidden: hidden states of the chunk, [n, H]; None unless the rule asks for vectors.
         target_row: output-table rows of the targets of the chunk, [n, H]; None unless the rule asks for vectors.
+        earlier: the same knowledge as `first` as lists, whose size does not grow with V; engines make it from target,
+            row and place where the rule asks for history.
     """
 
     target: Int[Tensor, " N"]
@@ -34,9 +52,14 @@ class Tokens:
     first: Int[Tensor, "R V"] | None = None
     hidden: Float[Tensor, "n H"] | None = None
     target_row: Float[Tensor, "n H"] | None = None
+    earlier: Earlier | None = None
+    vocabulary: int = 0
 
-    def part(self, part: slice, hidden: Tensor | None = None, target_row: Tensor | None = None) -> "Tokens":
-        """The tokens of one chunk, with the vectors that belong to it."""
+    def part(self, part: slice | Tensor, hidden: Tensor | None = None, target_row: Tensor | None = None) -> "Tokens":
+        """The tokens of one chunk (or in another order), with the vectors that belong to it."""
+        earlier = self.earlier
+        if earlier is not None:
+            earlier = Earlier(earlier.token, earlier.begin[part], earlier.length[part])
         return replace(
             self,
             target=self.target[part],
@@ -44,13 +67,36 @@ class Tokens:
             place=self.place[part],
             hidden=hidden,
             target_row=target_row,
+            earlier=earlier,
         )
+
+    def remembering(self, vocabulary: int) -> "Tokens":
+        """The tokens with lists of earlier targets; `vocabulary` is the width of `seen()`."""
+        return replace(self, earlier=earlier_targets(self.target, self.row, self.place), vocabulary=vocabulary)
+
+    def pairs(self) -> Pairs:
+        """All pairs of a position and an id that was a target earlier in its sequence."""
+        if self.earlier is None:
+            raise ValueError(_LOOKS_BACK)
+        token, begin, length = self.earlier
+        position = torch.arange(length.numel(), device=length.device).repeat_interleave(length)
+        start = begin - (length.cumsum(0) - length)  # where the list begins, less the pairs of the positions before
+        entry = torch.arange(position.numel(), device=length.device) + start[position]
+        return Pairs(position, token[entry], self.target[position].long())
 
     def seen(self) -> Bool[Tensor, "n V"]:
         """Which ids were targets earlier in the sequence of each position, [n, V]."""
+        if self.earlier is not None:
+            position, token, _ = self.pairs()
+            seen = torch.zeros(self.target.numel(), self.vocabulary, dtype=torch.bool, device=self.target.device)
+            seen[position, token] = True
+            return seen
         if self.first is None:
-            raise ValueError("this objective looks back along the sequence; set `history = True` on its class")
+            raise ValueError(_LOOKS_BACK)
         return self.first[self.row] < self.place[:, None]
+
+
+_LOOKS_BACK = "this objective looks back along the sequence; set `history = True` on its class"
 
 
 @dataclass(frozen=True)
@@ -94,6 +140,8 @@ class Rule(Protocol):
 
     def floor(self, target_logit: Tensor, tokens: Tokens) -> Tensor | None: ...
 
+    def charge(self, logprob: Tensor, pairs: Pairs) -> Tensor | None: ...
+
     def extra(self, logprob: Tensor, tokens: Tokens) -> Tensor | None: ...
 
     def gate(self) -> Gate | None: ...
@@ -128,14 +176,16 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
-def ruled(rule: Rule, logits: Float[Tensor, "n V"], tokens: Tokens) -> Float[Tensor, "n V"]:
-    """Logits after scale, shift, adjust and floor; dropped entries are -inf, the target is never dropped."""
+def ruled(rule: Rule, logits: Float[Tensor, "n V"], tokens: Tokens, own: bool = False) -> Float[Tensor, "n V"]:
+    """Logits after scale, shift, adjust and floor; dropped entries are -inf, the target is never dropped.
+
+    With `own` the logits belong to the caller alone, need no gradient, and may be changed in place.
+    """
     scale, shift = rule.scale(), rule.shift()
     if scale != 1.0:
         logits = logits * scale
     if shift is not None:
-        seen, novel = logits.new_tensor(shift.seen), logits.new_tensor(shift.novel)
-        logits = logits + torch.where(tokens.seen(), seen, novel)
+        logits = _shifted(logits, shift, tokens, own)
     if rule.general:
         logits = rule.adjust(logits, tokens)
     target = tokens.target[:, None]
@@ -144,4 +194,26 @@ def ruled(rule: Rule, logits: Float[Tensor, "n V"], tokens: Tokens) -> Float[Ten
         # The comparison selects and nothing else: no gradient goes through the floor.
         dropped = (logits.detach() < floor[:, None]).scatter_(1, target, False)
         logits = logits.masked_fill(dropped, -math.inf)
+    return logits
+
+
+def charged(rule: Rule, logprob: Float[Tensor, "n V"], tokens: Tokens) -> Float[Tensor, " n"] | None:
+    """What the rule charges each position for the tokens seen earlier; differentiable."""
+    if not rule.history:
+        return None
+    pairs = tokens.pairs()
+    cost = rule.charge(logprob[pairs.position, pairs.token], pairs)
+    return None if cost is None else cost.new_zeros(tokens.target.numel()).index_add(0, pairs.position, cost)
+
+
+def _shifted(logits: Tensor, shift: Shift, tokens: Tokens, own: bool) -> Tensor:
+    """Touches only the logits of seen tokens, one per pair, where `novel` is zero."""
+    if shift.novel != 0.0:
+        logits = logits.add_(shift.novel) if own else logits + shift.novel
+    elif not own:
+        logits = logits.clone()
+    position, token, _ = tokens.pairs()
+    step = logits.new_full((1,), shift.seen - shift.novel).expand(position.numel())
+    # No pair occurs twice, so nothing depends on the order of additions.
+    logits.view(-1).index_add_(0, position * logits.size(1) + token, step)
     return logits

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from decone.engines.contract import Evaluation, Rule, Tokens, ruled, wide
+from decone.engines.contract import Evaluation, Rule, Tokens, charged, ruled, wide
 
 
 def reference(
@@ -38,6 +38,8 @@ def reference(
         >>> reference(torch.zeros(1, 2), torch.zeros(4, 2), None, tokens, MLE()).loss
         tensor(1.3863)
     """
+    if rule.history:
+        tokens = tokens.remembering(weight.size(0))
     target_row = wide(weight[tokens.target]) if rule.vectors else None
     tokens = tokens.part(slice(None), wide(hidden) if rule.vectors else None, target_row)
     plain = wide(F.linear(hidden, weight, bias))
@@ -55,6 +57,7 @@ def reference(
     logprob = ruled(rule, logits, tokens).log_softmax(1)
     loss = -logprob.gather(1, target).squeeze(1)
     extra = rule.extra(logprob, tokens) if rule.general else None
-    loss = loss if extra is None else loss + extra
+    for cost in (charged(rule, logprob, tokens), extra):
+        loss = loss if cost is None else loss + cost
     plain_nll = -plain.detach().log_softmax(1).gather(1, target).squeeze(1) if nll else None
     return Evaluation(loss if each else loss.sum(), plain_nll)

@@ -14,8 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from decone.engines import select
-from decone.engines.contract import Gate, Shift, Tokens
-from decone.vocab.first_seen import first_seen
+from decone.engines.contract import Evaluation, Gate, Pairs, Shift, Tokens
 
 
 @dataclass
@@ -48,7 +47,9 @@ class Objective(nn.Module):
         cures: the symptom it is for, a few words.
         cost: extra cost against plain cross-entropy, a few words.
         identity: constructor settings at which the method is plain cross-entropy, None if there are none.
-        history: the hooks use `Tokens.seen`, so first places are prepared.
+        citation: BibTeX of the paper.
+        history: the hooks use earlier targets (`shift`, `charge`, `Tokens.pairs`, `Tokens.seen`); engines list them.
+        whole_batch: history goes through the batch as if it were one sequence.
         vectors: the hooks use `Tokens.hidden` and `Tokens.target_row`.
     """
 
@@ -56,7 +57,9 @@ class Objective(nn.Module):
     cures: ClassVar[str] = ""
     cost: ClassVar[str] = ""
     identity: ClassVar[dict[str, Any] | None] = None
+    citation: ClassVar[str] = ""
     history: bool = False
+    whole_batch: bool = False
     vectors: bool = False
 
     def __init__(self) -> None:
@@ -88,6 +91,13 @@ class Objective(nn.Module):
 
     def floor(self, target_logit: Float[Tensor, " n"], tokens: Tokens) -> Float[Tensor, " n"] | None:
         """Logits below this are dropped: probability zero, gradient exactly zero. The target is never dropped."""
+        return None
+
+    def charge(self, logprob: Float[Tensor, " P"], pairs: Pairs) -> Float[Tensor, " P"] | None:
+        """Cost of each token seen earlier, from its log-probability alone; see `Pairs` for whose they are.
+
+        Added to the position. Only these P numbers are differentiated by autograd, the rest has a closed gradient.
+        """
         return None
 
     def extra(self, logprob: Float[Tensor, "n V"], tokens: Tokens) -> Float[Tensor, " n"] | None:
@@ -159,7 +169,7 @@ class Objective(nn.Module):
         flat = target.reshape(-1)
         keep = flat != ignore_index
         whole = flat.device.type == "cpu" and bool(keep.all())  # elsewhere asking would stall the device
-        tokens = self._tokens(target, document, keep, weight.size(0))
+        tokens = self._tokens(target, document, keep)
         if flat.device.type == "cpu" and tokens.target.numel():
             low, high = int(tokens.target.min()), int(tokens.target.max())
             if low < 0 or high >= weight.size(0):
@@ -173,26 +183,37 @@ class Objective(nn.Module):
             self.observe(tokens.target)
         rows = hidden.reshape(-1, hidden.size(-1))
         each = reduction == "none"
-        run = select.get(engine)
-        loss, plain = run(rows if whole else rows[keep], weight, bias, tokens, self, each=each, nll=nll)
+        loss, plain = self.evaluate(
+            rows if whole else rows[keep], weight, bias, tokens, engine=engine, each=each, nll=nll
+        )
         if each:
             loss = loss.new_zeros(flat.shape).masked_scatter(keep, loss).view(target.shape)
         return Loss(loss, keep.sum(), self.matrix(weight), None if plain is None else plain.sum())
 
-    def _tokens(self, target: Tensor, document: Tensor | None, keep: Tensor, vocabulary: int) -> Tokens:
-        T = target.size(-1) if target.dim() else 1
+    def evaluate(
+        self,
+        hidden: Float[Tensor, "N H"],
+        weight: Float[Tensor, "V H"],
+        bias: Float[Tensor, " V"] | None,
+        tokens: Tokens,
+        *,
+        engine: str,
+        each: bool,
+        nll: bool,
+    ) -> Evaluation:
+        """Evaluates the counted targets on an engine; overridden by what is no rule on the logits of one position."""
+        return select.get(engine)(hidden, weight, bias, tokens, self, each=each, nll=nll)
+
+    def _tokens(self, target: Tensor, document: Tensor | None, keep: Tensor) -> Tokens:
+        T = target.size(-1) if target.dim() and not self.whole_batch else max(1, target.numel())
         index = torch.arange(target.numel(), device=target.device)
         row, place = index // T, index % T
         flat = target.reshape(-1)
-        if not self.history:
-            return Tokens(flat[keep], row[keep], place[keep])
-        if document is not None:
+        if self.history and not self.whole_batch and document is not None:
             # A packed document is a sequence of its own; order inside it is all that `place` is compared for.
             pairs = torch.stack((row, document.reshape(-1)), 1)
             row = torch.unique(pairs, dim=0, return_inverse=True)[1]
-        flat, row, place = flat[keep], row[keep], place[keep]
-        rows = int(row.max()) + 1 if row.numel() else 0
-        return Tokens(flat, row, place, first_seen(flat, row, place, rows, vocabulary))
+        return Tokens(flat[keep], row[keep], place[keep])
 
 
 def _check(

@@ -18,3 +18,11 @@ class MLE(Objective):
     cures: ClassVar[str] = "nothing; the baseline"
     cost: ClassVar[str] = "1"
     identity: ClassVar[dict[str, Any] | None] = {}
+    citation: ClassVar[str] = """@article{bengio2003neural,
+  title = {A Neural Probabilistic Language Model},
+  author = {Bengio, Yoshua and Ducharme, R{\\'e}jean and Vincent, Pascal and Jauvin, Christian},
+  journal = {Journal of Machine Learning Research},
+  volume = {3},
+  pages = {1137--1155},
+  year = {2003}
+}"""

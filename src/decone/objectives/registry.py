@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from decone.objectives.base import Objective
 
 _ROOM = "decone.objectives"
-_NOT_METHODS = {"base", "registry", "compose"}
+# `sequence_unlikelihood` needs the model itself, not its hidden states: it is called in a loop of one's own.
+_NOT_METHODS = {"base", "registry", "compose", "sequence_unlikelihood"}
 
 
 def names() -> list[str]:

@@ -49,6 +49,13 @@ class Threshold(Objective):
     cures: ClassVar[str] = "low-resource languages and rare tokens pushed into a cone"
     cost: ClassVar[str] = "1; less where most tokens are dropped"
     identity: ClassVar[dict[str, Any] | None] = {"margin": math.inf}
+    citation: ClassVar[str] = """@misc{turumtaev2026stop,
+  title = {Stop Jostling: Adaptive Negative Sampling Reduces the Marginalization of Low-Resource Language Tokens
+           by Cross-Entropy Loss},
+  author = {Turumtaev, Galim},
+  year = {2026},
+  note = {arXiv:2601.22439}
+}"""
 
     def __init__(
         self,

@@ -1,4 +1,7 @@
-"""A method as one word of a command line: `objective[:key=value[,key=value]][+optimiser[:key=value...]]`."""
+"""A method as one word of a command line: `objective[:key=value[,...]][+objective...][+optimiser[:key=value...]]`.
+
+Objectives joined by + are composed, see `objectives.compose`; the optimiser stands last.
+"""
 
 import difflib
 from dataclasses import dataclass, field
@@ -16,16 +19,15 @@ ROW_OPTIONS = ("touched", "decay", "momentum")
 
 @dataclass(frozen=True)
 class Method:
-    """An objective and an optimiser by name, with their settings as given.
+    """One or more objectives and an optimiser by name, with their settings as given.
 
     Example:
-        >>> Method.parse("threshold:margin=1+row-adamw").optimizer
-        'row-adamw'
+        >>> Method.parse("threshold:margin=1+scalegrad:gamma=0.5+row-adamw").parts
+        (('threshold', {'margin': '1'}), ('scalegrad', {'gamma': '0.5'}))
     """
 
     text: str
-    objective: str
-    settings: dict[str, str] = field(default_factory=dict)
+    parts: tuple[tuple[str, dict[str, str]], ...]
     optimizer: str = "adamw"
     optimizer_settings: dict[str, str] = field(default_factory=dict)
 
@@ -34,27 +36,31 @@ class Method:
         """Reads a method and checks that it can be built.
 
         Raises:
-            ValueError: the word does not follow the grammar, or a name or setting is unknown.
+            ValueError: the word does not follow the grammar, a name or setting is unknown, or the objectives cannot
+                be composed.
         """
-        first, *rest = text.strip().split("+")
-        if len(rest) > 1:
-            raise ValueError(f"method {text!r} names more than one optimiser; write objective[:key=value]+optimiser")
-        objective, settings = _part(text, first)
-        optimizer, options = _part(text, rest[0]) if rest else ("adamw", {})
-        if optimizer not in OPTIMIZERS:
-            near = difflib.get_close_matches(optimizer, OPTIMIZERS, 1)
-            raise ValueError(f"unknown optimiser {optimizer!r} in {text!r}; did you mean {(near or OPTIMIZERS)[0]!r}?")
+        first, *rest = (_part(text, part) for part in text.strip().split("+"))
+        optimizer, options = rest.pop() if rest and rest[-1][0] in OPTIMIZERS else ("adamw", {})
+        for name, _ in rest:
+            if name in OPTIMIZERS:
+                raise ValueError(f"method {text!r} goes on after its optimiser; name one optimiser, and name it last")
+            known = [*objectives.names(), *OPTIMIZERS]
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}"
+                raise ValueError(f"{name!r} in {text!r} is neither an objective nor an optimiser; {hint}")
         for key in options:
             if optimizer != "row-adamw" or key not in ROW_OPTIONS:
                 raise ValueError(f"optimiser {optimizer!r} has no setting {key!r}; row-adamw knows {ROW_OPTIONS}")
-        method = cls(text.strip(), objective, settings, optimizer, options)
+        method = cls(text.strip(), (first, *rest), optimizer, options)
         method.build_objective()
         method._options()
         return method
 
     def build_objective(self) -> objectives.Objective:
-        """A fresh objective."""
-        return objectives.get(self.objective, **self.settings)
+        """A fresh objective; composed where the method names several."""
+        parts = [objectives.get(name, **settings) for name, settings in self.parts]
+        return parts[0] if len(parts) == 1 else objectives.Compose(*parts)
 
     def build_optimizer(
         self, model: Nano, lr: float, betas: tuple[float, float], weight_decay: float
@@ -93,5 +99,5 @@ def _part(text: str, part: str) -> tuple[str, dict[str, str]]:
             raise ValueError(f"method {text!r} sets {key!r} twice; keep one")
         settings[key] = value
     if not name:
-        raise ValueError(f"method {text!r} lacks a name; write objective[:key=value][+optimiser]")
+        raise ValueError(f"method {text!r} lacks a name; write objective[:key=value][+objective...][+optimiser]")
     return name, settings
