@@ -61,7 +61,11 @@ def test_an_objective_has_a_test_a_row_and_a_paper(name: str) -> None:
     rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     cells = [row.split("|")[1] for row in rows]
     assert any(f"`{name}`" in cell for cell in cells), f"add a row that begins with `{name}` to docs/objectives.md"
-    assert objectives.find(name).paper, f"say in the class attribute `paper` where {name} comes from"
+    found = objectives.find(name)
+    assert found.paper, f"say in the class attribute `paper` where {name} comes from"
+    assert found.cures and found.cost, f"say in `cures` and `cost` what {name} is for and what it takes"
+    assert name == "mle" or found.citation.startswith("@"), f"give {name} a BibTeX entry in `citation`"
+    assert "identity" in vars(found), f"say in `identity` at which settings {name} is plain cross-entropy, or None"
 
 
 def test_every_file_among_the_objectives_can_be_called_by_its_name() -> None:

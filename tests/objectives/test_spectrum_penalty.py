@@ -1,4 +1,4 @@
-"""Spectrum control against the formula on a full singular value decomposition."""
+"""The spectrum penalty against the formula on a full singular value decomposition."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from decone.objectives import MLE
-from decone.objectives.spectrum import Spectrum, singular_values
+from decone.objectives.spectrum_penalty import SpectrumPenalty, singular_values
 
 ENGINES = ("reference", "chunked")
 SETTINGS: list[dict[str, Any]] = [
@@ -52,7 +52,7 @@ def test_the_penalty_is_the_distance_of_the_spectrum(settings: dict[str, Any], V
     values = torch.linalg.svdvals(weight)
     torch.testing.assert_close(singular_values(weight), values, rtol=1e-7, atol=1e-7)
     ours, theirs = weight.clone().requires_grad_(), weight.clone().requires_grad_()
-    mine, other = Spectrum(**settings).matrix(ours), naive(theirs, **settings)
+    mine, other = SpectrumPenalty(**settings).matrix(ours), naive(theirs, **settings)
     torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-9)
     if values[-1] > 1e-3 * values[0]:
         (one,), (two,) = torch.autograd.grad(mine, ours), torch.autograd.grad(other, theirs)
@@ -62,12 +62,14 @@ def test_the_penalty_is_the_distance_of_the_spectrum(settings: dict[str, Any], V
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_gradcheck(settings: dict[str, Any]) -> None:
     for shape in ((6, 3), (3, 6)):
-        assert torch.autograd.gradcheck(Spectrum(**settings).matrix, torch.randn(*shape).double().requires_grad_())
+        assert torch.autograd.gradcheck(
+            SpectrumPenalty(**settings).matrix, torch.randn(*shape).double().requires_grad_()
+        )
 
 
 def test_a_table_of_the_prescribed_shape_costs_nothing() -> None:
     for settings in SETTINGS:
-        objective = Spectrum(**{**settings, "gamma": 1.0})
+        objective = SpectrumPenalty(**{**settings, "gamma": 1.0})
         left, right = (torch.linalg.qr(torch.randn(n, 4).double()).Q for n in (9, 4))
         weight = (left * (settings.get("scale", 5.0) * objective.shape(4)) @ right.T).requires_grad_()
         loss = objective.matrix(weight)
@@ -78,7 +80,7 @@ def test_a_table_of_the_prescribed_shape_costs_nothing() -> None:
 
 def test_descent_brings_the_spectrum_to_the_shape() -> None:
     weight = (torch.randn(20, 4).double() + 2).requires_grad_()  # a cone: one direction dominates
-    objective = Spectrum(rate=0.5)
+    objective = SpectrumPenalty(rate=0.5)
     optimizer = torch.optim.Adam([weight], lr=0.05)
     for _ in range(300):
         optimizer.zero_grad()
@@ -95,7 +97,7 @@ def test_descent_brings_the_spectrum_to_the_shape() -> None:
 def test_degenerate_tables_have_finite_gradients(table: Tensor, dtype: torch.dtype) -> None:
     for settings in SETTINGS:
         weight = table.to(dtype).requires_grad_()
-        loss = Spectrum(**settings).matrix(weight)
+        loss = SpectrumPenalty(**settings).matrix(weight)
         loss.backward()
         assert loss.isfinite() and loss.dtype == torch.float32
         assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.float().norm() < 10
@@ -106,10 +108,10 @@ def test_degenerate_tables_have_finite_gradients(table: Tensor, dtype: torch.dty
 def test_tokens_are_plain_cross_entropy_and_gamma_zero_is_all_of_it(engine: str, reduction: str) -> None:
     target, grads = torch.tensor([[0, 5, -100], [2, 2, 1]]), []
     table = torch.randn(6, 3).double()
-    for objective in (Spectrum(gamma=0.0), MLE(), Spectrum(gamma=0.3)):
+    for objective in (SpectrumPenalty(gamma=0.0), MLE(), SpectrumPenalty(gamma=0.3)):
         w = table.clone().requires_grad_()
         loss = objective(torch.tanh(w[target.clamp(min=0)]), w, target, engine=engine, reduction=reduction)
-        penalty = naive(w, 0.3) if isinstance(objective, Spectrum) and objective.gamma else 0.0
+        penalty = naive(w, 0.3) if isinstance(objective, SpectrumPenalty) and objective.gamma else 0.0
         (loss.mean() - penalty).backward()
         grads.append((loss.tokens.detach(), w.grad))
     assert torch.equal(grads[0][0], grads[1][0]) and torch.equal(grads[0][1], grads[1][1])
@@ -134,4 +136,4 @@ def test_wrong_settings_are_refused_with_the_mend(
 ) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=mend):
-        Spectrum(**wrong)
+        SpectrumPenalty(**wrong)

@@ -1,4 +1,4 @@
-"""Spectrum control: the singular values of the table are held near a slow decay.
+"""A penalty that holds the singular values of the table near a slow decay; not the method of the paper it follows.
 
 After Wang et al., "Improving Neural Language Generation with Spectrum Control", ICLR 2020. With the K = min(V, H)
 singular values s_1 >= s_2 >= ... of the table and a prescribed shape p:
@@ -9,7 +9,8 @@ singular values s_1 >= s_2 >= ... of the table and a prescribed shape p:
 What departs from the paper: there the table is a product U diag(s) V', its factors are parameters of their own, kept
 near orthogonal by penalties, and the decay acts on the parameter s. Here the table stays one parameter and the penalty
 acts on its singular values, so that nothing in the model changes. The division by the total, which makes gamma free of
-the table's size, the fitted c, and counting k from 0 to 1 are ours too; the paper's constants do not carry over.
+the table's size, the fitted c, and counting k from 0 to 1 are ours too; the paper's constants do not carry over. Both
+decays are stated here as this penalty's own; they have not been compared with the paper's equations.
 """
 
 import math
@@ -23,7 +24,7 @@ from decone.engines.contract import wide
 from decone.objectives.base import Objective
 
 
-class Spectrum(Objective):
+class SpectrumPenalty(Objective):
     """Cross-entropy plus the relative squared distance of the table's singular values from a prescribed decay.
 
     Args:
@@ -39,7 +40,7 @@ class Spectrum(Objective):
         ValueError: a setting is outside its range.
 
     Example:
-        >>> Spectrum(rate=0.0).matrix(5 * torch.eye(4, 3)).item()  # all singular values equal
+        >>> SpectrumPenalty(rate=0.0).matrix(5 * torch.eye(4, 3)).item()  # all singular values equal
         0.0
     """
 
