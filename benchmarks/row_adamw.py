@@ -1,0 +1,128 @@
+"""One step of RowAdamW on a table against one of torch's AdamW, fused and foreach, on the CPU.
+
+    python benchmarks/row_adamw.py [--rounds 7] [--threads 1] [--out results/benchmarks/row_adamw.json]
+
+Rounds are interleaved; a ratio is taken within a round. With one thread the clock is the thread's processor time, which
+other programs on the machine do not stretch (their share of the memory bus they still take); with more it is wall time.
+
+The rows that a step touches and what they went through before decide which way RowAdamW takes:
+
+- all, even: every row at every step, so all step counts are equal, as under plain cross-entropy
+- all, uneven: every row, but the counts differ from earlier steps
+- 30 %, uneven: other rows at every step, as under thresholding
+- 5 %, uneven: as in an input table that is not tied
+"""
+
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from decone.models.nano import Nano, NanoConfig
+from decone.optim import RowAdamW
+from decone.training.provenance import provenance
+
+SIZES = {(130, 128): 200, (50257, 768): 1}  # steps per round
+CASES = {
+    "all, even": (1.0, False),
+    "all, uneven": (1.0, True),
+    "30 %, uneven": (0.3, True),
+    "5 %, uneven": (0.05, True),
+}
+
+
+def optimizers(parameters: list[list[nn.Parameter]]) -> dict[str, torch.optim.Optimizer]:
+    ours, fused, foreach = parameters
+    tables = [parameter for parameter in ours if parameter.dim() == 2][:1]
+    return {
+        "row_adamw": RowAdamW(ours, rows=tables, fused=True),
+        "fused": torch.optim.AdamW(fused, fused=True),
+        "foreach": torch.optim.AdamW(foreach, foreach=True),
+    }
+
+
+def twins(tensors: list[Tensor]) -> list[list[nn.Parameter]]:
+    return [[nn.Parameter(tensor.clone()) for tensor in tensors] for _ in range(3)]
+
+
+def compare(
+    tensors: list[Tensor], gradients: list[list[Tensor]], uneven: bool, rounds: int, steps: int, threads: int
+) -> dict[str, Any]:
+    """Steps the same tensors under the three optimisers; `gradients` are taken in turn."""
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    raced = optimizers(twins(tensors))
+    seconds: dict[str, list[float]] = {name: [] for name in raced}
+    for turn in range(rounds + 2):  # two rounds warm up
+        for name, optimizer in raced.items():
+            parameters = optimizer.param_groups[0]["params"]
+            spent = 0.0
+            for step in range(steps):
+                for parameter, gradient in zip(parameters, gradients[(turn + step) % len(gradients)], strict=True):
+                    parameter.grad = gradient
+                began = clock()
+                optimizer.step()
+                spent += clock() - began
+            if turn == 0 and uneven and name == "row_adamw":
+                counts = optimizer.state[parameters[0]]["step"]
+                counts.copy_(torch.randint(1, 1000, counts.shape))
+            if turn > 1:
+                seconds[name].append(spent / steps)
+    sizes = {
+        name: sum(t.nbytes for state in each.state.values() for t in state.values()) for name, each in raced.items()
+    }
+    row: dict[str, Any] = {f"{name}_ms": 1e3 * statistics.median(found) for name, found in seconds.items()}
+    for other in ("fused", "foreach"):
+        ratios = [a / b for a, b in zip(seconds["row_adamw"], seconds[other], strict=True)]
+        row[f"ratio_{other}"] = [statistics.median(ratios), min(ratios), max(ratios)]
+    return row | {"state_bytes_ratio": sizes["row_adamw"] / sizes["fused"]}
+
+
+def races(rounds: int, threads: int) -> list[dict[str, Any]]:
+    found = []
+    for (V, H), steps in SIZES.items():
+        for case, (share, uneven) in CASES.items():
+            torch.manual_seed(0)
+            gradients = [[torch.randn(V, H).mul_(0.01) * (torch.rand(V, 1) < share)] for _ in range(2)]
+            numbers = compare([torch.randn(V, H).mul_(0.02)], gradients, uneven, rounds, steps, threads)
+            found.append({"parameters": f"{V:,} x {H}", "touched": case, **numbers})
+    tensors = [parameter.detach() for parameter in Nano(NanoConfig(vocabulary=130)).parameters()]
+    gradients = [[torch.randn_like(tensor).mul_(0.01) for tensor in tensors] for _ in range(2)]
+    for each in gradients:
+        each[0] *= torch.rand(130, 1) < 0.3
+    numbers = compare(tensors, gradients, True, rounds, 50, threads)
+    return [*found, {"parameters": "Nano, 0.8 M, tied table by rows", "touched": "30 %, uneven", **numbers}]
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    table = Table("parameters", "rows touched", "ms", "against fused", "against foreach", "state")
+    for row in rows:
+        ratios = ["{:.2f} [{:.2f}, {:.2f}]".format(*row[f"ratio_{other}"]) for other in ("fused", "foreach")]
+        milliseconds, state = f"{row['row_adamw_ms']:.3f}", f"{row['state_bytes_ratio']:.4f}"
+        table.add_row(row["parameters"], row["touched"], milliseconds, *ratios, state)
+    Console().print(table)
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=7)] = 7,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    out: Path = Path("results/benchmarks/row_adamw.json"),
+) -> None:
+    """Times all cases; prints and writes the table."""
+    torch.set_num_threads(threads)
+    rows = races(rounds, threads)
+    show(rows)
+    clock = "processor time of the thread" if threads == 1 else "wall"
+    document = {"rounds": rounds, "threads": threads, "clock": clock, "rows": rows, **provenance()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)
