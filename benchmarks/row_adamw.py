@@ -14,6 +14,7 @@ The rows that a step touches and what they went through before decide which way 
 """
 
 import json
+import os
 import statistics
 import time
 from pathlib import Path
@@ -119,7 +120,8 @@ def main(
     rows = races(rounds, threads)
     show(rows)
     clock = "processor time of the thread" if threads == 1 else "wall"
-    document = {"rounds": rounds, "threads": threads, "clock": clock, "rows": rows, **provenance()}
+    load = os.getloadavg()[0]  # programs that shared the machine in the last minute, this one included; Unix only
+    document = {"rounds": rounds, "threads": threads, "clock": clock, "load": load, "rows": rows, **provenance()}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

@@ -1,7 +1,9 @@
 """A tiny text and configurations of runs that take a fraction of a second."""
 
+import multiprocessing
 import random
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,13 @@ def build(text: Path) -> Build:
         return RunConfig.build(merge(TINY, {key.replace("__", "."): value for key, value in overrides.items()}))
 
     return made
+
+
+@pytest.fixture(scope="session")
+def nursery() -> ForkServerContext:
+    """Processes that are born with everything imported, so that killing many of them takes no minutes."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        pytest.skip("no forkserver here")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["decone.cli.main", "torch._dynamo"])  # the first optimiser imports the latter
+    return context

@@ -164,4 +164,3 @@ def test_a_perfect_model_of_a_cycle() -> None:
     found = scores(model, ids, 0, 2, torch.ones(8, dtype=torch.long))
     assert (found["accuracy"], found["mrr"], found["recall"], found["count"]) == (1.0, 1.0, {"5": 1.0}, 40)
     assert found["perplexity"] == pytest.approx(1.0, abs=1e-6)
-    assert found["best_temperature"] < 1

@@ -163,11 +163,8 @@ def test_the_delivered_model_is_the_selected_one(select: str, build: Build, monk
     wanted = kept[20] if select == "best" else kept[40]
     found = load_file("run/model.safetensors")
     assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in found)
-    assert (result["select"], result["measured"]["best"]["step"], result["measured"]["last"]["step"]) == (
-        select,
-        20,
-        40,
-    )
+    assert result["select"] == select
+    assert {name: measured["step"] for name, measured in result["measured"].items()} == {"last": 40, "best": 20}
     for step, chosen in ((20, "best"), (40, "last")):
         made.plain.model.load_state_dict(kept[step])
         again = {"step": step, **made._measure()}
@@ -205,9 +202,7 @@ def test_seeds_and_methods_share_what_they_should(build: Build) -> None:
 @pytest.mark.parametrize(("every", "at"), [(40, "40"), (1, r"\d")])
 def test_a_loss_that_is_no_number_stops_the_run(every: int, at: str, build: Build) -> None:
     config = build(optimizer__lr=1e30, optimizer__warmup=0, evaluation__every=every)
-    with pytest.raises(
-        ValueError, match=rf"the loss is (nan|inf) at step {at}; lower optimizer\.lr or check the method"
-    ):
+    with pytest.raises(ValueError, match=rf"the loss is (nan|inf) at step {at}; lower optimizer\.lr"):
         trainer(config).train()
 
 
@@ -263,9 +258,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(change: Callable[[], None], m
 def test_weights_of_another_shape_are_refused(build: Build) -> None:
     made = trainer(build())
     checkpoint.save(Path("run"), 5, {"wte": torch.zeros(3)}, {})
-    with pytest.raises(
-        ValueError, match=r"step-00000005 does not fit this run \(Error.*state_dict for Nano.*another --out"
-    ):
+    with pytest.raises(ValueError, match=r"step-00000005 does not fit this run \(Error.* for Nano.*another --out"):
         made.train()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,9 @@ from rich.progress import (
 
 from decone.studies.pool import Job
 
-out = Console(highlight=False)
+WIDTH = 120  # columns of a file or pipe; a terminal, or COLUMNS, says its own
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH)
 err = Console(stderr=True, highlight=False)
 
 

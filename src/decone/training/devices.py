@@ -37,6 +37,6 @@ def accelerator(device: str, precision: str) -> Accelerator:
     if wanted.index is not None and wanted.type == "cuda":
         torch.cuda.set_device(wanted)
     low = precision == "bfloat16" or (precision == "auto" and wanted.type == "cuda")
-    return Accelerator(
-        mixed_precision="bf16" if low else "no", cpu=device == "cpu", step_scheduler_with_optimizer=False
-    )
+    # Said outright, for left alone Accelerate overlooks the other processes of a launch without CUDA.
+    cpu = wanted.type == "cpu"
+    return Accelerator(mixed_precision="bf16" if low else "no", cpu=cpu, step_scheduler_with_optimizer=False)

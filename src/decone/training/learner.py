@@ -13,6 +13,7 @@ class Learner(nn.Module):
     def __init__(self, model: Nano, objective: Objective, engine: str = "auto") -> None:
         super().__init__()
         self.model, self.objective, self.engine = model, objective, engine
+        objective.prepare(model.vocabulary)  # counters must be there before a checkpoint is read into them
 
     def forward(self, windows: Int[Tensor, "B T"], nll: bool = False) -> Loss:
         """Loss of windows whose inputs are [:, :-1] and targets [:, 1:]."""

@@ -123,7 +123,8 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for chosen in ("best", "last"):
-            if not content["measured"][chosen]["languages"]:
+            languages = content["measured"][chosen]["languages"]
+            if not languages or not all("perplexity" in scores for scores in languages.values()):
                 raise ValueError("no language is measured")
         RunConfig.build(content["config"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

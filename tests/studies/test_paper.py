@@ -1,0 +1,152 @@
+"""Published tables: filled bit by bit, never with a result of another configuration."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decone.studies import paper
+from decone.studies.paper import PaperRow, PaperTable, Reproduction
+from decone.training.config import RunConfig
+from decone.training.run import Run
+
+Build = Callable[..., RunConfig]
+NUMBERS = {"HR": tuple(map(float, range(1, 8))), "LR": tuple(map(float, range(2, 9)))}
+ROWS = (
+    PaperRow("base", "Baseline", "mle", NUMBERS),
+    PaperRow("short", "Short", "threshold:margin=0.05", NUMBERS, {"steps": 5, "model.tied": False}),
+)
+
+
+@pytest.fixture
+def table(build: Build) -> PaperTable:
+    base = build(steps=10, evaluation__every=5).model_dump(exclude={"method", "seed"})
+    return PaperTable("tiny", "table1", "A tiny table", base, ROWS, ("a note",))
+
+
+def study(table: PaperTable, seeds: list[int], rows: str | None = None) -> Reproduction:
+    return Reproduction(table, table.choose(rows), seeds, Path("results"), Path("runs"), "cpu")
+
+
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the jobs that are carried out from now on."""
+    names: list[str] = []
+    real = paper.run_all
+
+    def counting(jobs: Any, *others: Any) -> Any:
+        names.extend(job.name for job in jobs)
+        return real(jobs, *others)
+
+    monkeypatch.setattr(paper, "run_all", counting)
+    return names
+
+
+def test_rows_by_name(table: PaperTable) -> None:
+    assert table.choose(None) == list(ROWS)
+    assert table.choose(" short , base ,short") == [ROWS[1], ROWS[0]]
+    with pytest.raises(ValueError, match="tiny:table1 has no row 'shrt'; its rows: base, short"):
+        table.choose("base,shrt")
+    for empty in ("", " , "):
+        with pytest.raises(ValueError, match="--rows is empty; tiny:table1 has base, short"):
+            table.choose(empty)
+
+
+def test_configurations_of_rows(table: PaperTable) -> None:
+    config = table.config(ROWS[1], 7, "cpu")
+    assert (config.method, config.seed, config.steps) == ("threshold:margin=0.05", 7, 5)
+    assert not config.model.tied and config.model.width == 16
+    assert table.config(ROWS[0], 7).model.tied, "overrides of one row stay with it"
+
+
+@pytest.mark.usefixtures("workers")
+def test_what_is_missing_is_filled(table: PaperTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = made(monkeypatch)
+    assert study(table, [1]).results() == {"Baseline": {}, "Short": {}}
+    calls: list[tuple[str, int]] = []
+    study(table, [1], "base").run(done=lambda job, step: calls.append((job.name, step)))
+    assert names == ["base seed 1"] and calls == [("base seed 1", 10)]
+    files = sorted(str(path) for path in Path("results").rglob("*") if path.is_file())
+    assert files == ["results/tiny/base-seed-1.json"]
+    names.clear()
+    study(table, [1, 2]).run()
+    assert names == ["short seed 1", "base seed 2", "short seed 2"], "seeds go outermost"
+    names.clear()
+    study(table, [1, 2]).run()
+    assert names == []
+    found = study(table, [9]).results()
+    assert {label: list(seeds) for label, seeds in found.items()} == {"Baseline": [1, 2], "Short": [1, 2]}
+    assert found["Short"][2] == Run.open(Path("runs/tiny/short/seed-2")).result()
+    rendered = study(table, [9]).render("last")
+    assert (rendered.title, rendered.notes, rendered.select) == ("A tiny table", ["a note"], "last")
+    cell = rendered.rows[1].cells["perplexity"]
+    assert (rendered.rows[1].language, cell.published, sorted(cell.seeds)) == ("LR", 2, [1, 2])
+    assert cell.seeds[1] == found["Baseline"][1]["measured"]["last"]["languages"]["LR"]["perplexity"]
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_finished_run_whose_result_got_lost_is_not_made_again(
+    table: PaperTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study(table, [1], "short").run()
+    result = Path("results/tiny/short-seed-1.json")
+    content = result.read_bytes()
+    result.unlink()
+    monkeypatch.setattr(paper.run_all.__globals__["Trainer"], "train", None)
+    study(table, [1], "short").run()
+    assert result.read_bytes() == content
+
+
+@pytest.mark.usefixtures("workers")
+def test_results_that_do_not_belong_are_refused(table: PaperTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    study(table, [1], "short").run()
+    path = Path("results/tiny/short-seed-1.json")
+    good = path.read_text()
+    names = made(monkeypatch)
+    for change, message in (
+        (lambda result: result["config"]["model"].update(width=32), "was made with another configuration than 'Short'"),
+        (lambda result: result["config"].update(seed=2), "was made with another configuration than 'Short'"),
+        (lambda result: result["config"].update(depth=2), r"is damaged \(unknown key 'depth'"),
+        (lambda result: result.pop("measured"), r"is damaged \('measured'\)"),
+    ):
+        result = json.loads(good)
+        change(result)
+        path.write_text(json.dumps(result))
+        for use in (study(table, [1]).run, study(table, [1]).results, study(table, [1]).render):
+            with pytest.raises(ValueError, match=message) as error:
+                use()
+            assert "\n" not in str(error.value)
+    path.write_text(good[: len(good) // 2])
+    with pytest.raises(ValueError, match=r"short-seed-1\.json is damaged"):
+        study(table, [1]).run()
+    assert names == [] and not Path("runs/tiny/base").exists()
+    machine = json.loads(good)
+    machine["config"]["machine"]["threads"] = 5
+    path.write_text(json.dumps(machine))
+    assert list(study(table, [1]).results()["Short"]) == [1], "another machine is no other configuration"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda: Path("results").touch(), "--out results/tiny lies below .*results, which is a file"),
+        (lambda: Path("runs").touch(), "--out runs is a file"),
+        (lambda: Path("tiny.txt").unlink(), r"no file tiny\.txt"),
+        (lambda: Path("tiny.txt").write_text("short"), "the text is too short"),
+    ],
+)
+def test_what_cannot_be_run_leaves_nothing(spoil: Callable[[], object], message: str, table: PaperTable) -> None:
+    spoil()
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(ValueError, match=message):
+        study(table, [1]).run()
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_files_of_other_kinds_do_not_matter(table: PaperTable) -> None:
+    folder = Path("results/tiny")
+    folder.mkdir(parents=True)
+    for name in ("base-seed-x.json", "base-seed-.json", "other-seed-1.json", "table1.md"):
+        (folder / name).write_text("?")
+    assert study(table, [1]).results() == {"Baseline": {}, "Short": {}}

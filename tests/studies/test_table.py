@@ -1,0 +1,89 @@
+"""Results as a table: which seeds count, what is paired with what, where there is nothing."""
+
+import math
+from typing import Any
+
+import pytest
+
+from decone.studies.table import MEASURES, build, value
+
+NAN = pytest.approx(math.nan, nan_ok=True)
+
+
+def scores(number: float) -> dict[str, Any]:
+    plain = {measure.key: number for measure in MEASURES}
+    return {**plain, "recall": {"5": number + 5}, "isotropy": {"raw": number + 7, "plus_minus": 0.0}}
+
+
+def result(high: float, low: float | None = None, alignment: float | None = None) -> dict[str, Any]:
+    languages = {"HR": scores(high)} | ({} if low is None else {"LR": scores(low)})
+    chosen = {"languages": languages} | ({} if alignment is None else {"alignment": alignment})
+    return {"measured": {"best": chosen, "last": {"languages": {"HR": scores(100.0)}}}}
+
+
+def test_cells_hold_every_seed_and_the_mean() -> None:
+    table = build("title", {"a": {2: result(4.0), 1: result(1.0), 3: result(4.0)}}, "best")
+    (row,) = table.rows
+    cell = row.cells["perplexity"]
+    assert (table.title, table.select, row.label, row.language) == ("title", "best", "a", "HR")
+    assert list(cell.seeds.items()) == [(1, 1.0), (2, 4.0), (3, 4.0)]
+    # t for 2 degrees of freedom is 4.3027, the sample deviation is sqrt(3), n is 3: the reach is 4.3027.
+    assert (cell.mean.mean, cell.mean.count) == (3.0, 3)
+    assert (cell.mean.low, cell.mean.high) == pytest.approx((3 - 4.30265, 3 + 4.30265), abs=1e-4)
+    assert cell.difference is None and cell.published is None
+    assert row.cells["recall"].mean.mean == 8.0 and row.cells["isotropy"].mean.mean == 10.0
+    assert list(row.cells) == [measure.key for measure in MEASURES]
+
+
+def test_the_other_checkpoint_may_be_chosen() -> None:
+    table = build("title", {"a": {1: result(4.0)}}, "last")
+    assert table.rows[0].cells["perplexity"].seeds == {1: 100.0}
+
+
+def test_differences_are_paired_by_seed_with_the_first_method() -> None:
+    first = {1: result(10.0), 2: result(20.0), 3: result(30.0)}
+    second = {2: result(21.0), 3: result(33.0), 9: result(1000.0)}
+    table = build("title", {"first": first, "second": second}, "best")
+    difference = table.rows[1].cells["perplexity"].difference
+    assert difference is not None
+    assert (difference.mean, difference.count) == (2.0, 2)
+    assert table.rows[0].cells["perplexity"].difference is None
+    apart = build("title", {"first": first, "second": {9: result(1.0)}}, "best")
+    assert apart.rows[1].cells["perplexity"].difference is None
+    assert table.labels == ["first", "second"]
+
+
+def test_languages_are_rows_and_alignment_is_counted() -> None:
+    results = {"a": {1: result(1.0, 2.0, 0.5), 2: result(3.0, 4.0, 0.51), 3: result(5.0, 6.0, 1.0)}}
+    table = build("title", results, "best")
+    assert [(row.label, row.language) for row in table.rows] == [("a", "HR"), ("a", "LR")]
+    alignment = table.alignment["a"]
+    assert alignment.seeds == {1: 0.5, 2: 0.51, 3: 1.0}
+    assert alignment.share.mean == pytest.approx(2 / 3)
+    assert 0 < alignment.share.low < 2 / 3 < alignment.share.high < 1
+
+
+def test_published_numbers_stand_beside_ours() -> None:
+    numbers = [float(index) for index in range(len(MEASURES))]
+    published = {"a": {"HR": numbers, "LR": numbers[::-1]}, "b": {"LR": numbers}}
+    results = {"a": {}, "b": {1: result(1.0, 2.0, 0.9)}}
+    table = build("title", results, "best", published, ["a note"])
+    assert [(row.label, row.language) for row in table.rows] == [("a", "HR"), ("a", "LR"), ("b", "LR")]
+    empty = table.rows[0].cells["perplexity"]
+    assert (empty.seeds, empty.published, empty.mean.count, empty.mean.mean) == ({}, 0.0, 0, NAN)
+    assert [cell.published for cell in table.rows[1].cells.values()] == numbers[::-1]
+    assert table.rows[2].cells["perplexity"].seeds == {1: 2.0}
+    assert table.alignment == {}, "one language alone has nothing to align with"
+    assert table.notes == ["a note"]
+
+
+def test_nothing_at_all_is_still_a_table() -> None:
+    assert [row.language for row in build("title", {"a": {}}, "best").rows] == ["all"]
+    published = {"a": {"HR": [1.0] * 7, "LR": [1.0] * 7}}
+    assert [row.language for row in build("title", {"a": {}}, "best", published).rows] == ["HR", "LR"]
+
+
+def test_a_language_that_was_not_measured_has_no_value() -> None:
+    assert value(result(1.0)["measured"]["best"], "LR", "perplexity") is None
+    table = build("title", {"a": {1: result(1.0, 2.0), 2: result(3.0)}}, "best")
+    assert table.rows[1].cells["perplexity"].seeds == {1: 2.0}
