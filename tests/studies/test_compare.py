@@ -50,7 +50,7 @@ def test_jobs_are_paired_from_the_start(build: Build) -> None:
     assert {
         job.config.model_dump(exclude={"method", "seed"}) == build().model_dump(exclude={"method", "seed"})
         for job in jobs
-    } == {True}  # noqa: E501
+    } == {True}
 
 
 def test_a_folder_is_taken_once(build: Build) -> None:
