@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 transformers = pytest.importorskip("transformers")
@@ -99,6 +100,17 @@ def test_what_is_asked_of_transformers(saved: Path, monkeypatch: pytest.MonkeyPa
     tokenizer, model = asked
     assert tokenizer["trust_remote_code"] is False and model["trust_remote_code"] is False
     assert model["use_safetensors"] is True
+
+
+def test_a_model_with_holes_is_refused(copied: Path) -> None:
+    """Transformers would fill them with random numbers, and the numbers measured would mean nothing."""
+    weights = load_file(copied / "model.safetensors")
+    del weights["transformer.h.1.mlp.c_fc.weight"]
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        ValueError, match=r"lacks weights of a causal model, e\.g\. transformer\.h\.1\.mlp\.c_fc\.weight"
+    ):
+        HuggingFaceModel(str(copied), CPU)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])

@@ -84,11 +84,12 @@ def test_touched_rows_are_those_with_an_entry_other_than_zero(rows: list[list[fl
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_the_smallest_number_of_a_type_touches(dtype: torch.dtype) -> None:
+def test_the_smallest_number_of_a_type_touches(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_update, "CPU_BLOCK_BYTES", 4096)
     least = torch.finfo(dtype).smallest_normal
     gradient = torch.zeros(300, 40, dtype=dtype)
-    gradient[7, 39], gradient[8, 0], gradient[290, 20] = least, -least, -least
-    assert touched_rows(gradient).nonzero().flatten().tolist() == [7, 8, 290]
+    gradient[7, 39], gradient[8, 0], gradient[9, 0], gradient[290, 20] = least, -least, 1.0, -least
+    assert touched_rows(gradient).nonzero().flatten().tolist() == [7, 8, 9, 290]
 
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -161,6 +162,7 @@ def test_a_few_odd_rows_do_not_cost_the_fused_kernel(
     table, gradient = random_table(24, 4, steps=(9, 10)), random_gradient(24, 4, 1.0)
     table.step[:behind] = 3
     gradient[24 - untouched :] = 0
+    table.step[24 - untouched :] = 10  # what the others reach now
     expected = naive(table, gradient, RULE)
     update(table, gradient, RULE)
     assert len(taken) == calls
@@ -169,7 +171,7 @@ def test_a_few_odd_rows_do_not_cost_the_fused_kernel(
 
 def test_arrays_in_any_layout() -> None:
     table = Table(*(array.T.contiguous().T for array in random_table(9, 4)[:3]), torch.full((9,), 2.0))
-    gradient = random_gradient(4, 9, 1.0).T
+    gradient = random_gradient(9, 4, 1.0)
     expected = naive(table, gradient, RULE)
     update(table, gradient, RULE)
     assert_same(table, expected)

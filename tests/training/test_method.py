@@ -15,7 +15,7 @@ from decone.training.method import Method
 def test_the_parts_of_a_word() -> None:
     method = Method.parse(" threshold:margin=2, temperature=0.5+row-adamw:decay=always,momentum=decay ")
     assert method.text == "threshold:margin=2, temperature=0.5+row-adamw:decay=always,momentum=decay"
-    assert (method.objective, method.settings) == ("threshold", {"margin": "2", "temperature": "0.5"})
+    assert method.parts == (("threshold", {"margin": "2", "temperature": "0.5"}),)
     assert (method.optimizer, method.optimizer_settings) == ("row-adamw", {"decay": "always", "momentum": "decay"})
     objective = method.build_objective()
     assert isinstance(objective, Threshold) and (objective.margin, objective.temperature) == (2.0, 0.5)
@@ -40,9 +40,9 @@ def test_the_parts_of_a_word() -> None:
         ("threshold:margin=nan", "margin must be 0 or more, got nan"),
         ("threshold:margin=much", "margin=much"),
         ("threshold:norms=all", "norms=all"),
-        ("mle+row-adam", "unknown optimiser 'row-adam' in 'mle+row-adam'; did you mean 'row-adamw'"),
-        ("mle+sgd", "unknown optimiser 'sgd'"),
-        ("mle+adamw+row-adamw", "more than one optimiser"),
+        ("mle+row-adam", "neither an objective nor an optimiser; did you mean 'row-adamw'"),
+        ("mle+sgd", "'sgd' in 'mle+sgd' is neither an objective nor an optimiser"),
+        ("mle+adamw+row-adamw", "name it last"),
         ("mle+adamw:decay=always", "optimiser 'adamw' has no setting 'decay'"),
         ("mle+row-adamw:lr=1", "has no setting 'lr'"),
         ("mle+row-adamw:decay=sometimes", "decay=sometimes"),

@@ -60,7 +60,13 @@ def ended(processes: list[ForkServerProcess]) -> list[int | None]:
 
 
 @pytest.mark.parametrize(
-    ("method", "accumulate", "device"), [("mle", 1, "cpu"), ("threshold:margin=0.05+row-adamw", 2, "auto")]
+    ("method", "accumulate", "device"),
+    [
+        ("threshold:margin=0.05+row-adamw", 2, "auto"),
+        ("agg:alpha=3,window=3", 2, "cpu"),
+        pytest.param("cosreg", 2, "cpu", marks=pytest.mark.slow),
+        pytest.param("mle", 1, "cpu", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_give_what_one_gives(
     method: str, accumulate: int, device: str, build: Build, start: Start
@@ -87,6 +93,7 @@ def test_two_processes_give_what_one_gives(
             assert line[name] == pytest.approx(other[name], rel=1e-5, abs=1e-5), name
 
 
+@pytest.mark.slow  # two processes and a signal: too sensitive to a busy machine for every run
 def test_ctrl_c_stops_all_processes_after_the_same_step(build: Build, start: Start) -> None:
     config = build(steps=3000, evaluation__every=3000)
     Path("config.toml").write_text(config.dump())

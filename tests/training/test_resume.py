@@ -96,7 +96,7 @@ def main_quietly(arguments: list[str]) -> None:
     assert not stop.value.code
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "agg:alpha=3,window=7+row-adamw"])
 @pytest.mark.parametrize("stops", [[1], [7, 8, 23], [10, 20, 30, 39], range(1, 40)])
 def test_stops_at_any_step_change_nothing(stops: list[int], method: str, build: Build) -> None:
     config = build(method=method, model__dropout=0.1)

@@ -35,10 +35,15 @@ class HuggingFaceModel:
         try:
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             load: Any = transformers.AutoModelForCausalLM.from_pretrained
-            self.model: Any = load(name, trust_remote_code=False, use_safetensors=True)
+            safe = {"trust_remote_code": False, "use_safetensors": True}
+            self.model: Any
+            self.model, report = load(name, **safe, output_loading_info=True)
         except Exception as error:  # the libraries behind it raise their own, tokenizers a bare Exception
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"cannot load {name} as a causal model from safetensors: {reason}") from None
+        absent = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
+        if absent:  # transformers would fill them with random numbers
+            raise ValueError(f"{name} lacks weights of a causal model, e.g. {absent[0]}; name a complete checkpoint")
         self.model.to(device).eval()
 
     @property

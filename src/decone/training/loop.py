@@ -142,12 +142,10 @@ class Trainer:
             self.languages,
             (config.seed, TRAINING, self.step),
         )
-        whole = whole.to(self.accelerator.device)
-        mine = whole[self.accelerator.process_index :: world]
+        mine = whole[self.accelerator.process_index :: world].to(self.accelerator.device)
         count = whole[:, 1:].numel()  # targets of the whole step, over all processes
         total = torch.zeros(3, device=self.accelerator.device)
-        # Every process observes the targets of all, so that counters agree without being exchanged.
-        with self.plain.objective.step(whole[:, 1:]):
+        with self.plain.objective.step(mine[:, 1:]):  # counters add up what all processes observe
             for index, windows in enumerate(mine.tensor_split(parts)):
                 sync = index + 1 == parts
                 with nullcontext() if sync else self.accelerator.no_sync(self.learner):
