@@ -24,7 +24,15 @@ from decone.studies.pool import Job
 
 WIDTH = 120  # columns of a file or pipe; a terminal, or COLUMNS, says its own
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH)
+
+class Stream(Console):
+    """A console that leaves it to the caller what a reader that left means."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+out = Stream(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH)
 err = Console(stderr=True, highlight=False)
 
 

@@ -141,15 +141,24 @@ def _processes(jobs: Sequence[Job]) -> int:
 
 @contextmanager
 def _children_spared() -> Iterator[None]:
-    """Keeps Ctrl-C, which reaches every process of the group, from children that do not handle it yet."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """Holds Ctrl-C back while workers are started: neither they nor the handing over of their work is cut short.
+
+    Workers inherit the mask until `_ready`. The mask holds for this thread alone, and another thread of the
+    process may take the signal, whose handler would then interrupt this one; hence the handler that only notes it.
+    """
+    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
         yield
         return
+    noted = threading.Event()
+    handler = signal.signal(signal.SIGINT, lambda *_: noted.set())
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what was pending reaches the noting handler here
+        signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
+    if noted.is_set():
+        raise KeyboardInterrupt
 
 
 _stop: Event | None = None  # of this worker; the parent sets it
