@@ -1,0 +1,254 @@
+"""What a scan found, as data: the JSON of `decone scan --json`, and all that pages and terminals show.
+
+The schema is published: `decone scan --schema` prints it. A field may be added; one that changes its meaning or goes
+raises the number in `SCHEMA`. A number that could not be determined is null, never a guess.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA: Literal["decone.scan/1"] = "decone.scan/1"
+
+Severity = Literal["good", "note", "warning", "serious"]
+Group = Literal["all", "frequent", "medium", "rare", "special"]
+
+
+class Part(BaseModel):
+    """A part of a result: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ModelFacts(Part):
+    """Which model, and where it keeps what was read."""
+
+    name: str
+    family: str = Field(description="model_type of the configuration, 'decone' for a run, 'unknown' without one")
+    kind: Literal["causal", "masked", "encoder", "seq2seq", "run", "tables"]
+    embedding: str = Field(description="name of the tensor")
+    head: str | None = Field(description="name of the output table when it is one of its own; null when tied or absent")
+    tied: bool
+    rows: int = Field(description="V, rows of the tables")
+    width: int = Field(description="H")
+    dtype: str
+    vocabulary: int | None = Field(description="tokens the tokenizer knows; null without a tokenizer")
+    padded: int = Field(0, description="rows beyond the tokenizer's last id")
+    bias: bool = False
+    softcap: float | None = None
+    logit_scale: float = 1.0
+    notes: list[str] = Field(default_factory=list, description="what a reader of the numbers must know")
+
+
+class FrequencyFacts(Part):
+    """Where the frequencies of the tokens come from."""
+
+    source: Literal["text", "counts", "training", "merges", "none"]
+    tokens: int | None = Field(None, description="occurrences counted")
+    types: int | None = Field(None, description="different tokens counted")
+    sizes: dict[str, int] = Field(default_factory=dict, description="rows by group")
+    warning: str | None = None
+
+
+class Spectrum(Part):
+    """Singular values of a table and what they say; covariances are centred, singular values are not."""
+
+    singular_values: list[float] = Field(description="relative to the largest, falling; at most 512, evenly thinned")
+    places: list[int] = Field(description="rank of each, from 1")
+    energy_first: float = Field(description="share of the squared singular values in the first")
+    energy_ten: float = Field(description="share in the first ten")
+    effective_rank: float = Field(description="exp of the entropy of the singular values (Roy and Vetterli 2007)")
+    isoscore: float = Field(description="Rudman et al. 2022, in [0, 1]")
+
+
+class Norms(Part):
+    """Lengths of the rows."""
+
+    quantiles: dict[str, float] = Field(description="'0', '0.05', '0.25', '0.5', '0.75', '0.95', '1'")
+    rank_correlation: float | None = Field(description="Spearman correlation of norm and frequency rank")
+    by_rank: list[tuple[float, float, float, float]] = Field(
+        description="bins of frequency rank: middle rank, 25th, 50th and 75th percentile of the norm"
+    )
+
+
+class CosineHistogram(Part):
+    """Cosines between rows of two groups, from a sample of pairs of different rows."""
+
+    groups: tuple[str, str]
+    counts: list[int] = Field(description="pairs per bin; bins of equal width from -1 to 1")
+
+
+class TableFacts(Part):
+    """Geometry of one table; `groups` are those of the frequencies and 'all'."""
+
+    isotropy: dict[str, dict[str, float]] = Field(description="by group: 'raw' and 'plus_minus' I(W)")
+    cosine: dict[str, dict[str, float | None]] = Field(
+        description="mean cosine between different rows of group and group; null where there is no pair"
+    )
+    spectrum: Spectrum
+    norms: Norms
+    mean_direction: float = Field(description="length of the mean row over the mean length of rows, in [0, 1]")
+    histograms: list[CosineHistogram] = Field(default_factory=list)
+
+
+class RowFinding(Part):
+    """Rows of one kind that were never trained, or can never be used."""
+
+    kind: Literal["zero", "non-finite", "identical", "padded", "reserved", "unreachable", "partial", "untrained"]
+    count: int
+    ids: list[int] = Field(description="the first 2,000")
+    tokens: list[str] = Field(description="of the first 200 ids; foreign strings")
+    note: str = ""
+
+
+class Suspect(Part):
+    """A token that a tokenizer produces but that seems never trained."""
+
+    id: int
+    token: str = Field(description="foreign string, shortened to 200 characters")
+    score: float = Field(description="robust score; above 3.5 is unusual, see docs/scan.md")
+    reasons: list[str]
+    group: str
+    norm: float
+    count: int | None = None
+
+
+class Perplexities(Part):
+    """What a model makes of the tokens of one kind in the text."""
+
+    share: float = Field(description="of all scored tokens")
+    tokens: int
+    perplexity: float | None
+    accuracy: float | None
+
+
+class Repetition(Part):
+    """Repetition and variety of continuations; each rate is in [0, 1]."""
+
+    rep: dict[str, float] = Field(description="Rep-n by n: 1 - distinct / all n-grams, mean over continuations")
+    uniq_words: int = Field(description="distinct words of all continuations")
+    uniq_tokens: int
+    continuations: int
+    samples: list[tuple[str, str]] = Field(default_factory=list, description="prompt and continuation; foreign")
+
+
+class Behaviour(Part):
+    """What the model does on a text."""
+
+    text: str
+    tokens: int
+    bytes: int
+    perplexity: float
+    best_perplexity: float
+    best_temperature: float
+    bits_per_byte: float
+    accuracy: float
+    recall5: float
+    mrr: float
+    groups: dict[str, Perplexities]
+    scripts: dict[str, Perplexities] = Field(description="by Unicode script of the token's text")
+    rep_at: dict[str, float] = Field(description="Rep/l of the model's argmax by l")
+    rep_at_human: dict[str, float] = Field(description="the same of the text itself")
+    uniq: dict[str, int] = Field(description="distinct argmax predictions: all and by group")
+    uniq_human: dict[str, int]
+    decoding: dict[str, Repetition] = Field(description="greedy, beam, top-k, top-p, and human: the text's own words")
+
+
+class BlameRow(Part):
+    """What moved one row of the output table, as mean gradient norms over steps."""
+
+    id: int
+    token: str
+    group: str
+    count: int
+    pull: float = Field(description="target alignment: positions whose target is this token")
+    input: float = Field(description="context alignment: through the input table; 0 when the tables are not tied")
+    push_frequent: float = Field(description="marginalisation by frequent targets")
+    push_medium: float
+    push_rare: float
+    push: float = Field(description="marginalisation by all other targets; not the sum of its parts, norms do not add")
+
+
+class Blame(Part):
+    """The gradient microscope (Turumtaev, "Stop Jostling", Figure 3)."""
+
+    steps: int
+    tokens: int
+    ratio_of_average: dict[str, float | None] = Field(description="avg(|g1|+|g2|) / avg(|g3|), all and by group")
+    average_of_ratio: dict[str, float | None] = Field(description="avg((|g1|+|g2|) / |g3|)")
+    rows: list[BlameRow]
+
+
+class WordSimilarity(Part):
+    """Agreement with human judgements of word similarity: Spearman x 100."""
+
+    file: str
+    pairs: int
+    used: int
+    plain: float | None = Field(description="pieces without the leading space")
+    plain_interval: tuple[float, float] | None
+    spaced: float | None = Field(description="pieces with the leading space")
+    spaced_interval: tuple[float, float] | None
+
+
+class RowChange(Part):
+    """How one row differs between two models."""
+
+    id: int
+    token: str
+    group: str
+    cosine: float
+    norm_before: float
+    norm_after: float
+
+
+class Against(Part):
+    """This model beside another with the same vocabulary; `other` is the 'before' of the rows."""
+
+    other: str
+    same_width: bool
+    metrics: dict[str, tuple[float | None, float | None]] = Field(description="name: other's value, this one's")
+    cosine: dict[str, float | None] = Field(description="mean cosine of a row with itself, by group; same width only")
+    changed: list[RowChange] = Field(description="at most 200, most changed first")
+    neighbours: dict[str, float | None] = Field(description="share of the 10 nearest rows in common, by group")
+
+
+class Finding(Part):
+    """One verdict: what it means, what to do, and the evidence."""
+
+    code: str
+    severity: Severity
+    title: str
+    meaning: str
+    remedy: str
+    evidence: dict[str, Any]
+    source: str = Field(description="where the threshold comes from")
+
+
+class Check(Part):
+    """A limit the user set, and whether it was exceeded."""
+
+    name: str
+    limit: float
+    value: float | None
+    passed: bool
+
+
+class Result(Part):
+    """Everything a scan found."""
+
+    schema_: Literal["decone.scan/1"] = Field(SCHEMA, alias="schema")
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model: ModelFacts
+    frequencies: FrequencyFacts
+    tables: dict[Literal["embedding", "head"], TableFacts] = Field(description="'head' only when it is its own table")
+    rows: list[RowFinding]
+    suspects: list[Suspect] = Field(description="most suspicious first, at most 500")
+    behaviour: Behaviour | None = None
+    blame: Blame | None = None
+    words: list[WordSimilarity] = Field(default_factory=list)
+    against: Against | None = None
+    findings: list[Finding] = Field(default_factory=list)
+    checks: list[Check] = Field(default_factory=list)
+    seconds: float = 0.0
+    provenance: dict[str, Any] = Field(default_factory=dict)
