@@ -4,7 +4,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -86,6 +87,19 @@ def bars(quiet: bool) -> Iterator[Progress]:
     )
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
         yield progress
+
+
+@contextmanager
+def stages(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress display of work in stages, each told by its name, how much is done, and of how much."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def tell(stage: str, done: int, total: int) -> None:
+            progress.update(task, description=escape(stage), completed=done, total=total if total > 1 else None)
+
+        yield tell
 
 
 def _strict(value: Any) -> Any:
