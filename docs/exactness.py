@@ -56,6 +56,7 @@ class Spy:
 
 
 def main() -> None:
+    """Runs the tests and writes the table."""
     spy = Spy()
     torch.testing.assert_close = spy.assert_close
     code = pytest.main(["-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "objectives")], plugins=[spy])

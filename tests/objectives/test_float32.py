@@ -1,7 +1,7 @@
 """Every objective in float32, both engines, against itself in float64, where it equals the naive loops of its own test.
 
-A logit that lies within rounding of a threshold may rightly fall on either side; such draws are passed over. Logits stay
-moderate: the charge of unlikelihood has its pole at p = 1, where 1 - p has few digits left in any format.
+A logit that lies within rounding of a threshold may rightly fall on either side; such draws are passed over. Logits
+stay moderate: the charge of unlikelihood has its pole at p = 1, where 1 - p has few digits left in any format.
 """
 
 import pytest
