@@ -54,6 +54,8 @@ def test_settings_may_be_strings() -> None:
         ("mle", {"margin": 1.0}, "it knows no settings"),
         ("threshold", {"margin": "-1"}, "margin must be 0 or more, got -1.0"),
         ("threshold", {"margin": "nan"}, "margin must be 0 or more, got nan"),
+        ("threshold", {"detach": "true"}, "detach acts on the threshold of softminus; add softminus"),
+        ("threshold", {"norms": "target"}, "norms=target acts with alpha; add alpha"),
         ("threshold", {"margin": "wide"}, "setting margin=wide: .*number"),
         ("threshold", {"norms": "each"}, "setting norms=each: .*'both', 'target' or 'hidden'"),
         ("threshold", {"detach": "perhaps"}, "setting detach=perhaps: .*boolean"),

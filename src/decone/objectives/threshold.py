@@ -82,6 +82,10 @@ class Threshold(Objective):
             raise ValueError(f"softminus must be positive and finite, got {softminus}; leave it out to switch it off")
         if softminus is not None and (below == "detached" or (margin if alpha is None else alpha) == math.inf):
             raise ValueError("softminus needs a finite margin and below='dropped'; change one of them")
+        if detach and softminus is None:
+            raise ValueError("detach acts on the threshold of softminus; add softminus, or leave detach out")
+        if norms != "both" and alpha is None:
+            raise ValueError(f"norms={norms} acts with alpha; add alpha, or leave norms out")
         self.margin, self.temperature, self.alpha, self.norms = margin, temperature, alpha, norms
         self.softminus, self.detach, self.below = softminus, detach, below
         self.vectors = alpha is not None
