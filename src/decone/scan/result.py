@@ -162,7 +162,7 @@ class BlameRow(Part):
     group: str
     count: int
     pull: float = Field(description="target alignment: positions whose target is this token")
-    input: float = Field(description="context alignment: through the input table; 0 when the tables are not tied")
+    input: float = Field(description="context alignment: through the input table, the same one where they are tied")
     push_frequent: float = Field(description="marginalisation by frequent targets")
     push_medium: float
     push_rare: float

@@ -1,0 +1,158 @@
+"""What moves a row of the output table: the pull of its own targets and the push of everybody else's.
+
+Turumtaev, "Stop Jostling", Sections 2 and 4.2: with G [N, V] the gradient of the logits and h [N, H] what the table
+multiplies, row i of the table receives sum_t G_ti h_t. The positions whose target is i are its pull (target
+alignment), all others its push (marginalisation). Nothing of size N x V x H is made.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+BLOCK = 1 << 24  # entries alive at once beside the arguments
+
+
+class Ratios(NamedTuple):
+    """Pull over push, the two ways of Figure 3; None where nothing is pushed.
+
+    Attributes:
+        of_average: mean pull over mean push.
+        average_of: mean of pull over push.
+    """
+
+    of_average: float | None
+    average_of: float | None
+
+
+class PartNorms(NamedTuple):
+    """Lengths of the parts of each row's gradient, in the unit of the loss.
+
+    Attributes:
+        pull: from positions whose target is the row's token, [V].
+        push: from all other positions, [V]; at most the sum of its parts.
+        push_by_class: the same by class of the position's target, [C, V].
+    """
+
+    pull: Float[Tensor, " V"]
+    push: Float[Tensor, " V"]
+    push_by_class: Float[Tensor, "C V"]
+
+
+def row_parts(
+    slope: Float[Tensor, "N V"],
+    hidden: Float[Tensor, "N H"],
+    target: Int[Tensor, " N"],
+    kind: Int[Tensor, " V"],
+    classes: int,
+    start: int = 0,
+    stop: int | None = None,
+) -> tuple[Float[Tensor, "R H"], Float[Tensor, "C R H"]]:
+    """Splits the gradient of some rows of the output table.
+
+    Args:
+        slope: gradient of the loss by the products hidden @ table.T, [N, V].
+        hidden: what the table multiplies, [N, H].
+        target: right token of each position, [N].
+        kind: class of each token, in [0, classes), [V].
+        classes: number of classes C.
+        start: first row.
+        stop: row after the last; None is V.
+
+    Returns:
+        Pull, [R, H], and push by class of the target, [C, R, H], of the R rows; their sum over parts and classes is
+        slope.T @ hidden.
+
+    Raises:
+        ValueError: the shapes do not fit, or a target or class is out of range.
+
+    Example:
+        >>> slope = torch.tensor([[0.2, -0.6, 0.4], [-0.5, 0.25, 0.25]])
+        >>> pull, push = row_parts(slope, torch.ones(2, 1), torch.tensor([1, 0]), torch.tensor([0, 1, 1]), 2)
+        >>> pull.flatten().tolist(), push[0].flatten().tolist()
+        ([-0.5, -0.6000000238418579, 0.0], [0.0, 0.25, 0.25])
+    """
+    _check(slope, hidden, target, kind, classes)
+    stop = slope.shape[1] if stop is None else stop
+    inside = ((target >= start) & (target < stop)).nonzero().squeeze(1)
+    own = target[inside] - start
+    pull = hidden.new_zeros(stop - start, hidden.shape[1])
+    pull.index_add_(0, own, slope[inside, target[inside], None] * hidden[inside])
+    others = slope[:, start:stop].clone()
+    others[inside, own] = 0
+    of_target = kind[target]
+    return pull, torch.stack([others[of_target == c].T @ hidden[of_target == c] for c in range(classes)])
+
+
+def part_norms(
+    slope: Float[Tensor, "N V"],
+    hidden: Float[Tensor, "N H"],
+    target: Int[Tensor, " N"],
+    kind: Int[Tensor, " V"],
+    classes: int,
+) -> PartNorms:
+    """Measures the parts of every row's gradient, some rows at a time; arguments and errors as of `row_parts`.
+
+    Example:
+        >>> slope = torch.tensor([[0.25, -0.5, 0.25], [-0.5, 0.25, 0.25]])
+        >>> norms = part_norms(slope, torch.ones(2, 1), torch.tensor([1, 0]), torch.tensor([0, 1, 1]), 2)
+        >>> norms.pull.tolist(), norms.push.tolist()
+        ([0.5, 0.5, 0.0], [0.25, 0.25, 0.5])
+    """
+    _check(slope, hidden, target, kind, classes)
+    rows = max(1, BLOCK // (2 * slope.shape[0] + (classes + 2) * hidden.shape[1]))
+    pulls, pushes, parts = [], [], []
+    for start in range(0, slope.shape[1], rows):
+        stop = min(start + rows, slope.shape[1])
+        pull, push = row_parts(slope, hidden, target, kind, classes, start, stop)
+        pulls.append(pull.norm(dim=1))
+        pushes.append(push.sum(0).norm(dim=1))
+        parts.append(push.norm(dim=2))
+    return PartNorms(torch.cat(pulls), torch.cat(pushes), torch.cat(parts, dim=1))
+
+
+def pull_to_push(pull: Float[Tensor, "S V"], push: Float[Tensor, "S V"]) -> Ratios:
+    """Compares what pulls some rows with what pushes them, over steps ("Stop Jostling", Section 4.2).
+
+    Averages are over steps and rows; for a single row both are the paper's. A step at which a row is not pushed has no
+    ratio; there the row's average push over the steps stands in, which gives a lower bound (footnote 4). A row that is
+    pushed at no step has no ratio at all and is left out of `average_of`.
+
+    Args:
+        pull: lengths of the pulls, |g1| + |g2|, by step and row, [S, V], >= 0.
+        push: lengths of the push |g3|, [S, V], >= 0.
+
+    Returns:
+        Both ratios, >= 0.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> pull_to_push(torch.tensor([[2.0], [2.0]]), torch.tensor([[4.0], [0.0]]))
+        Ratios(of_average=1.0, average_of=0.75)
+    """
+    if pull.shape != push.shape or pull.ndim != 2:
+        raise ValueError(f"pull {tuple(pull.shape)} and push {tuple(push.shape)} must both be [steps, rows]")
+    pull, push = pull.double(), push.double()
+    total = push.sum()
+    if pull.shape[0] == 0 or not bool(total > 0):
+        return Ratios(None, None)
+    mean = push.mean(0)
+    pushed = mean > 0
+    under = torch.where(push > 0, push, mean)[:, pushed]
+    return Ratios(float(pull.sum() / total), float((pull[:, pushed] / under).mean()))
+
+
+def _check(slope: Tensor, hidden: Tensor, target: Tensor, kind: Tensor, classes: int) -> None:
+    if slope.ndim != 2 or hidden.ndim != 2 or not slope.shape[0] == hidden.shape[0] == target.numel():
+        raise ValueError(
+            f"slope {tuple(slope.shape)}, hidden {tuple(hidden.shape)} and target {tuple(target.shape)} must be "
+            "[N, V], [N, H] and [N]; flatten them"
+        )
+    if kind.shape != slope.shape[1:]:
+        raise ValueError(f"kind {tuple(kind.shape)} must hold one class per token, [{slope.shape[1]}]")
+    for name, values, end in (("target", target, slope.shape[1]), ("kind", kind, classes)):
+        if values.numel() and (int(values.min()) < 0 or int(values.max()) >= end):
+            raise ValueError(f"{name} runs from {int(values.min())} to {int(values.max())}, not in 0 to {end - 1}")
