@@ -199,7 +199,3 @@ def test_a_missing_plotly_is_said(
     with pytest.raises(ValueError, match=re.escape('the page needs plotly: pip install "decone[report]"')):
         written(tmp_path, three)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_script_cannot_end_early() -> None:
-    assert page._inline("a = '</SCRIPT>';\r\nb") == "a = '<\\/SCRIPT>';\nb"

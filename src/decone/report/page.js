@@ -11,14 +11,14 @@
       return;
     }
     for (const [key, value] of Object.entries(node)) {
-      if (key === "color" && Object.hasOwn(exchange, value)) node[key] = exchange[value];
+      if (/^(fill)?color$/.test(key) && Object.hasOwn(exchange, value)) node[key] = exchange[value];
       else if (value && typeof value === "object") recolour(value);
     }
   };
 
   const draw = (id) => {
     const { data, layout } = structuredClone(figures[id]);
-    if (dark.matches) recolour(data);
+    if (dark.matches) [data, layout].forEach(recolour);
     for (const trace of data) if (hidden.has(trace.legendgroup)) trace.visible = false;
     delete layout.height; // the style sheet decides, and may make it less
     // A finger that scrolls past must not zoom.

@@ -1,37 +1,18 @@
 """A comparison as one HTML file that needs nothing else: no server, no network, no fonts."""
 
-import base64
-import contextlib
-import hashlib
 import html
-import json
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from decone.report import geometry, plots, style
 from decone.report.format import MAIN, count, language
+from decone.report.frame import Canvases, Plot, Section, document, save
 from decone.report.made import made
 from decone.report.sections import findings, method, neighbour_tables, numbers, samples, text
 from decone.report.summary import focus
 from decone.studies.exhibits import Exhibit
 from decone.studies.table import Results, Table
-
-# What could end a script or be read as markup inside it, as JSON escapes.
-UNSAFE = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure with its heading (HTML) and one sentence on how to read it."""
-
-    heading: str
-    how: str
-    figure: style.Figure
 
 
 def write(
@@ -58,17 +39,7 @@ def write(
     Raises:
         ValueError: plotly is missing, or the file cannot be written.
     """
-    content = _page(table, results, exhibits, provenance, sentences)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.writing")
-    try:
-        beside.write_text(content, encoding="utf-8", newline="\n")
-        os.replace(beside, path)
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror}; choose another place") from None
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()  # after the rename there is none
-    return path
+    return save(path, _page(table, results, exhibits, provenance, sentences))
 
 
 def _page(
@@ -78,86 +49,26 @@ def _page(
     provenance: Mapping[str, Any],
     sentences: Sequence[str] | None,
 ) -> str:
-    drawn: dict[str, style.Figure] = {}
-
-    def figures(plotted: Sequence[Plot]) -> str:
-        return f'<div class="grid">{"".join(_figure(plot, drawn) for plot in plotted)}</div>'
-
+    canvases = Canvases()
     about = "low-resource language" if focus(table) == "LR" else "text"
+    seeds = canvases.grid(list(_seeds(table)))
+    training = canvases.grid(list(_training(table, results)))
     sections = [
-        ("findings", "In short", f"What each method did to the {about}.", findings(table, sentences)),
-        ("numbers", "Numbers", "Mean over seeds ± half a 95 % interval.", numbers(table)),
-        (
-            "seeds",
-            "Every seed",
-            "A mean can hide two kinds of runs; here is each one.",
-            figures(list(_seeds(table))),
-        ),
-        (
-            "training",
-            "Training",
-            "The course of each run, and its temperature.",
-            figures(list(_training(table, results))),
-        ),
+        Section("findings", "In short", f"What each method did to the {about}.", findings(table, sentences)),
+        Section("numbers", "Numbers", "Mean over seeds ± half a 95 % interval.", numbers(table)),
+        Section("seeds", "Every seed", "A mean can hide two kinds of runs; here is each one.", seeds, _legend(table)),
+        Section("training", "Training", "The course of each run, and its temperature.", training),
     ]
     if exhibits:
-        tables = figures(list(_geometry(table, exhibits))) + neighbour_tables(table, exhibits)
-        sections.append(
-            ("tables", "Embeddings", "Where the rows of the output table lie, in one run of a method.", tables)
-        )
-        sections.append(
-            (
-                "samples",
-                "Sample text",
-                "What the models write on their own, each at its best temperature.",
-                samples(table, exhibits),
-            )
-        )
-    sections.append(("made", "How it was made", "", made(table, results, provenance)))
-    links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading, _, _ in sections)
-    body = "".join(
-        (_legend(table) if name == "seeds" else "")
-        + f'<section id="{name}"><h2>{heading}</h2>{f"<p class=lede>{lede}</p>" if lede else ""}{content}</section>'
-        for name, heading, lede, content in sections
-    )
-    scripts = [_inline(style.library()), _inline(files(__package__).joinpath("page.js").read_text(encoding="utf-8"))]
-    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {hashes}"
-    pieces = ",".join(f"{json.dumps(name)}:{figure.to_json()}" for name, figure in drawn.items())
+        tables = canvases.grid(list(_geometry(table, exhibits))) + neighbour_tables(table, exhibits)
+        lede = "Where the rows of the output table lie, in one run of a method."
+        sections.append(Section("tables", "Embeddings", lede, tables))
+        lede = "What the models write on their own, each at its best temperature."
+        sections.append(Section("samples", "Sample text", lede, samples(table, exhibits)))
+    sections.append(Section("made", "How it was made", "", made(table, results, provenance)))
     title = text(table.title)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{title}</title>
-<style>{files(__package__).joinpath("page.css").read_text(encoding="utf-8")}{_swatches(table)}</style>
-</head>
-<body>
-<header class="top"><div><p class="kicker">decone comparison</p><h1>{title}</h1><nav>{links}</nav></div></header>
-<main>{body}</main>
-<footer><div>Drawn by decone. The file holds everything it shows and loads nothing.</div></footer>
-<noscript><p class="how">The plots need JavaScript; the tables do not.</p></noscript>
-<script type="application/json" id="figures">{f"{{{pieces}}}".translate(UNSAFE)}</script>
-<script type="application/json" id="colours">{json.dumps(style.exchange())}</script>
-{"".join(f"<script>{script}</script>" for script in scripts)}
-</body>
-</html>
-"""
-
-
-def _figure(plot: Plot, drawn: dict[str, style.Figure]) -> str:
-    name = f"plot-{len(drawn)}"
-    drawn[name] = plot.figure
-    height = int(plot.figure.layout.height)
-    shape = " square" if plot.figure.layout.yaxis.scaleanchor else ""
-    return (
-        f'<figure><figcaption><h3>{plot.heading}</h3><p class="how">{plot.how}</p></figcaption>'
-        f'<div class="canvas{shape}" id="{name}" style="height:{height}px"></div></figure>'
-    )
+    top = f'<p class="kicker">decone comparison</p><h1>{title}</h1>'
+    return document(title, top, sections, canvases, style.exchange(), _swatches(table))
 
 
 def _seeds(table: Table) -> Iterator[Plot]:
@@ -232,12 +143,3 @@ def _swatches(table: Table) -> str:
         f".own-{index}{{--own:{style.exchange()[style.colour(index)]}}}" for index in range(len(table.labels))
     )
     return f"{light}@media (prefers-color-scheme:dark){{{dark}}}"
-
-
-def _inline(script: str) -> str:
-    """A script that no browser changes on reading and that cannot end early."""
-    return re.sub(r"</(?=script)", r"<\\/", script.replace("\r\n", "\n").replace("\r", "\n"), flags=re.IGNORECASE)
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
