@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from decone.models.nano import Nano, NanoConfig
-from decone.models.sampling import sample
+from decone.models.sampling import keep_top_k, keep_top_p, sample
 
 
 @pytest.fixture
@@ -58,3 +60,38 @@ def test_impossible_wishes_are_refused(model: Nano) -> None:
     for temperature in (-1.0, math.nan):
         with pytest.raises(ValueError, match="temperature must be 0 or more"):
             sample(model, torch.tensor([0]), 1, temperature)
+
+
+@settings(max_examples=80)
+@given(st.lists(st.sampled_from([-2.0, -1.0, 0.0, 0.5, 3.0]), min_size=1, max_size=8), st.integers(1, 10))
+def test_top_k_keeps_the_k_likeliest_and_their_equals(row: list[float], k: int) -> None:
+    least = sorted(row, reverse=True)[: min(k, len(row))][-1]
+    expected = [value if value >= least else -math.inf for value in row]
+    assert keep_top_k(torch.tensor([row]), k).tolist() == [expected]
+
+
+@settings(max_examples=80)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.floats(0.01, 1.0))
+def test_top_p_keeps_the_fewest_that_reach_p(weights: list[int], p: float) -> None:
+    share = [weight / sum(weights) for weight in weights]
+    order = sorted(range(len(share)), key=lambda place: -share[place])
+    sums = [sum(share[place] for place in order[:count]) for count in range(len(order))]
+    if any(abs(total - p) < 1e-5 for total in sums):
+        return  # rounding decides there
+    kept = {order[count] for count, total in enumerate(sums) if total < p}
+    found = keep_top_p(torch.tensor([share]).log(), p)
+    assert {place for place, value in enumerate(found[0].tolist()) if value > -math.inf} == kept
+
+
+def test_each_row_of_a_batch_has_its_own_cut() -> None:
+    logits = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]]).log()
+    assert keep_top_k(logits, 1).isfinite().tolist() == [[True, False, False], [False, False, True]]
+    assert keep_top_p(logits, 0.8).isfinite().tolist() == [[True, True, False], [False, True, True]]
+
+
+def test_cuts_that_keep_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one token, got k = 0"):
+        keep_top_k(torch.zeros(1, 2), 0)
+    for p in (0.0, 1.1, math.nan):
+        with pytest.raises(ValueError, match="above 0 and at most 1"):
+            keep_top_p(torch.zeros(1, 2), p)

@@ -4,10 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
+from decone.models.decoding import Decoding, extend
+
 CONTEXT = 1024  # longest window that is scored, also where a model could take more
+PIECE = 1 << 20  # characters tokenized at once, to the next line end; a whole book at once takes gigabytes
+ENTRIES = 1 << 26  # logits made at once where only the last are wanted: 256 MiB
 
 
 class HuggingFaceModel:
@@ -33,6 +37,11 @@ class HuggingFaceModel:
             raise ValueError(f"{name} is a file; name the folder of a model")
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped there
         try:
+            config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+            if not _continues(config):
+                raise ValueError(
+                    f"a {config.model_type} does not continue text from left to right; name a causal model"
+                )
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             load: Any = transformers.AutoModelForCausalLM.from_pretrained
             safe = {"trust_remote_code": False, "use_safetensors": True}
@@ -68,6 +77,24 @@ class HuggingFaceModel:
         head: Tensor = self.model.get_output_embeddings().weight.detach()
         return head
 
+    @property
+    def beginning(self) -> int | None:
+        """The id that the tokenizer puts before every text, None where it puts none."""
+        plain = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        marked = self.tokenizer("a")["input_ids"]
+        first: int | None = self.tokenizer.bos_token_id
+        return first if first is not None and marked[: 1 + len(plain)] == [first, *plain] else None
+
+    @property
+    def ends(self) -> list[int]:
+        """Ids that end a text, rising."""
+        named = (
+            getattr(part, "eos_token_id", None)
+            for part in (self.model.generation_config, self.model.config, self.tokenizer)
+        )
+        flat = [index for entry in named for index in (entry if isinstance(entry, list) else [entry])]
+        return sorted({index for index in flat if index is not None and 0 <= index < self.vocabulary})
+
     def encode(self, text: str) -> Int[Tensor, " N"]:
         """Ids of a text, without special tokens."""
         return torch.tensor(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
@@ -77,3 +104,100 @@ class HuggingFaceModel:
         """Scores of the next token at every position, float32."""
         scores: Tensor = self.model(input_ids=ids).logits
         return scores.float()
+
+    def spans(self, text: str, limit: int | None = None) -> tuple[Int64[Tensor, " N"], Int64[Tensor, "N 2"]]:
+        """Ids of a text without special tokens, and where each stands in it: first character and one past the last.
+
+        A long text is read in pieces that end at line ends, none after `limit` tokens. Tokens that share a character
+        all span it.
+
+        Raises:
+            ValueError: the tokenizer cannot tell places.
+        """
+        if not self.tokenizer.is_fast:
+            raise ValueError(f"{type(self.tokenizer).__name__} cannot tell where tokens stand; save a tokenizer.json")
+        ids: list[Tensor] = []
+        places: list[Tensor] = []
+        start = 0
+        while start < len(text) and (limit is None or sum(map(len, ids)) < limit):
+            line_end = text.find("\n", start + PIECE) + 1
+            piece = text[start : line_end or len(text)]
+            found = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            ids.append(torch.tensor(found["input_ids"], dtype=torch.long))
+            places.append(torch.tensor(found["offset_mapping"], dtype=torch.long).view(-1, 2) + start)
+            start += len(piece)
+        return torch.cat(ids)[:limit], torch.cat(places)[:limit]
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids, special tokens included."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    @torch.no_grad()
+    def extend(
+        self, prompts: Int64[Tensor, "B T"], length: int, decoding: Decoding, seed: int = 0
+    ) -> Int64[Tensor, "B L"]:
+        """Continues prompts of one length, after the token that begins a text where the tokenizer puts one.
+
+        The end of the text is never chosen, so that all continuations are equally long. What the checkpoint wishes
+        for its generation (temperature, penalties) is set aside: the rule alone counts.
+
+        Args:
+            prompts: ids, [B, T].
+            length: tokens to add, at least 1.
+            decoding: the rule.
+            seed: of the draws; the global state of torch stays as it is.
+
+        Returns:
+            The added ids, [B, length].
+        """
+        prompts = prompts.to(self.device)
+        first = [] if self.beginning is None else [self.beginning]
+        begun = torch.cat((prompts.new_tensor(first).expand(len(prompts), len(first)), prompts), 1)
+        if begun.size(1) + length > self.context:  # there is no place for all of it: a window moves along
+            window = self.context - len(first)
+
+            def scores(ids: Tensor) -> Tensor:
+                ids = torch.cat((begun[:1, : len(first)].expand(len(ids), -1), ids), 1)
+                rows = max(1, ENTRIES // (ids.size(1) * self.vocabulary))
+                return torch.cat([self.logits(part)[:, -1] for part in torch.split(ids, rows)])
+
+            return extend(scores, prompts, length, window, decoding, seed, self.ends)
+        from transformers import GenerationConfig
+
+        settings: Any = GenerationConfig
+        options = settings(
+            max_new_tokens=length,
+            min_new_tokens=length,
+            do_sample=decoding.drawn,
+            # Said outright where they count, for left alone k is 50; where nothing is drawn they would be warned of.
+            **({"top_k": decoding.k or 0, "top_p": decoding.p or 1.0, "temperature": 1.0} if decoding.drawn else {}),
+            num_beams=decoding.beams,
+            eos_token_id=self.ends or None,
+            pad_token_id=0,  # nothing is padded, but without one it warns
+        )
+        own, self.model.generation_config = self.model.generation_config, settings()
+        devices = [self.device] if self.device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices):
+                torch.manual_seed(seed)
+                made: Tensor = self.model.generate(
+                    begun, attention_mask=torch.ones_like(begun), generation_config=options
+                )
+        finally:
+            self.model.generation_config = own
+        return made[:, begun.size(1) :]
+
+
+def _continues(config: Any) -> bool:
+    """Whether a checkpoint is of a causal model; transformers would also make one of a masked model's weights."""
+    import transformers
+
+    family, others = type(config), ("MODEL_FOR_MASKED_LM_MAPPING", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING")
+    mappings: Any = [getattr(transformers, name) for name in others]
+    rivals = [mapping[family].__name__ for mapping in mappings if family in mapping]
+    if not rivals:
+        return True  # whether there is a causal one at all turns out when it is loaded
+    saved = set(config.architectures or []) - set(rivals)
+    causal: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    return family in causal and causal[family].__name__ in saved and bool(getattr(config, "is_decoder", False))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ BLOCK = 1 << 24  # entries read at once: 64 MiB in float32
 Kind = Literal["causal", "masked", "encoder", "seq2seq", "run", "tables"]
 
 
+@runtime_checkable
 class Table(Protocol):
     """A matrix [V, H] that need not be in memory."""
 

@@ -1,0 +1,97 @@
+"""The folder of a stranger: nothing outside it is read, and what is read is small and what it claims to be."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+JSON_LIMIT = 64 << 20  # bytes; the longest index published is about a tenth of that
+_SHARED = re.compile(r"[0-9a-f]{64}")
+
+
+def plain(text: object, limit: int = 200) -> str:
+    r"""A foreign string as it may stand in a sentence: one line, nothing that moves a cursor, not too long.
+
+    Example:
+        >>> plain("red \x1b[31m")
+        'red \\x1b[31m'
+    """
+    shown = "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(text)[:limit]
+    )
+    return shown[: limit - 1] + "…" if len(shown) > limit or len(str(text)) > limit else shown
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file in a folder.
+
+    Links may lead elsewhere in the folder, or, in a cache of huggingface_hub, from `snapshots` to the blobs of the
+    same repository or to those all repositories share.
+
+    Args:
+        folder: where the file must lie.
+        name: relative, as a stranger wrote it.
+
+    Raises:
+        ValueError: the name leads out of the folder.
+    """
+    refusal = ValueError(f"{folder} names the file {plain(name)!r}, which lies outside it; that is not opened")
+    try:
+        path, home = folder / name, folder.resolve()
+        target = path.resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a zero byte, a name too long
+        raise refusal from None
+    stepping = Path(name).is_absolute() or ".." in Path(name).parts
+    if stepping or not (target.is_relative_to(home) or _is_blob(target, home)):
+        raise refusal
+    return path
+
+
+def _is_blob(target: Path, home: Path) -> bool:
+    for place in (home, *home.parents):
+        if place.parent.name == "snapshots":
+            repository = place.parent.parent
+            shared = repository.parent / "blobs" / target.name[:2] / target.name
+            own = target.parent == repository / "blobs"
+            return own or (target == shared and _SHARED.fullmatch(target.name) is not None)
+    return False
+
+
+def read_text(folder: Path, name: str, limit: int = JSON_LIMIT) -> str | None:
+    """The text of a file in a folder, None where there is no such file.
+
+    Raises:
+        ValueError: it cannot be read, is larger than `limit` bytes, is not UTF-8, or lies outside the folder.
+    """
+    path = inside(folder, name)
+    try:
+        if not path.is_file():
+            return None
+        size = path.stat().st_size
+        if size > limit:
+            raise ValueError(f"{path} has {size:,} bytes, more than any such file needs; is it the right file?")
+        return path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}; check its permissions") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text; download it again") from None
+
+
+def read_object(folder: Path, name: str) -> dict[str, Any] | None:
+    """The JSON object in a file of a folder, None where there is no such file.
+
+    Raises:
+        ValueError: as `read_text`, or it is not JSON, nested too deeply, or not an object.
+    """
+    text = read_text(folder, name)
+    if text is None:
+        return None
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"{folder / name} is nested too deeply to be read; download it again") from None
+    except ValueError as error:
+        raise ValueError(f"{folder / name} is not JSON ({plain(error)}); download it again") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{folder / name} holds no JSON object; download it again")
+    return content

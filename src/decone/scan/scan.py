@@ -1,0 +1,144 @@
+"""A whole scan: the tables of a model, its rows, and with a text what it does."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from decone.models.locate import locate
+from decone.models.located import Located, Table
+from decone.scan.against import against, require_same_vocabulary
+from decone.scan.behaviour import behave
+from decone.scan.blame import blame
+from decone.scan.drawing import Drawing
+from decone.scan.findings_rows import UNUSUAL
+from decone.scan.frequencies import Frequencies, frequencies
+from decone.scan.result import ModelFacts, Result, TableFacts
+from decone.scan.rows import find_rows
+from decone.scan.suspects import find_suspects
+from decone.scan.tokens import token_texts
+from decone.scan.verdict import findings
+from decone.scan.weights import draw, measure_table
+from decone.scan.words import word_similarity
+from decone.data.corpora import read_text
+from decone.training.provenance import provenance
+
+Progress = Callable[[str, int, int], None]
+
+
+def scan(
+    name: str,
+    *,
+    text: Path | None = None,
+    counts: Path | None = None,
+    blamed: bool = False,
+    words: Sequence[Path] = (),
+    other: str | None = None,
+    embedding: str | None = None,
+    head: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    prompts: int = 50,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Result, list[Drawing]]:
+    """Scans a model.
+
+    Args:
+        name: a decone run, a folder or safetensors file of a Hugging Face model, or its name on the hub.
+        text: UTF-8 text to run the model on, and to count frequencies on when there are no `counts`.
+        counts: file of token frequencies.
+        blamed: also tell pull from push in the gradient of each row; needs a text.
+        words: files of word pairs with human judgements of their similarity.
+        other: model of the same vocabulary to compare with, the one before.
+        embedding: name of the input table in the file, where it is not found by itself.
+        head: likewise of the output table.
+        device: for what needs the whole model.
+        seed: of samples of rows and of drawn text.
+        prompts: continuations per way of decoding.
+        limit: most tokens of the text that are scored; None is all.
+        progress: called with a stage, how much of it is done, and of how much.
+
+    Returns:
+        The result, and the rows that its page draws.
+
+    Raises:
+        ValueError: the model or a file cannot be read or lacks what was asked for; the message says what to change.
+    """
+    tell = progress or (lambda stage, done, total: None)
+    begun = time.perf_counter()
+    if blamed and text is None:
+        raise ValueError("--blame needs a text whose gradients it looks at; give --text FILE")
+    content = None if text is None else read_text(text)
+    tell("tables", 0, 1)
+    located = locate(name, embedding, head)
+    tell("rows", 0, 1)
+    rows = find_rows(located)
+    known = frequencies(located, content, counts, rows)
+    facts = _measured(located, known, seed, tell)
+    suspects = find_suspects(located, rows, known)
+    result = Result(
+        model=_model(located),
+        frequencies=known.facts,
+        tables=facts,
+        rows=rows.findings,
+        suspects=suspects,
+        provenance=provenance(),
+    )
+    if text is not None:
+        counted = known.groups if known.facts.source in ("text", "counts", "training") else None
+        result.behaviour = behave(
+            name, text, counted, device=device, seed=seed, prompts=prompts, limit=limit, progress=progress
+        )
+        if blamed:
+            tell("gradients", 0, 1)
+            result.blame = blame(name, text, device=device, seed=seed)
+    for file in words:
+        tell("words", 0, 1)
+        result.words.append(word_similarity(located, file, seed))
+    tokens = token_texts(located)
+    if other is not None:
+        tell("the other model", 0, 1)
+        before = locate(other, embedding, head)
+        require_same_vocabulary(located, before)
+        result.against = against(located, before, known.groups, tokens, facts, _measured(before, known, seed, tell))
+    result.findings = findings(result)
+    tell("drawing", 0, 1)
+    marked = {suspect.id for suspect in suspects if suspect.score > UNUSUAL}
+    drawings = [draw(part, table, tokens, known.groups, known.rank, marked, seed) for part, table in _tables(located)]
+    result.seconds = time.perf_counter() - begun
+    return result, drawings
+
+
+def _tables(located: Located) -> list[tuple[str, Table]]:
+    tables = [("embedding", located.embedding)]
+    return tables if located.head is None else [*tables, ("head", located.head)]
+
+
+def _measured(located: Located, known: Frequencies, seed: int, tell: Progress) -> dict[str, TableFacts]:
+    facts = {}
+    for name, table in _tables(located):
+        tell(f"geometry of the {name}", 0, 1)
+        facts[name] = measure_table(table, known.groups, known.rank, seed)
+    return facts
+
+
+def _model(located: Located) -> ModelFacts:
+    rows, width = located.output.shape
+    known = None if located.tokenizer is None else located.tokenizer.get_vocab_size() * located.copies
+    return ModelFacts(
+        name=located.name,
+        family=located.family,
+        kind=located.kind,
+        embedding=located.embedding.name,
+        head=None if located.head is None else located.head.name,
+        tied=located.tied,
+        rows=rows,
+        width=width,
+        dtype=str(located.output.dtype).removeprefix("torch."),
+        vocabulary=known,
+        padded=0 if known is None else max(0, rows - known),
+        bias=located.bias is not None,
+        softcap=located.softcap,
+        logit_scale=located.logit_scale,
+        notes=list(located.notes),
+    )
