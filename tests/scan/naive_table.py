@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 Rows = NDArray[np.float64]
 
@@ -12,11 +11,19 @@ Rows = NDArray[np.float64]
 def log_isotropy(rows: Rows) -> tuple[float, float]:
     """log I(W), raw and plus-minus."""
     _, axes = np.linalg.eigh(rows.T @ rows)
-    projections = rows @ axes
-    turned = projections * np.where(projections.sum(0) < 0, -1.0, 1.0)
-    ahead, behind = (logsumexp(sign * turned, axis=0) for sign in (1.0, -1.0))
-    both = np.concatenate((ahead, behind))
-    return ahead.min() - ahead.max(), both.min() - both.max()
+    ahead, behind = [], []
+    for axis in axes.T:
+        projection = rows @ axis
+        turned = -projection if projection.sum() < 0 else projection
+        ahead.append(log_sum(turned))
+        behind.append(log_sum(-turned))
+    return min(ahead) - max(ahead), min(ahead + behind) - max(ahead + behind)
+
+
+def log_sum(exponents: Rows) -> float:
+    """log of the sum of exp."""
+    largest = float(exponents.max())
+    return largest + math.log(np.exp(exponents - largest).sum())
 
 
 def mean_cosine(rows: Rows, first: list[int], second: list[int]) -> float | None:

