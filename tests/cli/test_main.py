@@ -10,20 +10,24 @@ from typing import Any
 
 import pytest
 
-from decone import objectives
+from decone import __version__, objectives
 from decone.cli.console import Watcher, bars, print_json, say
 from decone.studies.pool import Job
 from decone.training.config import RunConfig
 
 Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
 
-COMMANDS = ["compare", "train", "eval", "reproduce", "report", "methods", "doctor"]
+COMMANDS = ["compare", "train", "eval", "scan", "reproduce", "report", "methods", "doctor"]
 
 
 def test_help_names_every_command(decone: Decone) -> None:
     code, out, err = decone("--help")
     assert (code, err) == (0, "")
     assert all(f"  {command}  " in out for command in COMMANDS)
+
+
+def test_version(decone: Decone) -> None:
+    assert decone("--version") == (0, f"decone {__version__}\n", "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -25,7 +25,7 @@ def suspects(count: int) -> list[Suspect]:
 
 def behaviour(**fields: Any) -> Behaviour:
     def share(value: float) -> Perplexities:
-        return Perplexities(share=0.5, tokens=10, perplexity=value, accuracy=0.5)
+        return Perplexities(share=0.5, tokens=100, perplexity=value, accuracy=0.5)
 
     def repetition(rate: float) -> Repetition:
         return Repetition(rep={"3": rate}, uniq_words=5, uniq_tokens=5, continuations=2)
@@ -104,7 +104,7 @@ def test_rows(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "severity"), [(0, "good"), (1, "good"), (2, "note"), (10, "warning"), (20, "serious")]
+    ("count", "severity"), [(0, "good"), (1, "note"), (4, "note"), (10, "warning"), (20, "serious")]
 )
 def test_undertrained_tokens_by_their_share(count: int, severity: str, make: Make) -> None:
     assert severities(make(suspects=suspects(count)))["undertrained"] == severity
@@ -119,10 +119,12 @@ def test_behaviour(make: Make) -> None:
     def ill(**fields: Any) -> dict[str, str]:
         return severities(make(behaviour=behaviour(**fields)))
 
-    rare = Perplexities(share=0.1, tokens=5, perplexity=5e4, accuracy=0.0)
+    rare = Perplexities(share=0.1, tokens=50, perplexity=5e4, accuracy=0.0)
     frequent = behaviour().groups["frequent"]
     assert ill(groups={"frequent": frequent, "rare": rare})["rare-perplexity"] == "serious"
     assert "rare-perplexity" not in ill(groups={"frequent": frequent})
+    few = rare.model_copy(update={"tokens": 5})
+    assert "rare-perplexity" not in ill(groups={"frequent": frequent, "rare": few})
     loop = {name: part.model_copy(update={"rep": {"3": 0.9}}) for name, part in behaviour().decoding.items()}
     assert ill(decoding=loop)["repetition"] == "good"  # the text itself repeats as much
     assert ill(decoding=loop | {"human": behaviour().decoding["human"]})["repetition"] == "serious"

@@ -261,7 +261,7 @@ def test_a_real_encoder(encoder: torch.Tensor) -> None:
     begun = time.process_time()
     groups = frequency_groups(torch.arange(len(encoder), 0, -1))
     facts = measure_table(MemoryTable("weight", encoder), groups, torch.arange(1, len(encoder) + 1))
-    assert time.process_time() - begun < 20  # 1.5 s of one core when nobody shares the machine
+    assert time.process_time() - begun < 30  # 1.5 s of a core; threads that wait for a core count too
     rows = encoder.double().numpy()
     for name, members in {"all": rows, "rare": rows[groups["rare"]]}.items():
         raw, plus_minus = naive.log_isotropy(members)

@@ -4,12 +4,13 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from decone.cli import compare, doctor, eval, methods, report, reproduce, train
-from decone.cli.console import say
+from decone import __version__
+from decone.cli import compare, doctor, eval, methods, report, reproduce, scan, train
+from decone.cli.console import out, say
 from decone.studies.pool import Stopped
 from decone.training.interrupt import Interrupted
 
@@ -26,6 +27,22 @@ app = typer.Typer(
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; exit 0 good, 1 a check failed, 2 the input is wrong, 130 interrupted."""
     app(arguments)  # wrong options are answered by typer itself, with the same exit code 2
+
+
+def tell_version(wanted: bool) -> None:
+    """Prints the version and ends."""
+    if wanted:
+        out.print(f"decone {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Find, cure and prove the cure of token-embedding degeneration in language models."""
 
 
 def answering(command: Callable[..., None]) -> Callable[..., None]:
@@ -49,5 +66,5 @@ def answering(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for room in (compare, train, eval, reproduce, report, methods, doctor):
+for room in (compare, train, eval, scan, reproduce, report, methods, doctor):
     app.command(name=room.__name__.rpartition(".")[2])(answering(room.command))

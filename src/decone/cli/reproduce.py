@@ -31,7 +31,8 @@ def command(
     """Reproduce a published table: run what is missing, then show the paper's numbers beside ours."""
     if every:
         for name, known in TABLES.items():
-            out.print(escape(f"{name}  {known.title}\n    rows: {', '.join(row.name for row in known.rows)}"))
+            rows_there = ", ".join(row.name for row in known.rows)
+            out.print(escape(f"{name}  {known.title}\n    rows: {rows_there}"), soft_wrap=True)
         return
     if select not in ("best", "last"):
         raise ValueError(f"unknown --select {select!r}; choose best or last")

@@ -10,6 +10,7 @@ RARE = (
     "each does to your text."
 )
 DULL = "Train on with `decone train --set method=scalegrad:gamma=0.2` (or `unlikelihood`), or decode with top-p."
+ENOUGH = 30  # rare tokens in the text below which their perplexity says little
 SCALE = "Divide the logits by T best when sampling; after thresholding such a T is expected."
 
 
@@ -18,14 +19,14 @@ def behaviour_findings(result: Result) -> Iterator[Finding]:
     if result.behaviour is not None:
         yield from _rare_perplexity(result.behaviour)
         yield from _repetition(result.behaviour)
-        yield _temperature(result.behaviour)
+        yield from _temperature(result.behaviour)
     if result.blame is not None:
         yield from _pull(result.blame)
 
 
 def _rare_perplexity(behaviour: Behaviour) -> Iterator[Finding]:
     rare, frequent = behaviour.groups.get("rare"), behaviour.groups.get("frequent")
-    if not rare or not frequent or rare.perplexity is None or frequent.perplexity is None:
+    if not rare or not frequent or rare.perplexity is None or frequent.perplexity is None or rare.tokens < ENOUGH:
         return
     value = rare.perplexity / frequent.perplexity
     compared = (
@@ -57,7 +58,9 @@ def _repetition(behaviour: Behaviour) -> Iterator[Finding]:
     yield limits.REPETITION.finding("repetition", "Repetition", value, meanings, DULL, evidence)
 
 
-def _temperature(behaviour: Behaviour) -> Finding:
+def _temperature(behaviour: Behaviour) -> Iterator[Finding]:
+    if behaviour.perplexity is None or behaviour.best_perplexity is None:
+        return
     value, side = abs(1 - behaviour.best_temperature), "flat" if behaviour.best_temperature < 1 else "sharp"
     best = f"perplexity is lowest at T = {behaviour.best_temperature:.2f}"
     change = f"{behaviour.perplexity:,.4g} becomes {behaviour.best_perplexity:,.4g}"
@@ -72,7 +75,7 @@ def _temperature(behaviour: Behaviour) -> Finding:
         "perplexity": behaviour.perplexity,
         "best_perplexity": behaviour.best_perplexity,
     }
-    return limits.TEMPERATURE.finding("temperature", "Scale of the logits", value, meanings, SCALE, evidence)
+    yield limits.TEMPERATURE.finding("temperature", "Scale of the logits", value, meanings, SCALE, evidence)
 
 
 def _pull(blame: Blame) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from decone.scan import limits
 from decone.scan.result import Finding, Result, RowFinding, Severity
 
 UNUSUAL = 3.5  # modified z-score of an outlier: Iglewicz and Hoaglin 1993
+FEW = 5  # suspects below which the verdict is no more than a note
 TRAIN = "Show the model text that holds these tokens, or give their rows the mean of trained rows before training on."
 SHRINK = "Leave the rows out of the tables of the next model, or keep them in mind as room for new tokens."
 
@@ -55,8 +56,9 @@ def _undertrained(result: Result) -> Finding:
         "warning": f"{seem}; prompts with them may derail the model.",
         "serious": f"{seem}: a large part of the vocabulary is dead weight, and prompts with it derail the model.",
     }
-    value = count / max(1, result.model.rows)
-    evidence = {"count": count, "share": value, "unusual_above": UNUSUAL}
+    # In a small vocabulary a handful is a large share, and may be chance.
+    value = count / max(1, result.model.rows) if count >= FEW else min(count, 1) * limits.UNDERTRAINED.note
+    evidence = {"count": count, "share": count / max(1, result.model.rows), "unusual_above": UNUSUAL}
     return limits.UNDERTRAINED.finding("undertrained", "Under-trained tokens", value, meanings, TRAIN, evidence)
 
 

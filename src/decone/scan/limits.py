@@ -67,7 +67,7 @@ class Limits:
 
 # Rows of independent directions have a mean cosine of 0. Gao et al. 2019 show ill tables whose rows lie on one side of
 # the origin, Ethayarajh 2019 reads the mean cosine as anisotropy; neither names a limit.
-CONE = Limits(0.1, 0.2, 0.4, f"mean cosine as anisotropy, Ethayarajh 2019, section 3.1; {OWN}")
+CONE = Limits(0.1, 0.2, 0.4, f"mean cosine as anisotropy, Ethayarajh 2019; {OWN}")
 # Yu et al. 2022, Figure 2: what degenerates is how the rare rows lie to each other, the others follow.
 RARE_CONE = Limits(0.15, 0.3, 0.4, f"rare and frequent rows apart, Yu et al. 2022, section 3 and Figure 2; {OWN}")
 # Share of the squared singular values in the first one; a random table of V rows and width H has about 1 / H.
@@ -80,8 +80,6 @@ RARE_PERPLEXITY = Limits(
     10.0, 100.0, 1000.0, f"perplexity of rare over that of frequent tokens, after Yu et al. 2022, Table 1; {OWN}"
 )
 TEMPERATURE = Limits(0.05, 0.15, 0.4, f"|1 - T best|, Turumtaev, Stop Jostling, section 4.3; {OWN}")
-REPETITION = Limits(
-    0.05, 0.2, 0.4, f"Rep-3 of greedy text less that of human text, Lin et al. 2021, Table 1 and section 5; {OWN}"
-)
+REPETITION = Limits(0.05, 0.2, 0.4, f"Rep-3 of greedy text less that of human text, Lin et al. 2021, Table 1; {OWN}")
 # Turumtaev, Figure 3: below 1 a row is moved more by targets that are not it than by all that speaks for it.
 PULL = Limits(1.0, 0.5, 0.1, f"Ratio of Average, Turumtaev, Stop Jostling, Figure 3; {OWN}", rising=False)

@@ -4,14 +4,23 @@ The schema is published: `decone scan --schema` prints it. A field may be added;
 raises the number in `SCHEMA`. A number that could not be determined is null, never a guess.
 """
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 SCHEMA: Literal["decone.scan/1"] = "decone.scan/1"
 
 Severity = Literal["good", "note", "warning", "serious"]
 Group = Literal["all", "frequent", "medium", "rare", "special"]
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
+
+
+# An overflowed perplexity is infinite, which JSON cannot say.
+Measured = Annotated[float | None, BeforeValidator(_finite)]
 
 
 class Part(BaseModel):
@@ -118,7 +127,7 @@ class Perplexities(Part):
 
     share: float = Field(description="of all scored tokens")
     tokens: int
-    perplexity: float | None
+    perplexity: Measured
     accuracy: float | None
 
 
@@ -138,10 +147,10 @@ class Behaviour(Part):
     text: str
     tokens: int
     bytes: int
-    perplexity: float
-    best_perplexity: float
+    perplexity: Measured
+    best_perplexity: Measured
     best_temperature: float
-    bits_per_byte: float
+    bits_per_byte: Measured
     accuracy: float
     recall5: float
     mrr: float
@@ -241,7 +250,7 @@ class Result(Part):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
     model: ModelFacts
     frequencies: FrequencyFacts
-    tables: dict[Literal["embedding", "head"], TableFacts] = Field(description="'head' only when it is its own table")
+    tables: dict[str, TableFacts] = Field(description="'embedding', and 'head' when it is a table of its own")
     rows: list[RowFinding]
     suspects: list[Suspect] = Field(description="most suspicious first, at most 500")
     behaviour: Behaviour | None = None

@@ -12,7 +12,7 @@ from decone.scan.blame import blame
 from decone.scan.drawing import Drawing
 from decone.scan.findings_rows import UNUSUAL
 from decone.scan.frequencies import Frequencies, frequencies
-from decone.scan.result import ModelFacts, Result, TableFacts
+from decone.scan.result import SCHEMA, ModelFacts, Result, TableFacts
 from decone.scan.rows import find_rows
 from decone.scan.suspects import find_suspects
 from decone.scan.tokens import token_texts
@@ -37,7 +37,7 @@ def scan(
     head: str | None = None,
     device: str = "auto",
     seed: int = 0,
-    prompts: int = 50,
+    prompts: int = 20,
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Result, list[Drawing]]:
@@ -77,6 +77,7 @@ def scan(
     facts = _measured(located, known, seed, tell)
     suspects = find_suspects(located, rows, known)
     result = Result(
+        schema=SCHEMA,
         model=_model(located),
         frequencies=known.facts,
         tables=facts,

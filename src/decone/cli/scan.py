@@ -1,0 +1,90 @@
+"""`decone scan`: what is wrong with a model, in words, numbers and a page."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from decone.cli.console import out, print_json, say, stages
+from decone.cli.options import Device, Json, Quiet
+from decone.report import scan_markdown, scan_page, scan_terminal
+from decone.scan.result import Result
+from decone.scan.scan import scan
+from decone.scan.verdict import CHECKS, checks, parse_limits
+from decone.training.checkpoint import write_text
+from decone.training.run import makeable
+
+LIMITS = f"Limits to fail at (exit 1), e.g. cone=0.2,undertrained=50. Names: {', '.join(CHECKS)}."
+
+
+def command(
+    model: Annotated[
+        str, typer.Argument(help="A decone run, a Hugging Face model (folder or hub name), or a .safetensors file.")
+    ] = "",
+    text: Annotated[Path | None, typer.Option(help="UTF-8 text: run the model on it, count frequencies on it.")] = None,
+    counts: Annotated[Path | None, typer.Option(help="Token frequencies: lines of id or token, tab, count.")] = None,
+    against: Annotated[str | None, typer.Option(help="Model of the same vocabulary to compare with.")] = None,
+    blamed: Annotated[bool, typer.Option("--blame", help="Tell pull from push in every row's gradient.")] = False,
+    words: Annotated[list[Path] | None, typer.Option(help="Word pairs with similarities; may be repeated.")] = None,
+    limits: Annotated[str, typer.Option("--check", help=LIMITS)] = "",
+    embedding: Annotated[str | None, typer.Option(help="Name of the input table in the file.")] = None,
+    head: Annotated[str | None, typer.Option(help="Name of the output table in the file.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most tokens of the text that are scored.")] = None,
+    prompts: Annotated[int, typer.Option(min=0, help="Continuations per way of decoding.")] = 20,
+    folder: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to write to.", show_default="runs/scan-MODEL")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of samples of rows and of drawn text.")] = 0,
+    device: Device = "auto",
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the result and end.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Scan a model: the geometry of its tables, rows never trained, and with --text what it does.
+
+    Reads the tables alone and no code of the model. Writes report.html, scan.json and card.md.
+    """
+    if schema:
+        print_json(Result.model_json_schema(by_alias=True))
+        return
+    if not model:
+        raise ValueError("name a model: the folder of a run or of a Hugging Face model, or a .safetensors file")
+    wanted = parse_limits(limits)
+    target = folder or Path("runs") / f"scan-{_plain(model)}"
+    makeable(target)
+    with stages(quiet) as progress:
+        result, drawings = scan(
+            model,
+            text=text,
+            counts=counts,
+            blamed=blamed,
+            words=words or (),
+            other=against,
+            embedding=embedding,
+            head=head,
+            device=device,
+            seed=seed,
+            prompts=prompts,
+            limit=limit,
+            progress=progress,
+        )
+    result.checks = checks(result, wanted)
+    target.mkdir(parents=True, exist_ok=True)
+    content = json.loads(result.model_dump_json(by_alias=True))  # NaN and infinity become null
+    write_text(target / "scan.json", json.dumps(content, indent=1) + "\n")  # ASCII: strangers' characters are escaped
+    write_text(target / "card.md", scan_markdown.render(result))
+    page = scan_page.write(target / "report.html", result, drawings)
+    if as_json:
+        print_json(content)
+    else:
+        out.print(scan_terminal.render(result))
+    say(f"the page is {page}")
+    if not all(check.passed for check in result.checks):
+        raise typer.Exit(1)
+
+
+def _plain(model: str) -> str:
+    """A model's name as the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name or model).strip("-.")[:100] or "model"
