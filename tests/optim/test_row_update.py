@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from decone.optim import row_update
-from decone.optim.row_update import Rule, Table, touched_rows, update
+from decone.optim.row_step import Rule, Table, settled
+from decone.optim.row_update import touched_rows, update
 
 RULE = Rule(
     lr=0.01,
@@ -94,10 +95,10 @@ def test_the_smallest_number_of_a_type_touches(dtype: torch.dtype, monkeypatch: 
 
 WAYS: dict[str, dict[str, Any]] = {
     "as it chooses": {},
-    "gathered": {"SPARSE": 0},
-    "blocks": {"SPARSE": 10**9},
-    "gathered, small blocks": {"SPARSE": 0, "CPU_BLOCK_BYTES": 100},
-    "blocks, small blocks": {"SPARSE": 10**9, "CPU_BLOCK_BYTES": 100},
+    "gathered": {"SMALL": 0, "SPARSE": 2},
+    "blocks": {"SMALL": 0, "SPARSE": 0},
+    "gathered, small blocks": {"SMALL": 0, "SPARSE": 2, "CPU_BLOCK_BYTES": 100},
+    "blocks, small blocks": {"SPARSE": 0, "CPU_BLOCK_BYTES": 100},
 }
 
 
@@ -157,16 +158,52 @@ def test_policies_give_the_naive_numbers(
 def test_a_few_odd_rows_do_not_cost_the_fused_kernel(
     behind: int, untouched: int, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken, fused = [], row_update._update_fused
-    monkeypatch.setattr(row_update, "_update_fused", lambda *args: (taken.append(1), fused(*args))[1])
+    taken, fused = [], row_update.step_fused
+    monkeypatch.setattr(row_update, "step_fused", lambda *args: (taken.append(len(args[1])), fused(*args))[1])
+    monkeypatch.setattr(row_update, "SMALL", 0)
     table, gradient = random_table(24, 4, steps=(9, 10)), random_gradient(24, 4, 1.0)
     table.step[:behind] = 3
     gradient[24 - untouched :] = 0
     table.step[24 - untouched :] = 10  # what the others reach now
     expected = naive(table, gradient, RULE)
     update(table, gradient, RULE)
-    assert len(taken) == calls
+    assert taken.count(24) == calls
     assert_same(table, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_rows_whose_bias_is_gone_take_the_fused_kernel_whatever_their_counts(
+    share: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, fused = [], row_update.step_fused
+    monkeypatch.setattr(row_update, "step_fused", lambda *args: (taken.append(len(args[1])), fused(*args))[1])
+    monkeypatch.setattr(row_update, "SMALL", 0)
+    since = settled(RULE, dtype)
+    work = torch.promote_types(dtype, torch.float32)
+    assert torch.tensor(1 - 0.95**since, dtype=work) == 1 > torch.tensor(1 - 0.95 ** (0.9 * since), dtype=work)
+    for early in (0, 12):
+        table, gradient = random_table(24, 4, dtype, steps=(since, 3 * since)), random_gradient(24, 4, share, dtype)
+        gradient[0] = 1.0
+        table.step[:early] = torch.arange(early).float()
+        expected = naive(table, gradient, RULE)
+        taken.clear()
+        update(table, gradient, RULE)
+        assert bool(taken) == (early == 0)
+        unit = 4 * torch.finfo(dtype).eps
+        assert_same(table, expected, rtol=unit, atol=unit)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_moments_may_have_another_type_than_the_weight(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(row_update, name, value)
+    table, gradient = random_table(17, 4), random_gradient(17, 4, 0.5)
+    table = table._replace(weight=table.weight.float())
+    expected = naive(table, gradient.float(), RULE)
+    update(table, gradient.float(), RULE)
+    assert (table.weight.dtype, table.exp_avg.dtype) == (torch.float32, torch.float64)
+    assert_same(table, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_arrays_in_any_layout() -> None:

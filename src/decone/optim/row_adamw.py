@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from decone.optim.row_update import Rule, Table, update
+from decone.optim.row_step import Rule, Table
+from decone.optim.row_update import update
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
