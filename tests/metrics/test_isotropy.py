@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decone.metrics.isotropy import isotropy
+from decone.metrics.isotropy import from_log_partition, isotropy, log_partition, signed_axes
 
 
 def naive(weight: torch.Tensor) -> tuple[float, float]:
@@ -61,6 +61,31 @@ def test_a_cone_is_less_isotropic_than_a_ball() -> None:
     assert ball.raw > 0.9 and ball.plus_minus > 0.9
     assert cone.raw < 0.2 and cone.plus_minus < 0.03
     assert cone.raw > 3 * cone.plus_minus
+
+
+@given(st.integers(1, 12), st.integers(2, 14), st.integers(0, 10**6))
+def test_few_rows_leave_directions_free(size: int, width: int, seed: int) -> None:
+    """Z is the number of rows where they have no part; rows repeated until there are enough take the other way."""
+    weight = torch.randn(size, width, generator=torch.Generator().manual_seed(seed)).double() * 0.5
+    often = weight.repeat(2 * width, 1)
+    assert isotropy(weight) == pytest.approx(isotropy(often), rel=1e-9)
+
+
+def test_parts_of_a_table_join_to_the_whole() -> None:
+    weight = toy(0.5).double()
+    _, axes = signed_axes(weight.T @ weight, weight.sum(0))
+    parts = [log_partition(part @ axes) for part in weight.split(150)]
+    joined = from_log_partition(torch.logsumexp(torch.stack(parts), 0))
+    assert joined == pytest.approx(isotropy(weight), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("reach", [1.0, 59.0, 61.0, 599.0, 601.0, 3000.0])
+def test_log_partition_never_overflows(dtype: torch.dtype, reach: float) -> None:
+    projections = torch.linspace(-reach, reach, 64, dtype=dtype).repeat(300, 1)
+    exact = projections.double()
+    expected = torch.stack((torch.logsumexp(exact, 0), torch.logsumexp(-exact, 0)))
+    torch.testing.assert_close(log_partition(projections), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_known_value_of_one_row() -> None:

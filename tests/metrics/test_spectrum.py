@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decone.metrics.spectrum import principal_plane, singular_decay
+from decone.metrics.spectrum import principal_axes, principal_plane, singular_decay
 
 
 def table(size: int, width: int, seed: int) -> torch.Tensor:
@@ -74,3 +74,22 @@ def test_plane_known_value() -> None:
 def test_more_dimensions_than_the_table_has_are_refused(dimensions: int) -> None:
     with pytest.raises(ValueError, match="1 to 2"):
         principal_plane(table(5, 2, 0), dimensions)
+
+
+@settings(max_examples=20)
+@given(st.integers(4, 15), st.integers(2, 6), st.integers(0, 10**6))
+def test_axes_of_a_covariance_span_the_same_plane(size: int, width: int, seed: int) -> None:
+    weight = table(size, width, seed) * torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.25])[:width] + 3
+    centred = weight - weight.mean(0)
+    covariance = centred.T @ centred
+    values = torch.linalg.eigvalsh(covariance).flip(0)
+    if bool((values[:2] - torch.cat((values, torch.zeros(1)))[1:3] < 1e-3 * values[0]).any()):
+        return  # near a double eigenvalue the components themselves are not determined
+    torch.testing.assert_close(centred @ principal_axes(covariance).T, principal_plane(weight), atol=1e-8, rtol=1e-8)
+
+
+def test_axes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 to 2"):
+        principal_axes(torch.eye(2, dtype=torch.float64), 3)
+    with pytest.raises(ValueError, match="NaN"):
+        principal_axes(torch.full((2, 2), math.nan, dtype=torch.float64))

@@ -29,11 +29,12 @@ def main(arguments: list[str] | None = None) -> None:
     app(arguments)  # wrong options are answered by typer itself, with the same exit code 2
 
 
-def tell_version(wanted: bool) -> None:
+def tell_version(wanted: bool) -> bool:
     """Prints the version and ends."""
     if wanted:
         out.print(f"decone {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

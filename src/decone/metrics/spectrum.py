@@ -6,6 +6,7 @@ Figure 3; Wang et al. 2020, "Improving Neural Language Generation with Spectrum 
 
 import torch
 from jaxtyping import Float, Float64
+from scipy.linalg import eigh
 from torch import Tensor
 
 from decone.metrics.inputs import require_table
@@ -63,5 +64,36 @@ def principal_plane(weight: Float[Tensor, "V H"], dimensions: int = 2) -> Float6
     rows = weight.detach().double()
     centred = rows - rows.mean(0)
     loadings = torch.linalg.svd(centred, full_matrices=False).Vh[:dimensions]
+    return centred @ _turned(loadings).T
+
+
+def principal_axes(covariance: Float64[Tensor, "H H"], dimensions: int = 2) -> Float64[Tensor, "D H"]:
+    """Find the first principal components of a table from the covariance of its rows, signed as in `principal_plane`.
+
+    Args:
+        covariance: Symmetric, up to any positive factor.
+        dimensions: Number of components, at most H.
+
+    Returns:
+        Unit loadings of falling variance.
+
+    Raises:
+        ValueError: If `covariance` is not finite, or `dimensions` is outside 1 to H.
+
+    Example:
+        >>> principal_axes(torch.diag(torch.tensor([1.0, 9.0, 4.0]).double())).abs().round().tolist()
+        [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    width = len(covariance)
+    if not 1 <= dimensions <= width:
+        raise ValueError(f"dimensions must lie in 1 to {width}, the width, not {dimensions}")
+    if not bool(torch.isfinite(covariance).all()):
+        raise ValueError("the covariance holds NaN or infinite entries: drop such rows first")
+    # Only the pairs asked for: a third of the time of all of them.
+    _, axes = eigh(covariance.cpu().numpy(), subset_by_index=[width - dimensions, width - 1])
+    return _turned(torch.from_numpy(axes.T[::-1].copy()).to(covariance))
+
+
+def _turned(loadings: Float64[Tensor, "D H"]) -> Float64[Tensor, "D H"]:
     leading = loadings.gather(1, loadings.abs().argmax(1, keepdim=True))
-    return centred @ torch.where(leading < 0, -loadings, loadings).T
+    return torch.where(leading < 0, -loadings, loadings)

@@ -93,7 +93,7 @@ def significant(value: float | int | None, signed: bool = False) -> str:
     if value is None or math.isnan(value):
         return DASH
     if math.isinf(value) or value == 0:
-        return number(value, 0, signed)
+        return number(float(value), 0, signed)
     size = abs(value)
     if size >= 1e7 or size < 5e-4:
         return f"{value:{'+' if signed else ''}.1e}".replace("-", "−")

@@ -6,7 +6,7 @@ from decone.scan import limits
 from decone.scan.result import Finding, Result, RowFinding, Severity
 
 UNUSUAL = 3.5  # modified z-score of an outlier: Iglewicz and Hoaglin 1993
-FEW = 5  # suspects below which the verdict is no more than a note
+FEW = 10  # suspects below which the verdict is no more than a note
 TRAIN = "Show the model text that holds these tokens, or give their rows the mean of trained rows before training on."
 SHRINK = "Leave the rows out of the tables of the next model, or keep them in mind as room for new tokens."
 

@@ -69,7 +69,7 @@ class Limits:
 # the origin, Ethayarajh 2019 reads the mean cosine as anisotropy; neither names a limit.
 CONE = Limits(0.1, 0.2, 0.4, f"mean cosine as anisotropy, Ethayarajh 2019; {OWN}")
 # Yu et al. 2022, Figure 2: what degenerates is how the rare rows lie to each other, the others follow.
-RARE_CONE = Limits(0.15, 0.3, 0.4, f"rare and frequent rows apart, Yu et al. 2022, section 3 and Figure 2; {OWN}")
+RARE_CONE = Limits(0.15, 0.3, 0.5, f"rare and frequent rows apart, Yu et al. 2022, section 3 and Figure 2; {OWN}")
 # Share of the squared singular values in the first one; a random table of V rows and width H has about 1 / H.
 FIRST_DIRECTION = Limits(0.1, 0.25, 0.5, f"spectrum, Wang et al. 2020; common direction, Mu and Viswanath 2018; {OWN}")
 EFFECTIVE_RANK = Limits(0.75, 0.5, 0.25, f"effective rank, Roy and Vetterli 2007, over min(V, H); {OWN}", rising=False)

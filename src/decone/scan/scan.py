@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from decone.data.corpora import read_text
 from decone.models.locate import locate
 from decone.models.located import Located, Table
 from decone.scan.against import against, require_same_vocabulary
@@ -19,7 +20,6 @@ from decone.scan.tokens import token_texts
 from decone.scan.verdict import findings
 from decone.scan.weights import draw, measure_table
 from decone.scan.words import word_similarity
-from decone.data.corpora import read_text
 from decone.training.provenance import provenance
 
 Progress = Callable[[str, int, int], None]

@@ -1,0 +1,123 @@
+"""What it takes to measure the geometry of a table: seconds and memory by number of rows.
+
+    python benchmarks/scan.py [--rows 32000,64000,128000,256000] [--width 2304] [--out results/benchmarks/scan.json]
+
+Tables are made from a seed, bfloat16, in a temporary safetensors file (2 x rows x width bytes); each is measured in a
+process of its own. Memory is the peak of that process with everything in it, Python and torch included. On a machine
+that other programs share, use one thread and look at processor seconds: they do not stretch, and threads that wait for
+each other do not count as work.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from decone.models.tensors import open_weights
+from decone.scan.weights import survey
+from decone.training.provenance import provenance
+from decone.vocab.groups import frequency_groups
+
+NAME = "embedding.weight"
+ROWS = 8192  # made at once
+SPECIAL = 100
+
+
+def make(file: Path, rows: int, width: int) -> None:
+    """Writes a table with a mean direction, falling singular values and shorter rare rows."""
+    header = {NAME: {"dtype": "BF16", "shape": [rows, width], "data_offsets": [0, 2 * rows * width]}}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    generator = torch.Generator().manual_seed(0)
+    stretch = torch.linspace(1.0, 0.3, width) * 0.05
+    lean = 0.02 * torch.randn(width, generator=generator)
+    with file.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for start in range(0, rows, ROWS):
+            ids = torch.arange(start, min(start + ROWS, rows))
+            block = torch.randn(len(ids), width, generator=generator) * stretch + lean
+            block *= (1 - 0.4 * ids / rows)[:, None]
+            out.write(block.bfloat16().view(torch.uint8).numpy().tobytes())
+
+
+def measure(file: Path) -> dict[str, Any]:
+    """Surveys the table in this process."""
+    table = open_weights(file).table(NAME)
+    rows = table.shape[0]
+    groups = frequency_groups(torch.arange(rows - SPECIAL, 0, -1))
+    groups["special"] = torch.arange(rows - SPECIAL, rows)
+    before, begun, spent = peak(), time.perf_counter(), time.process_time()
+    facts = survey(table, groups, torch.arange(1, rows + 1)).facts
+    return {
+        "seconds": time.perf_counter() - begun,
+        "processor_seconds": time.process_time() - spent,
+        "peak_bytes": peak(),
+        "peak_bytes_before": before,
+        "isotropy": facts.isotropy["all"],
+        "effective_rank": facts.spectrum.effective_rank,
+    }
+
+
+def peak() -> int:
+    """Largest memory of this process so far, in bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # what getrusage says there includes the process that started this one
+        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return 1024 * int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def show(found: list[dict[str, Any]]) -> None:
+    table = Table("rows", "width", "seconds", "processor seconds", "peak memory")
+    for row in found:
+        table.add_row(
+            f"{row['rows']:,}",
+            f"{row['width']:,}",
+            f"{row['seconds']:.1f}",
+            f"{row['processor_seconds']:.1f}",
+            f"{row['peak_bytes'] / 1e9:.2f} GB",
+        )
+    Console().print(table)
+
+
+def main(
+    rows: str = "32000,64000,128000,256000",
+    width: Annotated[int, typer.Option(min=1)] = 2304,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    folder: Annotated[Path | None, typer.Option(help="where the tables are made; default is the system's")] = None,
+    out: Path = Path("results/benchmarks/scan.json"),
+    file: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Measures tables of all sizes; prints and writes the result."""
+    if file is not None:
+        print(json.dumps(measure(file)))
+        return
+    found = []
+    limits = {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    for size in [int(part) for part in rows.split(",")]:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            table = Path(place) / "table.safetensors"
+            make(table, size, width)
+            load = os.getloadavg()[0]  # programs that shared the machine in the minute before; Unix only
+            command = [sys.executable, __file__, "--file", str(table)]
+            answer = subprocess.run(command, env=os.environ | limits, check=True, stdout=subprocess.PIPE, text=True)
+        found.append({"rows": size, "width": width, **json.loads(answer.stdout), "load": load})
+        show(found[-1:])
+    show(found)
+    document = {"what": "survey", "dtype": "bfloat16", "threads": threads, "rows": found, **provenance()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,113 @@
+"""`decone scan` from the command line to the files it writes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from decone.scan.result import Result
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
+
+
+@pytest.fixture
+def run(decone: Decone, tiny: Path) -> Path:
+    assert decone("train", "tiny.toml", "--out", "run", "--quiet").code == 0
+    return Path("run")
+
+
+def read(folder: Path | str) -> Result:
+    return Result.model_validate_json((Path(folder) / "scan.json").read_text())
+
+
+def test_weights_only(decone: Decone, run: Path) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    code, out, err = decone("scan", "run", "--out", "scan")
+    assert code == 0 and err == "the page is scan/report.html\n"
+    assert "rows" in out.lower() and "effective rank" in out
+    result = read("scan")
+    assert (result.model.kind, result.model.family, result.model.tied) == ("run", "decone", True)
+    assert result.frequencies.source in ("training", "merges", "none") and result.behaviour is None
+    assert result.model.rows == len(load_file(run / "model.safetensors")["embedding.weight"])
+    page = Path("scan/report.html").read_text()
+    assert "Content-Security-Policy" in page and "http://" not in page.split("<script>")[0]
+    assert Path("scan/card.md").read_text().startswith("## Embedding health\n")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before  # nothing is changed
+    assert decone("scan", "run", "--json").code == 0 and Path("runs/scan-run/report.html").exists()
+
+
+def test_everything_at_once(decone: Decone, run: Path) -> None:
+    Path("pairs.tsv").write_text("cat\tdog\t8\nsea\thill\t3\non\tby\t4\nmat\thome\t2\n")
+    torch.manual_seed(1)
+    tensors = load_file(run / "model.safetensors")
+    tensors["embedding.weight"] += 0.1 * torch.randn_like(tensors["embedding.weight"])
+    other = Path("other")
+    other.mkdir()
+    save_file(tensors, other / "model.safetensors")
+    for name in ("config.toml", "tokenizer.json"):
+        (other / name).write_bytes((run / name).read_bytes())
+    words = ("--words", "pairs.tsv", "--prompts", "2", "--limit", "400")
+    code, out, _ = decone(
+        "scan", "run", "--text", "tiny.txt", "--blame", "--against", "other", *words, "--out", "o", "--json"
+    )
+    assert code == 0
+    result = Result.model_validate(json.loads(out))
+    assert result == read("o")
+    assert result.behaviour and result.behaviour.tokens <= 400 and result.frequencies.source == "text"
+    assert result.blame and result.against and result.against.other == "other"
+    assert [(found.pairs, found.used) for found in result.words] == [(4, 4)]
+    codes = {finding.code for finding in result.findings}
+    assert {"cone:embedding", "undertrained", "temperature", "repetition"} <= codes
+
+
+def test_a_limit_that_is_exceeded_fails(decone: Decone, run: Path) -> None:
+    code, out, _ = decone("scan", "run", "--check", "cone=2,padded=0", "--out", "good")
+    assert code == 0 and "passed" in out
+    code, out, err = decone("scan", "run", "--check", "cone=-1", "--out", "bad")
+    assert code == 1 and "failed" in out and err == "the page is bad/report.html\n"
+    assert [check.passed for check in read("bad").checks] == [False]
+    code, _, err = decone("scan", "run", "--check", "perplexity=5", "--out", "forgotten")
+    assert code == 1  # not measured is not passed
+
+
+def test_the_schema_is_published(decone: Decone) -> None:
+    code, out, err = decone("scan", "--schema")
+    schema = json.loads(out)
+    assert (code, err) == (0, "") and schema["properties"]["schema"]["const"] == "decone.scan/1"
+    assert {"findings", "suspects", "tables"} <= schema["properties"].keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "name a model"),
+        (("nowhere/at/all",), "nowhere/at/all"),
+        (("run", "--check", "cones=1"), "--check knows no 'cones'"),
+        (("run", "--blame"), "--blame needs a text"),
+        (("run", "--text", "absent.txt"), "absent.txt"),
+        (("run", "--counts", "absent.tsv"), "absent.tsv"),
+        (("run", "--words", "absent.tsv"), "absent.tsv"),
+        (("run", "--embedding", "nothing"), "nothing"),
+        (("run", "--against", "nowhere"), "nowhere"),
+        (("run", "--out", "tiny.txt"), "is a file; name a folder"),
+        (("tiny.txt",), "tiny.txt"),
+        (("truncated",), "truncated"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments: tuple[str, ...], sentence: str, decone: Decone, run: Path) -> None:
+    broken = Path("truncated")
+    broken.mkdir()
+    for name in ("config.toml", "tokenizer.json"):
+        (broken / name).write_bytes((run / name).read_bytes())
+    (broken / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:-100])
+    entries = sorted(Path().rglob("*"))
+    code, out, err = decone("scan", *arguments)
+    assert (code, out) == (2, "") and sentence in err
+    assert err.startswith("decone: ") and err.count("\n") == 1
+    assert sorted(Path().rglob("*")) == entries  # nothing is left behind
