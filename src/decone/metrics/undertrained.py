@@ -17,7 +17,7 @@ RANDOM = 7.0  # score of a row that is as little like the others as the median r
 GAUSSIAN = 1.4826  # standard deviations in a median absolute deviation
 BINS, LEAST = 20, 12  # bins of rank, and rows in one at least
 RIDGE = 0.3  # rows' worth of energy below which a direction explains nothing
-AXES = 256  # leading directions that are kept of a wide table
+AXES = 128  # leading directions that are kept of a wide table
 
 
 def robust_scores(
@@ -99,7 +99,7 @@ def structure(units: Float32[Tensor, "N H"], seed: int = 0) -> Structure:
 
 
 def unexplained(
-    units: Float32[Tensor, "N H"], known: Structure, inside: Bool[Tensor, " N"] | None = None
+    shadows: Float32[Tensor, "N K"], known: Structure, inside: Bool[Tensor, " N"] | None = None
 ) -> Float64[Tensor, " N"]:
     """Log of the share of each row that the other rows do not explain, at most 0.
 
@@ -108,16 +108,17 @@ def unexplained(
     h / (1 - h).
 
     Args:
-        units: rows of length 1.
+        shadows: rows of length 1, times `known.axes`.
         known: where rows point.
         inside: which rows `known` was learned from.
 
     Example:
         >>> rows = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-        >>> unexplained(rows, structure(rows), torch.ones(3, dtype=torch.bool)).exp().round(decimals=3).tolist()
+        >>> known = structure(rows)
+        >>> unexplained(rows @ known.axes, known, torch.ones(3, dtype=torch.bool)).exp().round(decimals=3).tolist()
         [0.231, 0.231, 1.0]
     """
-    leverage = (units @ known.axes).double().square() @ (known.weight - known.rest) + known.rest
+    leverage = shadows.square().double() @ (known.weight - known.rest) + known.rest
     leverage = leverage.clamp(min=1e-12, max=1 / RIDGE)
     if inside is not None:
         without = leverage / (1 - leverage).clamp(min=1e-12)
@@ -153,31 +154,35 @@ def neighbour_cosine(
 
 
 def noise_scores(
-    values: Float64[Tensor, " N"], ordinary: Float64[Tensor, " M"], random: Float64[Tensor, " R"]
+    values: Float64[Tensor, " N"],
+    ordinary: Float64[Tensor, " M"],
+    random: Float64[Tensor, " R"],
+    tail: float = 1.5,
 ) -> Float64[Tensor, " N"] | None:
     """Places values between ordinary rows and random directions: 0 at the median of those, 7 at that of these.
 
-    In between lies 3.5, where 5 % of the random directions lie below, or 1 % of the rows above if that comes first, but
-    never more than 20 % of them.
+    In between lies 3.5: where 5 % of the random directions lie below, or at the end of the rows' upper tail if that
+    comes first, yet never where more than 20 % of the rows lie above.
 
     Args:
         values: to be judged; higher is more like noise.
         ordinary: the same measure of rows of the table.
         random: the same measure of random directions.
+        tail: where the tail ends, in distances of the 99 % quantile from the median.
 
     Returns:
         Scores from 0 to 7; None where the median random direction does not stand out from one row in five.
 
     Example:
         >>> rows, random = torch.linspace(0, 1, 101).double(), torch.linspace(2, 3, 101).double()
-        >>> noise_scores(torch.tensor([0.5, 0.99, 2.5, 9.0]).double(), rows, random).round(decimals=2).tolist()
+        >>> noise_scores(torch.tensor([0.5, 1.235, 2.5, 9.0]).double(), rows, random).round(decimals=2).tolist()
         [0.0, 3.5, 7.0, 7.0]
     """
     middle, crowd, edge = ordinary.quantile(torch.tensor([0.5, 0.8, 0.99], dtype=torch.float64)).tolist()
     near, far = random.quantile(torch.tensor([0.05, 0.5], dtype=torch.float64)).tolist()
     if far <= crowd or crowd <= middle:
         return None
-    limit = min(max(near, crowd), max(edge, crowd))
+    limit = min(max(near, crowd), max(middle + tail * (edge - middle), crowd))
     low = UNUSUAL * (values - middle) / (limit - middle)
     high = UNUSUAL + (RANDOM - UNUSUAL) * (values - limit) / max(far - limit, 1e-12)
     return torch.where(values <= limit, low.clamp(min=0), high.clamp(max=RANDOM))
@@ -204,7 +209,8 @@ def nearness_scores(distance: Float64[Tensor, " N"], limit: float, usual: float)
     """Nearness to the mean of unused rows: 0 at the usual distance or beyond, 3.5 at the limit, on a log scale.
 
     Example:
-        >>> nearness_scores(torch.tensor([8.0, 4.0, 2.0, 1.0]).double(), limit=2.0, usual=8.0).round(decimals=6).tolist()
+        >>> distance = torch.tensor([8.0, 4.0, 2.0, 1.0]).double()
+        >>> nearness_scores(distance, limit=2.0, usual=8.0).round(decimals=6).tolist()
         [0.0, 1.75, 3.5, 5.25]
     """
     ratio = (usual / distance.clamp(min=1e-3 * limit)).log()

@@ -13,7 +13,7 @@ from decone.metrics.undertrained import ownership
 from decone.models.located import Table
 
 NEAR = 0.01  # distance of a near copy, relative to the length of the row
-LEARNED = 4096  # rows from which is learned which row suits which token
+LEARNED = 2048  # rows from which is learned which row suits which token
 JUDGED = 2000  # copies that are judged; of more, none passes as the original
 
 

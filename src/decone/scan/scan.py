@@ -13,12 +13,12 @@ from decone.scan.blame import blame
 from decone.scan.drawing import Drawing
 from decone.scan.findings_rows import UNUSUAL
 from decone.scan.frequencies import Frequencies, frequencies
-from decone.scan.result import SCHEMA, ModelFacts, Result, TableFacts
+from decone.scan.result import SCHEMA, ModelFacts, Result
 from decone.scan.rows import find_rows
 from decone.scan.suspects import find_suspects
 from decone.scan.tokens import token_texts
 from decone.scan.verdict import findings
-from decone.scan.weights import draw, measure_table
+from decone.scan.weights import Survey, draw, survey
 from decone.scan.words import word_similarity
 from decone.training.provenance import provenance
 
@@ -74,7 +74,8 @@ def scan(
     tell("rows", 0, 1)
     rows = find_rows(located)
     known = frequencies(located, content, counts, rows)
-    facts = _measured(located, known, seed, tell)
+    surveys = _surveyed(located, known, seed, tell)
+    facts = {part: found.facts for part, found in surveys.items()}
     suspects = find_suspects(located, rows, known)
     result = Result(
         schema=SCHEMA,
@@ -101,11 +102,15 @@ def scan(
         tell("the other model", 0, 1)
         before = locate(other, embedding, head)
         require_same_vocabulary(located, before)
-        result.against = against(located, before, known.groups, tokens, facts, _measured(before, known, seed, tell))
+        other_facts = {part: found.facts for part, found in _surveyed(before, known, seed, tell).items()}
+        result.against = against(located, before, known.groups, tokens, facts, other_facts)
     result.findings = findings(result)
     tell("drawing", 0, 1)
     marked = {suspect.id for suspect in suspects if suspect.score > UNUSUAL}
-    drawings = [draw(part, table, tokens, known.groups, known.rank, marked, seed) for part, table in _tables(located)]
+    drawings = [
+        draw(part, table, tokens, known.groups, known.rank, marked, seed, surveys[part].plane)
+        for part, table in _tables(located)
+    ]
     result.seconds = time.perf_counter() - begun
     return result, drawings
 
@@ -115,12 +120,12 @@ def _tables(located: Located) -> list[tuple[str, Table]]:
     return tables if located.head is None else [*tables, ("head", located.head)]
 
 
-def _measured(located: Located, known: Frequencies, seed: int, tell: Progress) -> dict[str, TableFacts]:
-    facts = {}
+def _surveyed(located: Located, known: Frequencies, seed: int, tell: Progress) -> dict[str, Survey]:
+    surveys = {}
     for name, table in _tables(located):
         tell(f"geometry of the {name}", 0, 1)
-        facts[name] = measure_table(table, known.groups, known.rank, seed)
-    return facts
+        surveys[name] = survey(table, known.groups, known.rank, seed)
+    return surveys
 
 
 def _model(located: Located) -> ModelFacts:

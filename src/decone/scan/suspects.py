@@ -31,12 +31,14 @@ from decone.scan.rows import LONGEST, Rows, Survey, tables
 from decone.scan.tokens import token_texts
 
 NOTHING = 10.0  # score of a row of zeros, and of one that is not finite
+SIZES = 1e-15, 1e15  # lengths beyond which squares leave single precision
 COPY, ORIGINAL = 9.0, 4.6  # scores of a row that surely copies another, and of one that surely is copied
 SHOWN = 2.5  # scores below are not reported
 SAMPLE = 1 << 26  # entries of the rows that others are compared with: 256 MiB
-WORK = 1 << 37  # multiplications for comparing rows with others
+WORK = 1 << 36  # multiplications for comparing rows with others
 FITTED = 8192  # rows that a structure is learned from in tables wider than 1,024
 SEED = 0x5CA1AB1E  # of samples and random directions; not one that a planted disease would have
+FEW = 0.005  # share of the rows below which they are read one by one
 PLACES = 8  # directions in which near copies are searched
 
 
@@ -97,7 +99,9 @@ def _evidence(
     rank = _fitted(rank, size)
     yield Evidence(NOTHING * survey.zero.double(), "all zeros")
     yield Evidence(NOTHING * (~survey.finite).double(), "not a finite number")
-    ids = (candidate & survey.finite & ~survey.zero).nonzero().squeeze(1)
+    sized = (survey.norm > SIZES[0]) & (survey.norm < SIZES[1])
+    yield Evidence(NOTHING * (survey.finite & ~survey.zero & ~sized).double(), "of a size that arithmetic loses")
+    ids = (candidate & sized).nonzero().squeeze(1)
     if len(ids) < 2 * LEAST:
         return
     z = robust_scores(survey.norm[ids].log(), rank[ids])
@@ -134,15 +138,18 @@ def _look(table: Table, ids: Int64[Tensor, " N"], norm: Float64[Tensor, " V"]) -
     inside = torch.zeros(len(ids), dtype=torch.bool)
     inside[chosen[fitted]] = True
     mean = torch.nn.functional.normalize(sample.mean(0), dim=0)
-    main = known.axes[:, known.weight.argsort()[:PLACES]]
+    main = known.weight.argsort()[:PLACES]
+    onto = torch.cat((known.axes, mean[:, None]), 1)
     cosine, share, places = [], [], []
-    for part, units in _units(table, ids, norm):
-        cosine.append((units @ mean).double())
-        share.append(unexplained(units, known, inside[part]))
-        places.append((units @ main).double() * norm[ids[part], None])
+    for part, rows in _rows(table, ids):
+        length = norm[ids[part], None]
+        shadows = (rows @ onto / length).float()
+        cosine.append(shadows[:, -1].double())
+        share.append(unexplained(shadows[:, :-1], known, inside[part]))
+        places.append(shadows[:, main].double() * length)
     unlike = torch.cat(share)
     directions = torch.nn.functional.normalize(torch.randn(256, width, generator=random), dim=1)
-    noise = noise_scores(unlike, unlike, unexplained(directions, known))
+    noise = noise_scores(unlike, unlike, unexplained(directions @ known.axes, known))
     if noise is None:
         noise = torch.zeros(len(ids), dtype=torch.float64)
     else:
@@ -171,7 +178,7 @@ def _alone(
     lonely = -neighbour_cosine(_gather(table, ids[suspected], norm), sample, place[suspected])
     if float(random.quantile(0.05)) <= float(ordinary.quantile(0.8)):
         return noise  # in a small table hardly any row has near neighbours
-    scores = noise_scores(lonely, ordinary, random)
+    scores = noise_scores(lonely, ordinary, random, tail=1.0)
     result = noise.clamp(max=UNUSUAL)
     result[suspected] = noise[suspected] if scores is None else torch.minimum(noise[suspected], scores)
     return result
@@ -202,22 +209,25 @@ def _copies(
     yield Evidence(score, "equals the row of another token")
 
 
-def _units(
-    table: Table, ids: Int64[Tensor, " N"], norm: Float64[Tensor, " V"]
-) -> Iterator[tuple[slice, Float32[Tensor, "n H"]]]:
-    """Some rows as directions, block by block, each with its place among the ids."""
+def _rows(table: Table, ids: Int64[Tensor, " N"]) -> Iterator[tuple[slice, Float32[Tensor, "n H"]]]:
+    """Some rows, block by block, each block with its place among the ids."""
     for start, block in blocks(table):
         low, high = torch.searchsorted(ids, torch.tensor([start, start + len(block)])).tolist()
         if low < high:
             here = ids[low:high]
-            yield slice(low, high), (block[here - start].double() / norm[here, None]).float()
+            yield slice(low, high), (block if len(here) == len(block) else block[here - start]).float()
 
 
 def _gather(table: Table, ids: Int64[Tensor, " N"], norm: Float64[Tensor, " V"]) -> Float32[Tensor, "N H"]:
+    """Some rows as directions."""
     result = torch.empty(len(ids), table.shape[1])
-    for part, units in _units(table, ids, norm):
-        result[part] = units
-    return result
+    if len(ids) < FEW * table.shape[0]:
+        for place, row in enumerate(ids.tolist()):
+            result[place] = table.read(row, row + 1)[0].float()
+    else:
+        for part, rows in _rows(table, ids):
+            result[part] = rows
+    return result.div_(norm[ids, None].float())
 
 
 def _softened(z: Float64[Tensor, " N"]) -> Float64[Tensor, " N"]:
