@@ -40,6 +40,8 @@ def test_passes_are_the_formula(moved: list[bool] | None, rule: Rule) -> None:
     table, gradient = made([1.0, 7.0, 400.0, 0.0] if moved else [1.0, 7.0, 400.0, 2.0])
     expected = by_hand(table, gradient, moved or [True] * 4, rule)
     mask = None if moved is None else torch.tensor(moved)
+    if mask is not None:
+        gradient[~mask] = 0  # what makes a row untouched
     step_by_passes(table, gradient, mask, rule, torch.empty_like(gradient))
     for found, wanted in zip(table[:3], expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
