@@ -1,4 +1,4 @@
-"""What it takes to measure the geometry of a table: seconds and memory by number of rows.
+"""What a scan of a table takes, weights only: seconds and memory by number of rows.
 
     python benchmarks/scan.py [--rows 32000,64000,128000,256000] [--width 2304] [--out results/benchmarks/scan.json]
 
@@ -23,14 +23,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from decone.models.tensors import open_weights
-from decone.scan.weights import survey
+from decone.scan.scan import scan
 from decone.training.provenance import provenance
-from decone.vocab.groups import frequency_groups
 
 NAME = "embedding.weight"
 ROWS = 8192  # made at once
-SPECIAL = 100
 
 
 def make(file: Path, rows: int, width: int) -> None:
@@ -51,13 +48,10 @@ def make(file: Path, rows: int, width: int) -> None:
 
 
 def measure(file: Path) -> dict[str, Any]:
-    """Surveys the table in this process."""
-    table = open_weights(file).table(NAME)
-    rows = table.shape[0]
-    groups = frequency_groups(torch.arange(rows - SPECIAL, 0, -1))
-    groups["special"] = torch.arange(rows - SPECIAL, rows)
+    """Scans the table in this process."""
     before, begun, spent = peak(), time.perf_counter(), time.process_time()
-    facts = survey(table, groups, torch.arange(1, rows + 1)).facts
+    result, _ = scan(str(file))
+    facts = result.tables["embedding"]
     return {
         "seconds": time.perf_counter() - begun,
         "processor_seconds": time.process_time() - spent,
@@ -114,7 +108,7 @@ def main(
         found.append({"rows": size, "width": width, **json.loads(answer.stdout), "load": load})
         show(found[-1:])
     show(found)
-    document = {"what": "survey", "dtype": "bfloat16", "threads": threads, "rows": found, **provenance()}
+    document = {"what": "scan, weights only", "dtype": "bfloat16", "threads": threads, "rows": found, **provenance()}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
