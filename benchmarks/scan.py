@@ -84,17 +84,53 @@ def show(found: list[dict[str, Any]]) -> None:
     Console().print(table)
 
 
+def plot(found: list[dict[str, Any]]) -> str:
+    """Seconds and processor seconds against rows, as an SVG that needs no library."""
+    width, height, left, low = 560, 300, 60, 250
+    right, high = width - 20, 30
+    most_rows, most_seconds = max(row["rows"] for row in found), max(row["processor_seconds"] for row in found)
+    ceiling = 20 * -(-most_seconds // 20)
+    across = lambda rows: left + (right - left) * rows / most_rows  # noqa: E731  # two scales, used below
+    up = lambda seconds: low - (low - high) * seconds / ceiling  # noqa: E731
+    text = 'font-family="system-ui, sans-serif" font-size="12" fill="#57606a"'
+    parts = [f'<rect width="{width}" height="{height}" fill="#ffffff"/>']
+    for seconds in range(0, int(ceiling) + 1, 20):
+        parts.append(f'<path d="M{left} {up(seconds):.1f}H{right}" stroke="#d0d7de"/>')
+        parts.append(f'<text x="{left - 8}" y="{up(seconds) + 4:.1f}" text-anchor="end" {text}>{seconds} s</text>')
+    for row in found:
+        x = across(row["rows"])
+        parts.append(f'<text x="{x:.1f}" y="{low + 18}" text-anchor="middle" {text}>{row["rows"] // 1000}k</text>')
+    parts.append(f'<text x="{(left + right) / 2}" y="{height - 8}" text-anchor="middle" {text}>rows</text>')
+    for index, (key, colour, name) in enumerate(
+        (("seconds", "#0969da", "seconds on the clock"), ("processor_seconds", "#bc4c00", "processor seconds"))
+    ):
+        points = [(across(row["rows"]), up(row[key])) for row in found]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
+        parts.append(
+            f'<text x="{left + 14}" y="{high + 16 * index}" {text}><tspan fill="{colour}">●</tspan> {name}</text>'
+        )
+    body = "\n".join(parts)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}">\n{body}\n</svg>\n'
+
+
 def main(
     rows: str = "32000,64000,128000,256000",
     width: Annotated[int, typer.Option(min=1)] = 2304,
     threads: Annotated[int, typer.Option(min=1)] = 2,
     folder: Annotated[Path | None, typer.Option(help="where the tables are made; default is the system's")] = None,
     out: Path = Path("results/benchmarks/scan.json"),
+    picture: Annotated[Path, typer.Option("--plot", help="SVG of the result")] = Path("docs/scan-time.svg"),
+    draw: Annotated[bool, typer.Option("--draw", help="Only draw what --out holds")] = False,
     file: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Measures tables of all sizes; prints and writes the result."""
     if file is not None:
         print(json.dumps(measure(file)))
+        return
+    if draw:
+        picture.write_text(plot(json.loads(out.read_text(encoding="utf-8"))["rows"]), encoding="utf-8")
         return
     found = []
     limits = {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -111,6 +147,7 @@ def main(
     document = {"what": "scan, weights only", "dtype": "bfloat16", "threads": threads, "rows": found, **provenance()}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    picture.write_text(plot(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -111,3 +111,41 @@ def test_bad_input_is_one_sentence(arguments: tuple[str, ...], sentence: str, de
     assert (code, out) == (2, "") and sentence in err
     assert err.startswith("decone: ") and err.count("\n") == 1
     assert sorted(Path().rglob("*")) == entries  # nothing is left behind
+
+
+def test_a_strangers_tokens_are_shown_and_not_obeyed(decone: Decone) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    hostile = ["<script>alert(1)</script>", '"onload=alert(1) x="', "\x1b[31mred", "\u202ereversed", "[bold]x[/bold]"]
+    hostile += ["`; decone", "</script><img src=x onerror=alert(1)>", "a" * 10_000_000, "\u200b", "| cell |", "\x07"]
+    words = [*hostile, *(f"w{index}" for index in range(60))]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    folder = Path("stranger")
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"model_type": "gpt2", "vocab_size": len(words), "n_embd": 8, "architectures": ["GPT2LMHeadModel"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    weight = torch.randn(len(words), 8)
+    weight[: len(hostile)] = 0  # all of them are suspects
+    save_file({"wte.weight": weight}, folder / "model.safetensors")
+    code, out, err = decone("scan", "stranger", "--out", "o")
+    assert code == 0 and "\x1b" not in out + err and "\u202e" not in out and "\x07" not in out
+    assert "<script>alert(1)</script>" in out
+    page, card = Path("o/report.html").read_text(), Path("o/card.md").read_text()
+    for text in (page, card):
+        assert "<script>alert" not in text and "<img src=x" not in text and "\x1b" not in text and "\u202e" not in text
+        assert "a" * 1000 not in text
+    assert "\x1b" not in Path("o/scan.json").read_text()
+    found = read("o")
+    listed = {suspect.id for suspect in found.suspects}.union(*(row.ids for row in found.rows))
+    assert set(range(len(hostile))) <= listed
+
+
+def test_a_pickle_is_refused_with_the_reason(decone: Decone) -> None:
+    folder = Path("pickled")
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    torch.save({"wte.weight": torch.randn(4, 4)}, folder / "pytorch_model.bin")
+    code, out, err = decone("scan", "pickled")
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "safetensors" in err
