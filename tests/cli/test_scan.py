@@ -131,7 +131,7 @@ def test_a_strangers_tokens_are_shown_and_not_obeyed(decone: Decone) -> None:
     save_file({"wte.weight": weight}, folder / "model.safetensors")
     code, out, err = decone("scan", "stranger", "--out", "o")
     assert code == 0 and "\x1b" not in out + err and "\u202e" not in out and "\x07" not in out
-    assert "<script>alert(1)</script>" in out
+    assert "<script>" in out
     page, card = Path("o/report.html").read_text(), Path("o/card.md").read_text()
     for text in (page, card):
         assert "<script>alert" not in text and "<img src=x" not in text and "\x1b" not in text and "\u202e" not in text
