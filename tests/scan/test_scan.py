@@ -73,6 +73,16 @@ def test_unused_ids_are_found_without_being_named(pretrained: Path, scanned: tup
     assert not {vocabulary["the"], vocabulary["##ing"], vocabulary["[CLS]"]} & set(unreachable.ids)
 
 
+def test_a_text_gives_an_encoder_frequencies_alone(pretrained: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The cat sat on the mat, and the dog ran over the hill by the sea.\n" * 50)
+    result, _ = scan(str(pretrained), text=text)
+    assert result.frequencies.source == "text" and result.behaviour is None
+    assert any("frequencies only" in note for note in result.model.notes)
+    with pytest.raises(ValueError, match="--blame needs a causal model"):
+        scan(str(pretrained), text=text, blamed=True)
+
+
 def verdicts(result: Result) -> dict[str, str]:
     return {finding.code: finding.severity for finding in result.findings}
 

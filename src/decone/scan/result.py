@@ -62,7 +62,7 @@ class FrequencyFacts(Part):
 class Spectrum(Part):
     """Singular values of a table and what they say; covariances are centred, singular values are not."""
 
-    singular_values: list[float] = Field(description="relative to the largest, falling; the first 32, then evenly thinned, at most 512")
+    singular_values: list[float] = Field(description="relative to the largest, falling; at most 512, thinned after 32")
     places: list[int] = Field(description="rank of each, from 1")
     energy_first: float = Field(description="share of the squared singular values in the first")
     energy_ten: float = Field(description="share in the first ten")

@@ -71,6 +71,9 @@ def scan(
     content = None if text is None else read_text(text)
     tell("tables", 0, 1)
     located = locate(name, embedding, head)
+    continues = located.kind in ("causal", "run")
+    if blamed and not continues:
+        raise ValueError(f"--blame needs a causal model; {name} is not one, leave --blame out")
     tell("rows", 0, 1)
     rows = find_rows(located)
     known = frequencies(located, content, counts, rows)
@@ -86,7 +89,9 @@ def scan(
         suspects=suspects,
         provenance=provenance(),
     )
-    if text is not None:
+    if text is not None and not continues:
+        result.model.notes.append("The text gave frequencies only: what a model does is measured of causal models.")
+    elif text is not None:
         counted = known.groups if known.facts.source in ("text", "counts", "training") else None
         result.behaviour = behave(
             name, text, counted, device=device, seed=seed, prompts=prompts, limit=limit, progress=progress
