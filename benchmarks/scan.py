@@ -90,8 +90,13 @@ def plot(found: list[dict[str, Any]]) -> str:
     right, high = width - 20, 30
     most_rows, most_seconds = max(row["rows"] for row in found), max(row["processor_seconds"] for row in found)
     ceiling = 20 * -(-most_seconds // 20)
-    across = lambda rows: left + (right - left) * rows / most_rows  # noqa: E731  # two scales, used below
-    up = lambda seconds: low - (low - high) * seconds / ceiling  # noqa: E731
+
+    def across(rows: int) -> float:
+        return left + (right - left) * rows / most_rows
+
+    def up(seconds: float) -> float:
+        return low - (low - high) * seconds / ceiling
+
     text = 'font-family="system-ui, sans-serif" font-size="12" fill="#57606a"'
     parts = [f'<rect width="{width}" height="{height}" fill="#ffffff"/>']
     for seconds in range(0, int(ceiling) + 1, 20):
