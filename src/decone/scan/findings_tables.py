@@ -46,7 +46,8 @@ def _rare_cone(name: str, where: str, facts: TableFacts, result: Result) -> Iter
     if rare is None or frequent is None:
         return
     value = rare - frequent
-    compared = f"a mean cosine of {rare:.2f} among rare rows against {frequent:.2f} among frequent ones"
+    usual = round(frequent, 2) + 0.0  # no -0.00
+    compared = f"a mean cosine of {rare:.2f} among rare rows against {usual:.2f} among frequent ones"
     meanings: dict[Severity, str] = {
         "good": f"Rare rows of the {where} are spread like frequent ones: {compared}.",
         "note": f"Rare rows of the {where} lie a little closer together than frequent ones: {compared}.",
