@@ -2,13 +2,13 @@
 
 import math
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.engines.one_row import one_row
 from tests.objectives.naive import log_sum_exp, naive
 from torch import Tensor
 
@@ -16,7 +16,9 @@ import decone.engines.chunked as chunked_module
 from decone.engines import select
 from decone.engines.chunked import chunked
 from decone.engines.contract import Engine, Gate, Rule, Shift, Tokens
+from decone.engines.job import Job
 from decone.engines.reference import reference
+from decone.engines.relative import Chunk, relative
 from decone.objectives import MLE, Objective, Threshold
 from decone.vocab.first_seen import first_seen
 
@@ -156,17 +158,23 @@ def test_no_more_logits_live_than_a_chunk_holds(rows: int, monkeypatch: pytest.M
     hidden, weight, _, tokens = sample(7, 5, 3)
     sizes = []
 
-    def linear(*given: Any) -> Tensor:
-        made = torch.nn.functional.linear(*given)
-        sizes.append(len(made))
-        return made
+    def watched(job: Job, part: slice, memory: Tensor, plain: bool) -> Chunk | None:
+        sizes.append(part.stop - part.start)
+        assert memory.numel() == 5 * min(rows, 7)
+        return relative(job, part, memory, plain)
 
-    monkeypatch.setattr(chunked_module, "F", SimpleNamespace(linear=linear))
+    monkeypatch.setattr(chunked_module, "relative", watched)
     chunked(hidden.requires_grad_(), weight, None, tokens, MLE(), chunk_bytes=4 * 5 * rows + 3).loss.backward()
     assert sizes == [rows] * (7 // rows) + ([7 % rows] if 7 % rows else [])
 
 
-ENGINES = [pytest.param(reference, id="reference"), pytest.param(partial(chunked, chunk_bytes=1), id="one-row")]
+def test_a_chunk_that_holds_no_position_is_refused() -> None:
+    hidden, weight, _, tokens = sample(7, 5, 3)
+    with pytest.raises(ValueError, match="does not hold the logits of one position over a vocabulary of 5; give at l"):
+        chunked(hidden, weight, None, tokens, MLE(), chunk_bytes=19)
+
+
+ENGINES = [pytest.param(reference, id="reference"), pytest.param(one_row, id="one-row")]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

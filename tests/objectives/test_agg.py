@@ -32,7 +32,7 @@ ENGINES = ("reference", "chunked")
 @pytest.fixture(autouse=True, scope="module")
 def small_chunks() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(select.ENGINES, "chunked", partial(chunked, chunk_bytes=100))
+        patch.setitem(select.ENGINES, "chunked", partial(chunked, chunk_bytes=240))
         yield
 
 

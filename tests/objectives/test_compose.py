@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.engines.one_row import one_row
 from tests.objectives.naive import length, log_sum_exp
 from tests.objectives.naive_history import assert_equal, found, naive_history, sample, seen_before
 from torch import Tensor
 
 from decone.engines import select
-from decone.engines.chunked import chunked
 from decone.engines.contract import Gate, Shift
 from decone.objectives import MLE, Compose, Objective, Threshold
 from decone.objectives.adversarial import Adversarial
@@ -28,7 +28,7 @@ ENGINES = ("reference", "chunked", "one-row")
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(select.ENGINES, "one-row", partial(chunked, chunk_bytes=1))
+    monkeypatch.setitem(select.ENGINES, "one-row", one_row)
 
 
 class Counting(Objective):

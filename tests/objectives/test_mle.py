@@ -29,12 +29,15 @@ def ulps(ours: Tensor, theirs: Tensor) -> float:
 @pytest.mark.parametrize("engine", ["reference", "chunked"])
 @pytest.mark.parametrize("dtype", FORMATS, ids=str)
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
-def test_each_loss_equals_cross_entropy_to_the_bit(objective: Objective, dtype: torch.dtype, engine: str) -> None:
+def test_each_loss_equals_cross_entropy_to_the_last_digits(
+    objective: Objective, dtype: torch.dtype, engine: str
+) -> None:
     hidden, weight, bias, target = sample(dtype)
     counted = target != -100
     loss = objective(hidden, weight, target, bias=bias, engine=engine, reduction="none")
     plain = F.cross_entropy(F.linear(hidden[counted], weight, bias), target[counted], reduction="none")
-    assert torch.equal(loss.tokens[counted], plain)
+    # Chunked takes the target's logit off before exp, and the sum without it: other roundings, none of them larger.
+    assert torch.equal(loss.tokens[counted], plain) if engine == "reference" else ulps(loss.tokens[counted], plain) <= 2
     assert not loss.tokens[~counted].any()
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.engines.one_row import one_row
 from tests.objectives.naive_history import assert_equal, found, naive_history, sample, seen_before, softmax
 from torch import Tensor
 from torch.nn import functional as F
 
 from decone.engines import select
-from decone.engines.chunked import chunked
 from decone.objectives import MLE
 from decone.objectives.scalegrad import ScaleGrad
 
@@ -23,7 +23,7 @@ ENGINES = ("reference", "chunked", "one-row")
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(select.ENGINES, "one-row", partial(chunked, chunk_bytes=1))
+    monkeypatch.setitem(select.ENGINES, "one-row", one_row)
 
 
 def equation_4(logits: list[Tensor], y: int, seen: set[int], gamma: float = 0.2, eps: float = 0.0) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import decone.engines.chunked as chunked_module
+from decone.engines import absolute, products
 from decone.objectives import Threshold
 
 
@@ -21,8 +22,8 @@ def test_without_gradients_none_are_made(
     quiet: Any, reduction: Any, variant: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden, weight, bias, target, expected = sample(variant, torch.float64)
-    for work in ("_start", "_add", "_finish"):
-        monkeypatch.setattr(chunked_module, work, None)
+    for room, work in ((chunked_module, "_start"), (products, "_multiply"), (absolute, "_multiply")):
+        monkeypatch.setattr(room, work, None)
     h, w, b = leaves(hidden, weight, bias)
     for inputs in ((hidden, weight, bias), (h, w, b)):
         with quiet():

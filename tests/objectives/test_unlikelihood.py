@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.engines.one_row import one_row
 from tests.objectives.naive_history import assert_equal, found, naive_history, sample, softmax
 from torch import Tensor
 
 from decone.engines import select
-from decone.engines.chunked import chunked
 from decone.engines.contract import Pairs
 from decone.objectives import MLE
 from decone.objectives.unlikelihood import Unlikelihood
@@ -23,7 +23,7 @@ ENGINES = ("reference", "chunked", "one-row")
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(select.ENGINES, "one-row", partial(chunked, chunk_bytes=1))
+    monkeypatch.setitem(select.ENGINES, "one-row", one_row)
 
 
 def equation_2(logits: list[Tensor], y: int, seen: set[int], alpha: float = 1.0, clamp: float = 1e-5) -> Tensor:

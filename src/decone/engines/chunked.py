@@ -1,13 +1,14 @@
 """The engine for any device: logits in chunks of rows, gradients made while each chunk is alive.
 
-Memory does not grow with N x V: one chunk of logits lives at a time. Declarative rules (scale, shift, floor, gate)
-have the closed gradient softmax - onehot, and so has `charge`, whose few numbers alone are differentiated by autograd;
-`adjust` and `extra` are differentiated by autograd on the chunk. With a gate, positions are taken class by class.
-Gradients are summed in float32 whatever the precision of the model. One loss per target (`each`) keeps no gradient
-from the forward pass: the backward pass sweeps again with the gradient that came for each target.
+Memory does not grow with N x V: one chunk of logits lives at a time. Declarative rules (scale, shift, floor, gate,
+charge) take the fast way, see `engines.relative`; `adjust` and `extra` are differentiated by autograd on the chunk, see
+`engines.absolute`. With a floor, positions are taken in the order of their targets' logits, so that the rows of the
+table that nobody keeps are the same for a whole chunk and can be left out; with a gate, class by class. Gradients are
+summed in float32 whatever the precision of the model. One loss per target (`each`) keeps no gradient from the forward
+pass: the backward pass sweeps again with the gradient that came for each target.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,12 +16,15 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from decone.engines.chunk import Job, Sums, closed, general
-from decone.engines.contract import Evaluation, Rule, Tokens, wide
+from decone.engines.absolute import absolute
+from decone.engines.contract import PLAIN, Evaluation, Readout, Rule, Tokens, wide
+from decone.engines.job import Found, Job, Sums, target_logits
+from decone.engines.products import settle
+from decone.engines.relative import relative
 
-CHUNK_BYTES = 32 * 2**20  # one chunk of float32 logits; larger gains nothing measurable, smaller slows the products
+CHUNK_BYTES = 16 * 2**20  # larger gains nothing measurable
+CHUNK_ROWS = 64  # below, products of the usual widths slow down: a large vocabulary gets a larger chunk
 PAIR_BYTES = 32  # what one pair of a position and an earlier target takes while a chunk is alive
 
 
@@ -33,7 +37,9 @@ def chunked(
     *,
     each: bool = False,
     nll: bool = True,
-    chunk_bytes: int = CHUNK_BYTES,
+    detail: bool = False,
+    readout: Readout = PLAIN,
+    chunk_bytes: int | None = None,
 ) -> Evaluation:
     """Evaluates a rule chunk by chunk; same arguments and values as `reference`.
 
@@ -45,10 +51,16 @@ def chunked(
         rule: the objective.
         each: one loss per target instead of their sum.
         nll: also return the plain negative log-likelihood, detached.
-        chunk_bytes: size of one chunk of float32 logits in bytes; at least one row is taken.
+        detail: also return the log-sum-exp, the number of kept logits and the live share, detached.
+        readout: what the model does to its logits before anything else.
+        chunk_bytes: most bytes that one chunk of logits may take, in float32 (float64 takes twice as many); None for
+            16 MiB, or 64 rows where those take more.
 
     Returns:
-        Loss (scalar, or [N] with `each`) and the plain NLL of each target, [N], or None.
+        See `Evaluation`.
+
+    Raises:
+        ValueError: `chunk_bytes` does not hold the logits of one position.
 
     Example:
         >>> from decone.objectives import MLE
@@ -56,14 +68,20 @@ def chunked(
         >>> chunked(torch.zeros(1, 2), torch.zeros(4, 2), None, tokens, MLE()).loss
         tensor(1.3863)
     """
-    chunk = max(1, chunk_bytes // (4 * max(1, weight.size(0))))
+    row = 4 * max(1, weight.size(0))
+    if chunk_bytes is not None and chunk_bytes < row:
+        raise ValueError(
+            f"chunk_bytes={chunk_bytes} does not hold the logits of one position over a vocabulary of "
+            f"{weight.size(0)}; give at least {row}"
+        )
+    chunk = max(CHUNK_ROWS, CHUNK_BYTES // row) if chunk_bytes is None else chunk_bytes // row
     if rule.history:
         tokens = tokens.remembering(weight.size(0))
         assert tokens.earlier is not None
         longest = int(tokens.earlier.length.max()) if tokens.target.numel() else 0
-        chunk = max(1, min(chunk, chunk_bytes // (PAIR_BYTES * max(1, longest))))
-    result: tuple[Tensor, Tensor | None] = _Chunked.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        hidden, weight, bias, tokens, rule, chunk, each, nll, torch.is_grad_enabled()
+        chunk = max(1, min(chunk, (chunk_bytes or CHUNK_BYTES) // (PAIR_BYTES * max(1, longest))))
+    result = _Chunked.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        hidden, weight, bias, tokens, rule, readout, chunk, each, nll, detail, torch.is_grad_enabled()
     )
     return Evaluation(*result)
 
@@ -77,77 +95,119 @@ class _Chunked(torch.autograd.Function):
         bias: Tensor | None,
         tokens: Tokens,
         rule: Rule,
+        readout: Readout,
         chunk: int,
         each: bool,
         nll: bool,
+        detail: bool,
         learning: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        types = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
-        if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:  # as F.linear decides
-            dtype = torch.get_autocast_dtype(hidden.device.type)
-            hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-        if hidden.dtype == torch.float16:
+    ) -> tuple[Tensor | None, ...]:
+        ctx.types = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        dtype = hidden.dtype if hidden.dtype == torch.float64 else dtype  # as F.linear decides
+        if dtype == torch.float16:
             chunk = min(chunk, 1024)  # the products sum a whole chunk in float16, which ends at 65504
-        prepare = partial(Job, tokens=tokens, rule=rule, chunk=chunk, gate=rule.gate())
-        job = prepare(hidden, weight, bias)
-        learning = learning and any(ctx.needs_input_grad[:3])
-        loss, plain, sums = _sweep(job, None, learning and not each, nll)
-        ctx.prepare, ctx.types = prepare if each else None, types
-        if sums is not None:
-            # In float16 a sum over many tokens overflows before `up` divides it: it waits in float32.
-            waiting = [torch.float32 if kind == torch.float16 else kind for kind in types]
-            ctx.save_for_backward(*_cast(_finish(job, sums), waiting))
-        elif each and learning:
-            ctx.save_for_backward(hidden, weight, bias)
-        if plain is not None:
-            ctx.mark_non_differentiable(plain)
-        return (loss if each else loss.sum()), plain
+        gate, wanted = rule.gate(), [bool(w) and learning for w in ctx.needs_input_grad[:3]]
+
+        def sweep(inputs: Sequence[Tensor | None], up: Tensor | None, learn: bool, nll: bool, detail: bool) -> _Swept:
+            h, w, b = (None if t is None else t.detach().to(dtype) for t in inputs)
+            assert h is not None and w is not None
+            with torch.autocast(device, enabled=False):
+                reference, slack = target_logits(h, w, b, tokens.target, readout, rule.scale())
+                job = Job(h, w, b, tokens, rule, gate, readout, reference, slack, detail)
+                return _sweep(job, up, wanted if learn else [False] * 3, nll, chunk)
+
+        found, sums = sweep((hidden, weight, bias), None, any(wanted) and not each, nll, detail)
+        # A second backward pass sweeps again: what the first one hands out it also gives away, to save a copy.
+        ctx.sweep, ctx.sums, ctx.each = sweep, sums, each
+        ctx.save_for_backward(hidden, weight, bias)
+        loss = found.loss if tokens.importance is None else found.loss * tokens.importance
+        live = None
+        if detail:
+            live = found.loss.new_tensor(found.touched / max(1, hidden.size(0) * weight.size(0)))
+        others = found.nll, found.lse, found.kept, live
+        ctx.mark_non_differentiable(*(t for t in others if t is not None))
+        return (loss if each else loss.sum(), *others)
 
     @staticmethod
-    def backward(ctx: Any, up: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, up: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             # Gradients made by hand carry no graph: a penalty on them would be left out without a word.
             raise RuntimeError("the chunked engine gives no second derivative (create_graph); use engine='reference'")
-        if ctx.prepare is None:
-            grads = tuple(None if g is None else wide(g) * up for g in ctx.saved_tensors)
-        else:
-            job = ctx.prepare(*ctx.saved_tensors)
-            _, _, sums = _sweep(job, up, True, False)
-            assert sums is not None
-            grads = _finish(job, sums)
-        return (*_cast(grads, ctx.types), *[None] * 6)
+        sums, ctx.sums = ctx.sums, None
+        if sums is None:
+            _, sums = ctx.sweep(ctx.saved_tensors, up if ctx.each else None, True, False, False)
+        grads = [sums.hidden, sums.table, sums.bias]
+        if not ctx.each:
+            # In float16 a sum over many tokens overflows before `up` divides it: it waited in float32.
+            grads = [None if g is None else g.mul_(up) for g in grads]
+        return (*(None if g is None else g.to(kind) for g, kind in zip(grads, ctx.types, strict=True)), *[None] * 8)
 
 
-def _sweep(job: Job, up: Tensor | None, learning: bool, nll: bool) -> tuple[Tensor, Tensor | None, Sums | None]:
-    """Goes over all rows once: losses, plain NLL, and (if learning) the gradients weighted by `up`."""
-    N, kind = job.hidden.size(0), wide(job.hidden[:0]).dtype
-    if job.gate is not None and learning:
-        # Rare targets last: each chunk but one holds a single class, and nothing is copied to tell classes apart.
-        order = job.gate.rare[job.tokens.target].long().argsort(stable=True)
-        common = N - int(job.gate.rare[job.tokens.target].sum())
-        sorted_job = replace(job, hidden=job.hidden[order], tokens=job.tokens.part(order))
-        loss, plain, sums = _in_order(sorted_job, None if up is None else up[order], kind, True, nll, common)
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(N, device=order.device))
-        assert sums is not None
-        sums.hidden = sums.hidden[back]
-        return loss[back], None if plain is None else plain[back], sums
-    return _in_order(job, up, kind, learning, nll, N)
+_Swept = tuple[Found, Sums | None]
+
+
+def _sweep(job: Job, up: Tensor | None, wanted: Sequence[bool], nll: bool, chunk: int) -> _Swept:
+    """Goes over all positions once, in the order that saves most; values come back in the order of the positions."""
+    target, importance = job.tokens.target, job.tokens.importance
+    if importance is not None:
+        up = importance if up is None else up * importance
+    order, common = _order(job, any(wanted))
+    if order is None:
+        return _in_order(job, up, wanted, nll, chunk, common)
+    sorted_job = replace(job, hidden=job.hidden[order], tokens=job.tokens.part(order), reference=job.reference[order])
+    found, sums = _in_order(sorted_job, None if up is None else up[order], wanted, nll, chunk, common)
+    back = torch.empty_like(order).scatter_(0, order, torch.arange(target.numel(), device=order.device))
+    put: Callable[[Tensor | None], Tensor | None] = lambda t: None if t is None else t[back]  # noqa: E731
+    found = Found(found.loss[back], put(found.nll), put(found.lse), put(found.kept), found.touched)
+    if sums is not None:
+        sums.hidden = put(sums.hidden)
+    return found, sums
+
+
+def _order(job: Job, learning: bool) -> tuple[Tensor | None, int]:
+    """The order in which to take positions, None for their own, and how many of them have a common target."""
+    N, order = job.tokens.target.numel(), None
+    if not job.rule.general and not job.rule.history and job.rule.floor(job.reference[:0], _nobody(job)) is not None:
+        order = job.reference.argsort(stable=True)
+    if job.gate is None or not learning:
+        return order, N
+    # Rare targets last: each chunk but one holds a single class, and nothing is copied to tell classes apart.
+    rare = job.gate.rare[job.tokens.target]
+    by_class = (rare if order is None else rare[order]).long().argsort(stable=True)
+    return (by_class if order is None else order[by_class]), N - int(rare.sum())
+
+
+def _nobody(job: Job) -> Tokens:
+    empty = job.tokens.part(slice(0, 0))
+    if not job.rule.vectors:
+        return empty
+    return replace(empty, hidden=wide(job.hidden[:0]), target_row=wide(job.weight[:0]))
 
 
 def _in_order(
-    job: Job, up: Tensor | None, kind: torch.dtype, learning: bool, nll: bool, common: int
-) -> tuple[Tensor, Tensor | None, Sums | None]:
-    N = job.hidden.size(0)
-    loss = job.hidden.new_empty(N, dtype=kind)
-    plain = job.hidden.new_empty(N, dtype=kind) if nll else None
-    sums = _start(job, kind) if learning else None
-    for part in _parts(N, job.chunk, common):
-        hidden = job.hidden[part]
-        target = job.tokens.target[part, None]
-        dz = _slope(job, part, hidden, target, loss, plain, up, sums)
-        if sums is not None and dz is not None:
-            _add(job, sums, part, hidden, target, dz)
-    return loss, plain, sums
+    job: Job, up: Tensor | None, wanted: Sequence[bool], nll: bool, chunk: int, common: int
+) -> tuple[Found, Sums | None]:
+    N, V = job.tokens.target.numel(), job.weight.size(0)
+    empty = partial(torch.empty_like, job.reference)
+    kept = torch.empty(N, dtype=torch.int64, device=job.reference.device) if job.detail else None
+    found = Found(empty(), empty() if nll else None, empty() if job.detail else None, kept)
+    sums = _start(job, wanted) if any(wanted) else None
+    # Plain cross-entropy is its own plain NLL.
+    rule = job.rule
+    other = rule.scale() != 1.0 or rule.shift() is not None or rule.floor(job.reference[:0], _nobody(job)) is not None
+    memory = job.reference.new_empty(0 if rule.general else min(chunk, N) * V)
+    for part in _parts(N, chunk, common):
+        share = None if up is None else up[part]
+        made = None if rule.general else relative(job, part, memory, nll and other)
+        if made is None:
+            absolute(job, part, share, found, sums)
+        else:
+            settle(job, part, made, share, found, sums)
+    if sums is not None:
+        _pull(job, sums)
+    return found, sums
 
 
 def _parts(N: int, chunk: int, common: int) -> Iterator[slice]:
@@ -157,52 +217,21 @@ def _parts(N: int, chunk: int, common: int) -> Iterator[slice]:
             yield slice(start, min(high, start + chunk))
 
 
-def _slope(
-    job: Job,
-    part: slice,
-    hidden: Tensor,
-    target: Tensor,
-    loss: Tensor,
-    plain: Tensor | None,
-    up: Tensor | None,
-    sums: Sums | None,
-) -> Tensor | None:
-    """Gradient of the logits of one chunk; the logits themselves are gone when it returns."""
-    logits = wide(F.linear(hidden, job.weight, job.bias))
-    if plain is not None:
-        plain[part] = logits.logsumexp(1) - logits.gather(1, target).squeeze(1)
-    return (general if job.rule.general else closed)(job, part, logits, loss, up, sums)
+def _start(job: Job, wanted: Sequence[bool]) -> Sums:
+    inputs, kind = (job.hidden, job.weight, job.bias), job.reference.dtype
+    made = [
+        torch.zeros_like(t, dtype=kind) if want and t is not None else None
+        for t, want in zip(inputs, wanted, strict=True)
+    ]
+    return Sums(*made, own=torch.zeros_like(job.reference))
 
 
-def _start(job: Job, kind: torch.dtype) -> Sums:
-    bias = None if job.bias is None else torch.zeros_like(job.bias, dtype=kind)
-    return Sums(torch.zeros_like(job.hidden, dtype=kind), torch.zeros_like(job.weight, dtype=kind), bias)
-
-
-def _add(job: Job, sums: Sums, part: slice, hidden: Tensor, target: Tensor, dz: Tensor) -> None:
-    """The two large products of a chunk."""
-    sums.hidden[part] += dz.to(hidden.dtype) @ job.weight
-    if job.gate is None:
-        sums.table += dz.to(hidden.dtype).T @ hidden
-        if sums.bias is not None:
-            sums.bias += dz.sum(0)
-        return
-    # A gate factor depends only on the row and on the class of the target, which is one for the whole chunk. The
-    # target's own entry is never gated, so it takes the direct way.
-    own, ids = dz.gather(1, target), target.squeeze(1)
-    sums.table.index_add_(0, ids, own * wide(hidden))
-    factor = (job.gate.on_rare if job.gate.rare[ids[0]] else job.gate.on_common).to(sums.table.dtype)
-    dz.scatter_(1, target, 0.0)
-    sums.table.addcmul_(wide(dz.to(hidden.dtype).T @ hidden), factor[:, None])
+def _pull(job: Job, sums: Sums) -> None:
+    """What the targets' own logits pull; formed apart from the large products and never gated."""
+    target = job.tokens.target
+    if sums.hidden is not None:
+        sums.hidden.addcmul_(sums.own[:, None], wide(job.weight[target]))
+    if sums.table is not None:
+        sums.table.index_add_(0, target, sums.own[:, None] * wide(job.hidden))
     if sums.bias is not None:
-        sums.bias.index_add_(0, ids, own.squeeze(1))
-        sums.bias.addcmul_(dz.sum(0), factor)
-
-
-def _finish(job: Job, sums: Sums) -> tuple[Tensor | None, ...]:
-    """Gradients of hidden, table and bias, still in the precision of the sums."""
-    return sums.hidden, sums.table, sums.bias
-
-
-def _cast(grads: tuple[Tensor | None, ...], types: Sequence[torch.dtype | None]) -> tuple[Tensor | None, ...]:
-    return tuple(None if g is None else g.to(kind) for g, kind in zip(grads, types, strict=True))
+        sums.bias.index_add_(0, target, sums.own)

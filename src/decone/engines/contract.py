@@ -3,7 +3,7 @@
 An objective never multiplies hidden states with the table and never sees all logits at once. It states a `Rule` for
 one chunk of logits; an engine does the two large products and calls the rule. The order is fixed:
 
-    logits -> scale -> shift -> adjust -> floor -> softmax -> charge, extra
+    logits -> readout -> scale -> shift -> adjust -> floor -> softmax -> charge, extra
 """
 
 import math
@@ -44,6 +44,8 @@ class Tokens:
         target_row: output-table rows of the targets of the chunk, [n, H]; None unless the rule asks for vectors.
         earlier: the same knowledge as `first` as lists, whose size does not grow with V; engines make it from target,
             row and place where the rule asks for history.
+        vocabulary: width of `seen()`.
+        importance: factor on the loss of each target, [N]; None counts each once.
     """
 
     target: Int[Tensor, " N"]
@@ -54,6 +56,7 @@ class Tokens:
     target_row: Float[Tensor, "n H"] | None = None
     earlier: Earlier | None = None
     vocabulary: int = 0
+    importance: Float[Tensor, " N"] | None = None
 
     def part(self, part: slice | Tensor, hidden: Tensor | None = None, target_row: Tensor | None = None) -> "Tokens":
         """The tokens of one chunk (or in another order), with the vectors that belong to it."""
@@ -68,6 +71,7 @@ class Tokens:
             hidden=hidden,
             target_row=target_row,
             earlier=earlier,
+            importance=None if self.importance is None else self.importance[part],
         )
 
     def remembering(self, vocabulary: int) -> "Tokens":
@@ -122,6 +126,45 @@ class Gate:
     on_rare: Float[Tensor, " V"]
 
 
+@dataclass(frozen=True)
+class Readout:
+    """What a model does to its logits before anyone looks at them: softcap * tanh(scale * logits / softcap).
+
+    Args:
+        scale: factor on the logits (Cohere's `logit_scale`, one over Granite's `logits_scaling`), not zero.
+        softcap: bound on the size of a logit (Gemma 2's `final_logit_softcapping`), > 0; None for no bound.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    Example:
+        >>> Readout(softcap=30.0)(torch.tensor([[1000.0]]))
+        tensor([[30.]])
+    """
+
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale != 0):
+            raise ValueError(f"the readout's scale must be finite and not 0, got {self.scale}; 1 changes nothing")
+        if self.softcap is not None and not 0 < self.softcap < math.inf:
+            raise ValueError(f"softcap must be positive and finite, got {self.softcap}; None switches it off")
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """The logits a model puts out, differentiable."""
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+    def slope(self, logits: Tensor) -> Tensor | float:
+        """Derivative of the readout, from the logits it put out."""
+        return self.scale if self.softcap is None else (1 - (logits / self.softcap).square()) * self.scale
+
+
+PLAIN = Readout()
+
+
 @runtime_checkable
 class Rule(Protocol):
     """What an engine asks of an objective."""
@@ -148,10 +191,22 @@ class Rule(Protocol):
 
 
 class Evaluation(NamedTuple):
-    """What an engine returns: the loss (scalar sum, or one per target), and the plain NLL of each target or None."""
+    """What an engine returns; all but the loss is detached, and None where it was not asked for.
+
+    Attributes:
+        loss: the sum over targets, each times its importance; with `each`, [N].
+        nll: plain negative log-likelihood of each target, [N], whatever the rule.
+        lse: log of the sum of exponentials over the logits that the rule kept, [N].
+        kept: how many logits the rule kept, int64, [N]; at least 1, the target's.
+        live: share of the table's rows that the two products of the gradient had to touch, mean over targets; 1 for
+            an engine or a rule that skips none.
+    """
 
     loss: Tensor
     nll: Tensor | None
+    lse: Tensor | None = None
+    kept: Tensor | None = None
+    live: Tensor | None = None
 
 
 @runtime_checkable
@@ -166,8 +221,10 @@ class Engine(Protocol):
         tokens: Tokens,
         rule: Rule,
         *,
-        each: bool,
-        nll: bool,
+        each: bool = False,
+        nll: bool = True,
+        detail: bool = False,
+        readout: Readout = PLAIN,
     ) -> Evaluation: ...
 
 

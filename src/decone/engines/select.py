@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
+from torch import Tensor
+
 from decone.engines.chunked import chunked
-from decone.engines.contract import Engine
+from decone.engines.contract import Engine, Rule
 from decone.engines.reference import reference
 
 ENGINES: dict[str, Engine] = {"reference": reference, "chunked": chunked}
@@ -39,6 +41,11 @@ def choose(engine: str = "auto") -> Choice:
     return Choice(engine, "asked for by name")
 
 
-def get(engine: str = "auto") -> Engine:
-    """The engine of that name; see `choose`."""
-    return ENGINES[choose(engine).name]
+def get(
+    engine: str | Engine = "auto",
+    hidden: Tensor | None = None,
+    weight: Tensor | None = None,
+    rule: Rule | None = None,
+) -> Engine:
+    """The engine of that name, see `choose`; an engine is returned as it is."""
+    return ENGINES[choose(engine).name] if isinstance(engine, str) else engine

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from decone.engines import select
-from decone.engines.contract import Evaluation, Gate, Pairs, Shift, Tokens
+from decone.engines.contract import PLAIN, Engine, Evaluation, Gate, Pairs, Readout, Shift, Tokens
 
 
 @dataclass
@@ -27,12 +27,19 @@ class Loss:
         count: number of counted targets in this call, int64 scalar.
         matrix: penalty on the table itself, scalar; goes into an optimiser step once.
         nll: plain negative log-likelihood, summed, detached; for logs, never for the optimiser. None if not asked for.
+        lse: log of the sum of exponentials over the logits that were kept, in the shape of target, 0 where ignored;
+            detached. None if not asked for, and so are the next two.
+        kept: how many logits were kept for each target, in the shape of target, 0 where ignored.
+        live: share of the table's rows that the gradient's products had to touch.
     """
 
     tokens: Tensor
     count: Tensor
     matrix: Tensor
     nll: Tensor | None
+    lse: Tensor | None = None
+    kept: Tensor | None = None
+    live: Tensor | None = None
 
     def mean(self) -> Tensor:
         """The loss of the simple case, one call per optimiser step: tokens / count + matrix."""
@@ -136,9 +143,12 @@ class Objective(nn.Module):
         bias: Float[Tensor, " V"] | None = None,
         ignore_index: int = -100,
         document: Int[Tensor, "..."] | None = None,
-        engine: str = "auto",
+        importance: Float[Tensor, "..."] | None = None,
+        readout: Readout = PLAIN,
+        engine: str | Engine = "auto",
         reduction: str = "sum",
         nll: bool = True,
+        detail: bool = False,
     ) -> Loss:
         """Evaluates the objective.
 
@@ -149,9 +159,12 @@ class Objective(nn.Module):
             bias: output bias, [V].
             ignore_index: targets of this value count for nothing.
             document: document of each position, [...], where several are packed into one sequence.
-            engine: see `engines.select.choose`.
+            importance: factor on the loss of each target, [...]; divide by what suits, `count` counts targets.
+            readout: what the model does to its logits: a scale, a softcap.
+            engine: a name, see `engines.select.choose`, or an engine.
             reduction: "sum", or "none" for one loss per target.
             nll: also compute the plain NLL for logs.
+            detail: also return the log-sum-exp and the number of kept logits per target, and the live share.
 
         Returns:
             The three numbers; `loss.mean().backward()` in the simple case.
@@ -165,11 +178,11 @@ class Objective(nn.Module):
             >>> MLE()(hidden, weight, torch.tensor([[1, 2, -100], [3, -100, -100]])).mean()
             tensor(2.0794)
         """
-        _check(hidden, weight, target, bias, document, reduction)
+        _check(hidden, weight, target, bias, document, importance, reduction)
         flat = target.reshape(-1)
         keep = flat != ignore_index
         whole = flat.device.type == "cpu" and bool(keep.all())  # elsewhere asking would stall the device
-        tokens = self._tokens(target, document, keep)
+        tokens = self._tokens(target, document, importance, keep)
         if flat.device.type == "cpu" and tokens.target.numel():
             low, high = int(tokens.target.min()), int(tokens.target.max())
             if low < 0 or high >= weight.size(0):
@@ -183,12 +196,19 @@ class Objective(nn.Module):
             self.observe(tokens.target)
         rows = hidden.reshape(-1, hidden.size(-1))
         each = reduction == "none"
-        loss, plain = self.evaluate(
-            rows if whole else rows[keep], weight, bias, tokens, engine=engine, each=each, nll=nll
+        counted = rows if whole else rows[keep]
+        run = select.get(engine, counted, weight, self)
+        loss, plain, lse, kept, live = self.evaluate(
+            counted, weight, bias, tokens, run=run, each=each, nll=nll, detail=detail, readout=readout
         )
-        if each:
-            loss = loss.new_zeros(flat.shape).masked_scatter(keep, loss).view(target.shape)
-        return Loss(loss, keep.sum(), self.matrix(weight), None if plain is None else plain.sum())
+
+        def placed(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.new_zeros(flat.shape).masked_scatter(keep, values).view_as(target)
+
+        total = placed(loss) if each else loss
+        assert total is not None
+        plain = None if plain is None else plain.sum()
+        return Loss(total, keep.sum(), self.matrix(weight), plain, placed(lse), placed(kept), live)
 
     def evaluate(
         self,
@@ -197,14 +217,16 @@ class Objective(nn.Module):
         bias: Float[Tensor, " V"] | None,
         tokens: Tokens,
         *,
-        engine: str,
+        run: Engine,
         each: bool,
         nll: bool,
+        detail: bool,
+        readout: Readout,
     ) -> Evaluation:
         """Evaluates the counted targets on an engine; overridden by what is no rule on the logits of one position."""
-        return select.get(engine)(hidden, weight, bias, tokens, self, each=each, nll=nll)
+        return run(hidden, weight, bias, tokens, self, each=each, nll=nll, detail=detail, readout=readout)
 
-    def _tokens(self, target: Tensor, document: Tensor | None, keep: Tensor) -> Tokens:
+    def _tokens(self, target: Tensor, document: Tensor | None, importance: Tensor | None, keep: Tensor) -> Tokens:
         T = target.size(-1) if target.dim() and not self.whole_batch else max(1, target.numel())
         index = torch.arange(target.numel(), device=target.device)
         row, place = index // T, index % T
@@ -213,11 +235,18 @@ class Objective(nn.Module):
             # A packed document is a sequence of its own; order inside it is all that `place` is compared for.
             pairs = torch.stack((row, document.reshape(-1)), 1)
             row = torch.unique(pairs, dim=0, return_inverse=True)[1]
-        return Tokens(flat[keep], row[keep], place[keep])
+        share = None if importance is None else importance.reshape(-1)[keep].detach()
+        return Tokens(flat[keep], row[keep], place[keep], importance=share)
 
 
 def _check(
-    hidden: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, document: Tensor | None, reduction: str
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    document: Tensor | None,
+    importance: Tensor | None,
+    reduction: str,
 ) -> None:
     if hidden.shape[:-1] != target.shape:
         raise ValueError(
@@ -237,5 +266,7 @@ def _check(
         raise ValueError(f"target holds {target.dtype}; token ids are whole numbers, pass target.long()")
     if document is not None and document.shape != target.shape:
         raise ValueError(f"document {tuple(document.shape)} must have the shape of target {tuple(target.shape)}")
+    if importance is not None and (importance.shape != target.shape or not importance.is_floating_point()):
+        raise ValueError(f"importance {tuple(importance.shape)} must hold one floating number per target")
     if reduction not in ("sum", "none"):
         raise ValueError(f"unknown reduction {reduction!r}; choose 'sum' (and loss.mean()) or 'none'")

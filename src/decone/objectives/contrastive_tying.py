@@ -9,14 +9,14 @@ A token that is the target of c positions enters the sum c times. So each distin
 added to its logit, which costs N x U instead of N x N, and never more than the whole vocabulary.
 """
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decone.engines import select
-from decone.engines.contract import Evaluation, Tokens, wide
+from decone.engines.contract import Engine, Evaluation, Readout, Tokens, wide
 from decone.objectives.base import Objective
 
 
@@ -52,24 +52,26 @@ class ContrastiveTying(Objective):
         bias: Float[Tensor, " V"] | None,
         tokens: Tokens,
         *,
-        engine: str,
+        run: Engine,
         each: bool,
         nll: bool,
+        detail: bool,
+        readout: Readout,
     ) -> Evaluation:
         ids, index, count = torch.unique(tokens.target, return_inverse=True, return_counts=True)
         often = count.to(wide(hidden[:0]).dtype).log()
-        run = select.get(engine)
-        among = Tokens(index, tokens.row, tokens.place)
-        loss, _ = run(
-            hidden, weight[ids], None if bias is None else bias[ids], among, _Often(often), each=each, nll=False
+        among = replace(tokens, target=index)
+        candidates = None if bias is None else bias[ids]
+        found = run(
+            hidden, weight[ids], candidates, among, _Often(often), each=each, nll=False, detail=detail, readout=readout
         )
         # The target's own logit is meant without the multiplicity.
-        own = often[index]
+        own = often[index] if tokens.importance is None else often[index] * tokens.importance
         plain = None
         if nll:
             with torch.no_grad():
-                plain = run(hidden, weight, bias, tokens, Objective(), each=True, nll=True).nll
-        return Evaluation(loss + (own if each else own.sum()), plain)
+                plain = run(hidden, weight, bias, tokens, Objective(), each=True, nll=True, readout=readout).nll
+        return found._replace(loss=found.loss + (own if each else own.sum()), nll=plain)
 
 
 class _Often(Objective):

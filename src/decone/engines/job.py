@@ -1,0 +1,84 @@
+"""What the parts of the chunked engine hand to each other."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from decone.engines.contract import Gate, Readout, Rule, Tokens, wide
+
+
+@dataclass
+class Job:
+    """One call's inputs, in the precision of the large products.
+
+    Attributes:
+        reference: the targets' logits after the readout and the rule's scale, [N], at least float32.
+        slack: how far the products may round away from `reference`.
+        detail: whether log-sum-exps and kept logits are asked for.
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    tokens: Tokens
+    rule: Rule
+    gate: Gate | None
+    readout: Readout
+    reference: Tensor
+    slack: float
+    detail: bool
+
+
+@dataclass
+class Sums:
+    """Gradients under construction, None where nobody wants one; `own` is that of each target's logit, [N]."""
+
+    hidden: Tensor | None
+    table: Tensor | None
+    bias: Tensor | None
+    own: Tensor
+
+
+@dataclass
+class Found:
+    """What a sweep finds out about each position, [N]; None where it was not asked for.
+
+    Attributes:
+        loss: loss of each target, without its importance.
+        nll: plain NLL.
+        lse: log of the sum of exponentials of the logits that were kept.
+        kept: how many those were.
+        touched: rows of the table that the gradient's products had to touch, summed over positions.
+    """
+
+    loss: Tensor
+    nll: Tensor | None
+    lse: Tensor | None
+    kept: Tensor | None
+    touched: int = 0
+
+
+def tokens_of(job: Job, part: slice, learning: bool = False) -> Tokens:
+    """The tokens of a chunk, with the vectors that the rule asks for; leaves of a graph of their own if `learning`."""
+    if not job.rule.vectors:
+        return job.tokens.part(part)
+    hidden, row = wide(job.hidden[part]).detach(), wide(job.weight[job.tokens.target[part]]).detach()
+    return job.tokens.part(part, hidden.requires_grad_(learning), row.requires_grad_(learning))
+
+
+def target_logits(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, readout: Readout, scale: float
+) -> tuple[Tensor, float]:
+    """The targets' logits after readout and scale, [N], and how far the large products may round away from them."""
+    rows, states = wide(weight[target]), wide(hidden)
+    raw = (states * rows).sum(1)
+    if bias is not None:
+        raw = raw + wide(bias[target])
+    logit = readout(raw) * scale
+    if not target.numel():
+        return logit, 0.0
+    # A product of H numbers errs by some units of |h||w|; in low precision its result is rounded as well.
+    sizes = states.norm(dim=1) * rows.norm(dim=1) * abs(readout.scale * scale)
+    slack = 16 * torch.finfo(raw.dtype).eps * sizes.max() + 2 * torch.finfo(hidden.dtype).eps * logit.abs().max()
+    return logit, float(slack)
