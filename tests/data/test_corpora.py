@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import io
+import lzma
 import os
 import urllib.error
 import urllib.request
@@ -110,6 +111,22 @@ def test_the_data_folder_is_looked_at_first(
     assert not asked
 
 
+def test_a_compressed_text_is_unpacked(
+    tmp_path: Path, published: corpora.Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DECONE_DATA", str(tmp_path))
+    packed = tmp_path / f"{published.path}.xz"
+    packed.parent.mkdir()
+    packed.write_bytes(lzma.compress(TEXT.encode()))
+    assert corpora.load("shakespeare").text == TEXT
+    with monkeypatch.context() as small, pytest.raises(ValueError, match="is not the published shakespeare text"):
+        small.setattr(corpora, "MAX_PACKED", len(TEXT) - 1)
+        corpora.load("shakespeare")
+    packed.write_bytes(packed.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="is not the published shakespeare text"):
+        corpora.load("shakespeare")
+
+
 def test_another_text_in_its_place_is_refused(
     published: corpora.Published, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -151,7 +168,10 @@ def test_a_download_that_fails_says_what_to_do_and_leaves_nothing(
     assert not corpora.cache().exists()
 
 
-def test_the_published_digest_is_that_of_the_text(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "length"), [("shakespeare", 1_115_394), ("wikitext-2", 10_780_437)])
+def test_the_published_digest_is_that_of_the_text(
+    name: str, length: int, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DECONE_DATA", str(data))
     corpus = corpora.load("shakespeare")
     assert len(corpus.text) == 1_115_394 and corpus.sha256 == corpora.PUBLISHED["shakespeare"].sha256

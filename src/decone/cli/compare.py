@@ -20,7 +20,7 @@ STEPS = 1000  # where neither the command line nor a file says otherwise
 
 def command(
     corpus: Annotated[
-        str | None, typer.Option(help="default, shakespeare, or a UTF-8 text file.", show_default="default")
+        str | None, typer.Option(help="default, shakespeare, wikitext-2, or a UTF-8 text file.", show_default="default")
     ] = None,
     wanted: Annotated[str, typer.Option("--methods", help="objective[:key=value,...][+optimiser], ...")] = METHODS,
     seeds: Seeds = "3",

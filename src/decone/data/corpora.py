@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import lzma
 import os
 import urllib.request
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 DEFAULT = "default"
 MAX_BYTES = 4 * 2**30
+MAX_PACKED = 2**28  # no published text is larger when it is unpacked
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ PUBLISHED = {
         "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
         "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     ),
+    "wikitext-2": Published(
+        "wikitext-2/wiki.train.tokens",
+        "https://raw.githubusercontent.com/pytorch/examples/main/word_language_model/data/wikitext-2/train.txt",
+        "9e9fa1ad55b1c2c95b08e37dd8e653f638fac2c6de904b79e813611eefbc985f",
+    ),
 }
 
 
@@ -55,7 +62,8 @@ def load(name: str = DEFAULT) -> Corpus:
 
     Args:
         name: "default" (the Python language reference that every CPython carries, about 465,000 characters),
-            "shakespeare" (1,115,394 characters; downloaded once if not found locally), or the path of a UTF-8 file.
+            "shakespeare" (1,115,394 characters) or "wikitext-2" (its training text, 10.8 MB), both downloaded once if
+            not found locally, or the path of a UTF-8 file.
 
     Raises:
         ValueError: there is no such text, or it is not text; the message says what to do.
@@ -67,8 +75,8 @@ def load(name: str = DEFAULT) -> Corpus:
     if name == DEFAULT:
         return _corpus(name, _language_reference(), "pydoc_data.topics of this Python")
     if name in PUBLISHED:
-        path = find(name)
-        return _corpus(name, decode(path.read_bytes(), path), f"{PUBLISHED[name].address}, checked by SHA-256")
+        data, path = find(name)
+        return _corpus(name, decode(data, path), f"{PUBLISHED[name].address}, checked by SHA-256")
     return _corpus(name, read_text(Path(name)), f"the file {Path(name).name}")
 
 
@@ -101,17 +109,31 @@ def decode(data: bytes, path: Path) -> str:
     return text
 
 
-def find(name: str) -> Path:
-    """Local path of a published file, downloading it into the cache when it is nowhere."""
+def find(name: str) -> tuple[bytes, Path]:
+    """Content and local path of a published file, downloaded into the cache when it is nowhere; `.xz` will do."""
     public = PUBLISHED[name]
     folders = [Path(os.environ["DECONE_DATA"])] if os.environ.get("DECONE_DATA") else []
     for folder in (*folders, Path.cwd().parent / "shared" / "data", cache()):
-        path = folder / public.path
-        if path.is_file():
-            if hashlib.sha256(path.read_bytes()).hexdigest() == public.sha256:
-                return path
-            raise ValueError(f"{path} is not the published {name} text (SHA-256 differs); remove or replace it")
-    return _download(name, public)
+        for path in (folder / public.path, folder / f"{public.path}.xz"):
+            if path.is_file():
+                data = _content(path)
+                if data is not None and hashlib.sha256(data).hexdigest() == public.sha256:
+                    return data, path
+                raise ValueError(f"{path} is not the published {name} text (SHA-256 differs); remove or replace it")
+    path = _download(name, public)
+    return path.read_bytes(), path
+
+
+def _content(path: Path) -> bytes | None:
+    """The bytes of a file, unpacked if it is compressed; None if it cannot be, or would be far too large."""
+    if path.suffix != ".xz":
+        return path.read_bytes()
+    try:
+        with lzma.open(path) as file:
+            data = file.read(MAX_PACKED + 1)
+    except (lzma.LZMAError, EOFError):
+        return None
+    return data if len(data) <= MAX_PACKED else None
 
 
 def cache() -> Path:

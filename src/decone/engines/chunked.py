@@ -25,6 +25,7 @@ from decone.engines.relative import relative
 
 CHUNK_BYTES = 16 * 2**20  # larger gains nothing measurable
 CHUNK_ROWS = 64  # below, products of the usual widths slow down: a large vocabulary gets a larger chunk
+LOGITS = 2**21  # of a chunk with a floor: the fewer positions, the more rows of the table nobody keeps
 PAIR_BYTES = 32  # what one pair of a position and an earlier target takes while a chunk is alive
 
 
@@ -74,14 +75,10 @@ def chunked(
             f"chunk_bytes={chunk_bytes} does not hold the logits of one position over a vocabulary of "
             f"{weight.size(0)}; give at least {row}"
         )
-    chunk = max(CHUNK_ROWS, CHUNK_BYTES // row) if chunk_bytes is None else chunk_bytes // row
     if rule.history:
         tokens = tokens.remembering(weight.size(0))
-        assert tokens.earlier is not None
-        longest = int(tokens.earlier.length.max()) if tokens.target.numel() else 0
-        chunk = max(1, min(chunk, (chunk_bytes or CHUNK_BYTES) // (PAIR_BYTES * max(1, longest))))
     result = _Chunked.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        hidden, weight, bias, tokens, rule, readout, chunk, each, nll, detail, torch.is_grad_enabled()
+        hidden, weight, bias, tokens, rule, readout, chunk_bytes, each, nll, detail, torch.is_grad_enabled()
     )
     return Evaluation(*result)
 
@@ -96,7 +93,7 @@ class _Chunked(torch.autograd.Function):
         tokens: Tokens,
         rule: Rule,
         readout: Readout,
-        chunk: int,
+        chunk_bytes: int | None,
         each: bool,
         nll: bool,
         detail: bool,
@@ -106,8 +103,6 @@ class _Chunked(torch.autograd.Function):
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         dtype = hidden.dtype if hidden.dtype == torch.float64 else dtype  # as F.linear decides
-        if dtype == torch.float16:
-            chunk = min(chunk, 1024)  # the products sum a whole chunk in float16, which ends at 65504
         gate, wanted = rule.gate(), [bool(w) and learning for w in ctx.needs_input_grad[:3]]
 
         def sweep(inputs: Sequence[Tensor | None], up: Tensor | None, learn: bool, nll: bool, detail: bool) -> _Swept:
@@ -116,7 +111,7 @@ class _Chunked(torch.autograd.Function):
             with torch.autocast(device, enabled=False):
                 reference, slack = target_logits(h, w, b, tokens.target, readout, rule.scale())
                 job = Job(h, w, b, tokens, rule, gate, readout, reference, slack, detail)
-                return _sweep(job, up, wanted if learn else [False] * 3, nll, chunk)
+                return _sweep(job, up, wanted if learn else [False] * 3, nll, chunk_bytes)
 
         found, sums = sweep((hidden, weight, bias), None, any(wanted) and not each, nll, detail)
         # A second backward pass sweeps again: what the first one hands out it also gives away, to save a copy.
@@ -148,16 +143,18 @@ class _Chunked(torch.autograd.Function):
 _Swept = tuple[Found, Sums | None]
 
 
-def _sweep(job: Job, up: Tensor | None, wanted: Sequence[bool], nll: bool, chunk: int) -> _Swept:
+def _sweep(job: Job, up: Tensor | None, wanted: Sequence[bool], nll: bool, chunk_bytes: int | None) -> _Swept:
     """Goes over all positions once, in the order that saves most; values come back in the order of the positions."""
     target, importance = job.tokens.target, job.tokens.importance
     if importance is not None:
         up = importance if up is None else up * importance
-    order, common = _order(job, any(wanted))
+    floor = not job.rule.general and job.rule.floor(job.reference[:0], _nobody(job)) is not None
+    chunk = _positions(job, chunk_bytes, floor)
+    order, common = _order(job, floor, any(wanted))
     if order is None:
-        return _in_order(job, up, wanted, nll, chunk, common)
+        return _in_order(job, up, wanted, nll, chunk, common, floor)
     sorted_job = replace(job, hidden=job.hidden[order], tokens=job.tokens.part(order), reference=job.reference[order])
-    found, sums = _in_order(sorted_job, None if up is None else up[order], wanted, nll, chunk, common)
+    found, sums = _in_order(sorted_job, None if up is None else up[order], wanted, nll, chunk, common, floor)
     back = torch.empty_like(order).scatter_(0, order, torch.arange(target.numel(), device=order.device))
     put: Callable[[Tensor | None], Tensor | None] = lambda t: None if t is None else t[back]  # noqa: E731
     found = Found(found.loss[back], put(found.nll), put(found.lse), put(found.kept), found.touched)
@@ -166,10 +163,25 @@ def _sweep(job: Job, up: Tensor | None, wanted: Sequence[bool], nll: bool, chunk
     return found, sums
 
 
-def _order(job: Job, learning: bool) -> tuple[Tensor | None, int]:
+def _positions(job: Job, chunk_bytes: int | None, floor: bool) -> int:
+    """How many positions make a chunk."""
+    V = max(1, job.weight.size(0))
+    chunk = max(CHUNK_ROWS, CHUNK_BYTES // (4 * V)) if chunk_bytes is None else chunk_bytes // (4 * V)
+    if floor and chunk_bytes is None:
+        chunk = min(chunk, max(2 * CHUNK_ROWS, LOGITS // V))
+    if job.hidden.dtype == torch.float16:
+        chunk = min(chunk, 1024)  # the products sum a whole chunk in float16, which ends at 65504
+    earlier = job.tokens.earlier
+    if earlier is not None and earlier.length.numel():
+        longest = max(1, int(earlier.length.max()))
+        chunk = max(1, min(chunk, (chunk_bytes or CHUNK_BYTES) // (PAIR_BYTES * longest)))
+    return chunk
+
+
+def _order(job: Job, floor: bool, learning: bool) -> tuple[Tensor | None, int]:
     """The order in which to take positions, None for their own, and how many of them have a common target."""
     N, order = job.tokens.target.numel(), None
-    if not job.rule.general and not job.rule.history and job.rule.floor(job.reference[:0], _nobody(job)) is not None:
+    if floor and not job.rule.history:
         order = job.reference.argsort(stable=True)
     if job.gate is None or not learning:
         return order, N
@@ -187,7 +199,7 @@ def _nobody(job: Job) -> Tokens:
 
 
 def _in_order(
-    job: Job, up: Tensor | None, wanted: Sequence[bool], nll: bool, chunk: int, common: int
+    job: Job, up: Tensor | None, wanted: Sequence[bool], nll: bool, chunk: int, common: int, floor: bool
 ) -> tuple[Found, Sums | None]:
     N, V = job.tokens.target.numel(), job.weight.size(0)
     empty = partial(torch.empty_like, job.reference)
@@ -196,7 +208,7 @@ def _in_order(
     sums = _start(job, wanted) if any(wanted) else None
     # Plain cross-entropy is its own plain NLL.
     rule = job.rule
-    other = rule.scale() != 1.0 or rule.shift() is not None or rule.floor(job.reference[:0], _nobody(job)) is not None
+    other = floor or rule.scale() != 1.0 or rule.shift() is not None
     memory = job.reference.new_empty(0 if rule.general else min(chunk, N) * V)
     for part in _parts(N, chunk, common):
         share = None if up is None else up[part]
@@ -218,12 +230,12 @@ def _parts(N: int, chunk: int, common: int) -> Iterator[slice]:
 
 
 def _start(job: Job, wanted: Sequence[bool]) -> Sums:
-    inputs, kind = (job.hidden, job.weight, job.bias), job.reference.dtype
-    made = [
-        torch.zeros_like(t, dtype=kind) if want and t is not None else None
-        for t, want in zip(inputs, wanted, strict=True)
-    ]
-    return Sums(*made, own=torch.zeros_like(job.reference))
+    def zeros(tensor: Tensor | None, want: bool) -> Tensor | None:
+        return torch.zeros_like(tensor, dtype=job.reference.dtype) if want and tensor is not None else None
+
+    inputs = zip((job.hidden, job.weight, job.bias), wanted, strict=True)
+    hidden, table, bias = (zeros(tensor, want) for tensor, want in inputs)
+    return Sums(hidden, table, bias, own=torch.zeros_like(job.reference))
 
 
 def _pull(job: Job, sums: Sums) -> None:

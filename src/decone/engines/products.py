@@ -8,7 +8,7 @@ from torch import Tensor
 from decone.engines.contract import wide
 from decone.engines.job import Found, Job, Sums
 from decone.engines.looking_back import Seen
-from decone.engines.relative import BLOCK, Chunk
+from decone.engines.relative import Chunk
 
 
 def settle(job: Job, part: slice, chunk: Chunk, up: Tensor | None, found: Found, sums: Sums | None) -> None:
@@ -99,13 +99,13 @@ def _multiply(job: Job, part: slice, chunk: Chunk, share: Tensor, sums: Sums) ->
 def _blocks(chunk: Chunk) -> Iterator[tuple[slice | Tensor, Tensor]]:
     """Rows of the table and their part of the matrix, so few at a time that they stay in the cache."""
     for segment in chunk.segments:
-        for begin in range(segment.begin, segment.end, BLOCK):
-            end, rows = min(segment.end, begin + BLOCK), segment.rows
+        for begin in range(segment.begin, segment.end, chunk.block):
+            end, rows = min(segment.end, begin + chunk.block), segment.rows
             if isinstance(rows, slice):
                 first = rows.start + begin - segment.begin
                 yield slice(first, first + end - begin), chunk.matrix[begin:end]
             else:
-                yield rows, chunk.matrix[begin:end]  # gathered rows are never more than a block
+                yield rows[begin - segment.begin : end - segment.begin], chunk.matrix[begin:end]
 
 
 def _add(whole: Tensor, rows: slice | Tensor, part: Tensor) -> None:

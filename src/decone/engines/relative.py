@@ -24,7 +24,7 @@ from decone.engines.contract import Tokens
 from decone.engines.job import Job, tokens_of
 from decone.engines.looking_back import Seen, split
 
-BLOCK = 2048  # rows of the table between the product and exp: few enough for their logits to stay in the cache
+BLOCK = 2**18  # logits between the product and exp: few enough to stay in the cache
 LOG2E = math.log2(math.e)  # torch's exp2 costs a third of its exp
 LARGE = 1e30  # a sum beyond this leaves no room for what is multiplied with it
 DENSE = 0.7  # from this share of live rows on, gathering them costs more than it saves
@@ -84,6 +84,11 @@ class Chunk:
         return self.rest + self.own.exp()
 
     @property
+    def block(self) -> int:
+        """Rows of the table to take at a time."""
+        return max(64, BLOCK // max(1, self.own.numel()))
+
+    @property
     def used(self) -> int:
         """Rows of the matrix in use."""
         return self.segments[-1].end if self.segments else 0
@@ -105,9 +110,10 @@ def relative(job: Job, part: slice, memory: Tensor, plain: bool) -> Chunk | None
     V = chunk.matrix.size(0)
     gap = _gap(job, chunk, chunk.reference)
     lowest = None if gap is None or chunk.seen is not None else -float(gap.max()) - job.slack
-    by_target = split(chunk.tokens.target, V, BLOCK)
-    for index, start in enumerate(range(0, V, BLOCK)):
-        rows = slice(start, min(V, start + BLOCK))
+    block = chunk.block
+    by_target = split(chunk.tokens.target, V, block)
+    for index, start in enumerate(range(0, V, block)):
+        rows = slice(start, min(V, start + block))
         logits = _product(job, chunk, rows)
         _take_targets(job, chunk, logits, index, start, by_target[index])
         if lowest is not None:
@@ -125,8 +131,8 @@ def relative(job: Job, part: slice, memory: Tensor, plain: bool) -> Chunk | None
         floor = chunk.own - gap
         if chunk.seen is not None:
             chunk.seen.drop_under(floor)
-        for begin in range(0, chunk.used, BLOCK):
-            _exponentiate(job, chunk, chunk.matrix[begin : min(chunk.used, begin + BLOCK)], floor)
+        for begin in range(0, chunk.used, block):
+            _exponentiate(job, chunk, chunk.matrix[begin : min(chunk.used, begin + block)], floor)
     return chunk if _sound(job, chunk, picked=lowest is not None) else None
 
 
@@ -135,7 +141,7 @@ def _start(job: Job, part: slice, memory: Tensor, plain: bool) -> Chunk:
     n, V = reference.numel(), job.weight.size(0)
     zero, hidden = torch.zeros_like(reference), job.hidden[part]
     factor = job.rule.scale() * job.readout.scale
-    return Chunk(
+    chunk = Chunk(
         hidden=hidden,
         scaled=hidden if factor == 1.0 else hidden * factor,
         tokens=tokens,
@@ -146,8 +152,11 @@ def _start(job: Job, part: slice, memory: Tensor, plain: bool) -> Chunk:
         rest=zero,
         kept=torch.ones(n, dtype=torch.int64, device=reference.device),
         plain=Plain(zero.clone(), zero.clone()) if plain else None,
-        seen=Seen(job.rule, job.readout, tokens, V, BLOCK, reference) if job.rule.history else None,
+        seen=None,
     )
+    if job.rule.history:
+        chunk.seen = Seen(job.rule, job.readout, tokens, V, chunk.block, reference)
+    return chunk
 
 
 def _gap(job: Job, chunk: Chunk, target_logit: Tensor) -> Tensor | None:
@@ -206,7 +215,7 @@ def _append_some(chunk: Chunk, rows: Tensor, logits: Tensor) -> None:
     begin, count = chunk.used, rows.numel()
     chunk.matrix[begin : begin + count] = logits
     last = chunk.segments[-1] if chunk.segments else None
-    if last is not None and isinstance(last.rows, Tensor) and last.rows.numel() + count <= BLOCK:
+    if last is not None and isinstance(last.rows, Tensor) and last.rows.numel() + count <= chunk.block:
         last.rows, last.end = torch.cat((last.rows, rows)), last.end + count
     elif count:
         chunk.segments.append(Segment(rows, begin, begin + count))

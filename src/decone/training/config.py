@@ -24,7 +24,7 @@ class Section(BaseModel):
 class CorpusConfig(Section):
     """The text."""
 
-    name: str = Field(default="default", description="default, shakespeare, or a UTF-8 text file")
+    name: str = Field(default="default", description="default, shakespeare, wikitext-2, or a UTF-8 file")
     validation: float = Field(default=0.1, gt=0, lt=1, description="share of the text at its end")
 
 
