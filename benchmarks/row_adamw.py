@@ -1,4 +1,4 @@
-"""One step of RowAdamW on a table against one of torch's AdamW, fused and foreach, on the CPU.
+"""One step of RowAdamW on a table, with and without its kernel in C, against torch's AdamW, on the CPU.
 
     python benchmarks/row_adamw.py [--rounds 7] [--threads 1] [--out results/benchmarks/row_adamw.json]
 
@@ -13,6 +13,8 @@ The rows that a step touches and what they went through before decide which way 
 - 50 %, uneven: between these two
 - 5 %, uneven: as in an input table that is not tied
 - all, settled and 30 %, settled: counts differ, but with beta2 = 0.95 all are so high that no bias is left to correct
+
+The kernel (`compiled=True`) goes one way whatever the rows went through. What it takes to compile is measured once.
 """
 
 import json
@@ -29,7 +31,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from decone.models.nano import Nano, NanoConfig
-from decone.optim import RowAdamW
+from decone.optim import RowAdamW, row_kernel
 from decone.training.provenance import provenance
 
 SIZES = {(130, 128): 200, (50257, 768): 1}  # steps per round
@@ -42,21 +44,23 @@ CASES = {  # share of rows touched, range of the step counts they had before, be
     "all, settled": (1.0, (1000, 2000), 0.95),
     "30 %, settled": (0.3, (1000, 2000), 0.95),
 }
+OURS = {"row_adamw": "", "compiled": "compiled_"}  # prefix of the numbers in a row
 
 
 def optimizers(parameters: list[list[nn.Parameter]], beta2: float) -> dict[str, torch.optim.Optimizer]:
-    ours, fused, foreach = parameters
-    tables = [parameter for parameter in ours if parameter.dim() == 2][:1]
+    ours, compiled, fused, foreach = parameters
+    tables, same = ([parameter for parameter in each if parameter.dim() == 2][:1] for each in (ours, compiled))
     betas = (0.9, beta2)
     return {
         "row_adamw": RowAdamW(ours, betas=betas, rows=tables, fused=True),
+        "compiled": RowAdamW(compiled, betas=betas, rows=same, fused=True, compiled=True),
         "fused": torch.optim.AdamW(fused, betas=betas, fused=True),
         "foreach": torch.optim.AdamW(foreach, betas=betas, foreach=True),
     }
 
 
 def twins(tensors: list[Tensor]) -> list[list[nn.Parameter]]:
-    return [[nn.Parameter(tensor.clone()) for tensor in tensors] for _ in range(3)]
+    return [[nn.Parameter(tensor.clone()) for tensor in tensors] for _ in range(4)]
 
 
 def compare(
@@ -68,7 +72,7 @@ def compare(
     threads: int,
     beta2: float = 0.999,
 ) -> dict[str, Any]:
-    """Steps the same tensors under the three optimisers; `gradients` are taken in turn."""
+    """Steps the same tensors under the four optimisers; `gradients` are taken in turn."""
     clock = time.thread_time if threads == 1 else time.perf_counter
     raced = optimizers(twins(tensors), beta2)
     seconds: dict[str, list[float]] = {name: [] for name in raced}
@@ -82,9 +86,9 @@ def compare(
                 began = clock()
                 optimizer.step()
                 spent += clock() - began
-            if turn == 0 and counts and name == "row_adamw":
+            if turn == 0 and counts and name in OURS:
                 own = optimizer.state[parameters[0]]["step"]
-                own.copy_(torch.randint(*counts, own.shape))
+                own.copy_(torch.randint(*counts, own.shape, generator=torch.Generator().manual_seed(0)))
             if turn > 1:
                 seconds[name].append(spent / steps)
     sizes = {
@@ -92,10 +96,20 @@ def compare(
     }
     row: dict[str, Any] = {f"{name}_ms": 1e3 * statistics.median(found) for name, found in seconds.items()}
     row |= {f"{name}_least_ms": 1e3 * min(found) for name, found in seconds.items()}
-    for other in ("fused", "foreach"):
-        ratios = [a / b for a, b in zip(seconds["row_adamw"], seconds[other], strict=True)]
-        row[f"ratio_{other}"] = [statistics.median(ratios), min(ratios), max(ratios)]
-    return row | {"state_bytes_ratio": sizes["row_adamw"] / sizes["fused"]}
+    for ours, prefix in OURS.items():
+        for other in ("fused", "foreach"):
+            ratios = [a / b for a, b in zip(seconds[ours], seconds[other], strict=True)]
+            row[f"{prefix}ratio_{other}"] = [statistics.median(ratios), min(ratios), max(ratios)]
+        row[f"{prefix}state_bytes_ratio"] = sizes[ours] / sizes["fused"]
+    return row
+
+
+def compile_seconds() -> float:
+    """Wall time to compile and load the kernel for one number type; there is no cache to be warm."""
+    row_kernel.kernel_for.cache_clear()
+    began = time.perf_counter()
+    row_kernel.kernel_for(torch.float32)
+    return time.perf_counter() - began
 
 
 def races(rounds: int, threads: int) -> list[dict[str, Any]]:
@@ -115,11 +129,14 @@ def races(rounds: int, threads: int) -> list[dict[str, Any]]:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    table = Table("parameters", "rows touched", "ms", "against fused", "against foreach", "state")
+    table = Table("parameters", "rows touched", "kernel", "ms", "against fused", "against foreach", "state")
     for row in rows:
-        ratios = ["{:.2f} [{:.2f}, {:.2f}]".format(*row[f"ratio_{other}"]) for other in ("fused", "foreach")]
-        milliseconds, state = f"{row['row_adamw_ms']:.3f}", f"{row['state_bytes_ratio']:.4f}"
-        table.add_row(row["parameters"], row["touched"], milliseconds, *ratios, state)
+        for ours, prefix in OURS.items():
+            ratios = [
+                "{:.2f} [{:.2f}, {:.2f}]".format(*row[f"{prefix}ratio_{other}"]) for other in ("fused", "foreach")
+            ]
+            milliseconds, state = f"{row[f'{ours}_ms']:.3f}", f"{row[f'{prefix}state_bytes_ratio']:.4f}"
+            table.add_row(row["parameters"], row["touched"], "C" if prefix else "", milliseconds, *ratios, state)
     Console().print(table)
 
 
@@ -130,11 +147,13 @@ def main(
 ) -> None:
     """Times all cases; prints and writes the table."""
     torch.set_num_threads(threads)
+    compiling = compile_seconds()
     rows = races(rounds, threads)
     show(rows)
     clock = "processor time of the thread" if threads == 1 else "wall"
     load = os.getloadavg()[0]  # programs that shared the machine in the last minute, this one included; Unix only
-    document = {"rounds": rounds, "threads": threads, "clock": clock, "load": load, "rows": rows, **provenance()}
+    document = {"rounds": rounds, "threads": threads, "clock": clock, "load": load, "compile_s": compiling}
+    document |= {"rows": rows, **provenance()}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

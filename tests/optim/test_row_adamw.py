@@ -2,21 +2,25 @@
 
 import copy
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from decone.optim import RowAdamW
+from decone.optim import RowAdamW, row_kernel
 
 SHARES = (1.0, 0.5, 0.1, 0.97, 0.0, 0.3)  # of rows touched, step after step
 KERNELS = [{"fused": None, "foreach": None}, {"fused": True}, {"foreach": True}, {"fused": False, "foreach": False}]
+HAS_COMPILER = bool(os.environ.get("CC")) or any(map(shutil.which, row_kernel.COMPILERS))
+COMPILED = pytest.param({"compiled": True}, marks=pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler here"))
 
 
 def some_rows(V: int, H: int, share: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -37,12 +41,15 @@ def tensors_of(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
         yield from state.values()
 
 
-@pytest.mark.parametrize("options", [{}, {"fused": False}, {"maximize": True}, {"weight_decay": 0.0, "eps": 1e-3}])
+@pytest.mark.parametrize(
+    "options", [{}, {"fused": False}, {"maximize": True}, {"weight_decay": 0.0, "eps": 1e-3}, COMPILED]
+)
 def test_is_one_parameter_per_row_over_200_steps(options: dict[str, Any]) -> None:
     table = nn.Parameter(torch.randn(16, 5, dtype=torch.float64))
     rows = one_parameter_per_row(table)
     settings = {"lr": 0.01, "betas": (0.9, 0.99), "weight_decay": 0.1, **options}
     ours = RowAdamW([table], rows=[table], **settings)
+    settings.pop("compiled", None)
     reference = torch.optim.AdamW(rows, **settings)
     schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 150) for optimizer in (ours, reference)]
     for i in range(200):
@@ -159,11 +166,12 @@ def run(table: nn.Parameter, optimizer: torch.optim.Optimizer, gradients: list[T
         optimizer.step()
 
 
-def test_policies_reach_the_rows_without_gradient() -> None:
+@pytest.mark.parametrize("way", [{}, COMPILED])
+def test_policies_reach_the_rows_without_gradient(way: dict[str, Any]) -> None:
     gradient = torch.zeros(20, 4)
     gradient[3] = 1.0
     for policy, weight, moment in [({"decay": "always"}, 1 - 1e-3 * 1e-2, 1.0), ({"momentum": "decay"}, 1.0, 0.9)]:
-        table, optimizer, *_ = twins(**policy)
+        table, optimizer, *_ = twins(**policy, **way)
         run(table, optimizer, [torch.randn(20, 4)])
         before, exp_avg = table.detach().clone(), optimizer.state[table]["exp_avg"].clone()
         run(table, optimizer, [gradient])
@@ -184,7 +192,9 @@ def test_a_broken_gradient_counts_as_touched(bad: float) -> None:
     assert table[5, 2].isnan() and table.isnan().sum() == 1
 
 
-@pytest.mark.parametrize("settings", [{}, {"fused": True}, {"touched": "always"}, {"decay": "always", "fused": False}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"fused": True}, {"touched": "always"}, {"decay": "always", "fused": False}, COMPILED]
+)
 def test_a_saved_state_resumes_to_the_bit(settings: dict[str, Any]) -> None:
     gradients = [some_rows(20, 4, share) for share in (*SHARES, *SHARES)]
     table, optimizer, *_ = twins(**settings)
@@ -202,12 +212,32 @@ def test_a_saved_state_resumes_to_the_bit(settings: dict[str, Any]) -> None:
     resumed.load_state_dict({"state": state, "param_groups": groups})
     for loaded, group in zip(resumed.param_groups, optimizer.param_groups, strict=True):
         assert loaded.keys() == group.keys()
-        assert all(loaded[name] == group[name] for name in ("rows", "touched", "decay", "momentum", "lr"))
+        assert all(loaded[name] == group[name] for name in ("rows", "touched", "decay", "momentum", "compiled", "lr"))
     for each, on in ((table, optimizer), (again, resumed)):
         run(each, on, gradients[6:])
     assert torch.equal(again, table) and torch.equal(plain_again, plain)
     for a, b in zip(tensors_of(resumed), tensors_of(optimizer), strict=True):
         assert torch.equal(a, b) and a.dtype == b.dtype
+
+
+@pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler here")
+def test_a_state_decides_whether_the_kernel_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a resumed run keeps the kernel it began with; a state that knows of none leaves the choice standing."""
+    table, optimizer, twin, _ = twins(compiled=True)
+    run(table, optimizer, [torch.randn(20, 4)])
+    resumed = RowAdamW([twin], rows=[twin])
+    resumed.load_state_dict(optimizer.state_dict())
+    assert resumed.param_groups[0]["compiled"] is True
+    older = optimizer.state_dict()
+    del older["param_groups"][0]["compiled"]
+    for own in (True, False):
+        loaded = RowAdamW([twin], rows=[twin], compiled=own)
+        loaded.load_state_dict(older)
+        assert loaded.param_groups[0]["compiled"] is own
+    row_kernel.kernel_for.cache_clear()  # as on a machine without a compiler: it must not go another way unasked
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(RuntimeError, match="no-such-compiler"):
+        run(twin, resumed, [torch.randn(20, 4)])
 
 
 def test_a_copy_knows_its_tables() -> None:
@@ -335,7 +365,7 @@ def test_step_hooks_run_once() -> None:
     assert calls == [1]
 
 
-@pytest.mark.parametrize("kernel", [{}, {"fused": True}])
+@pytest.mark.parametrize("kernel", [{}, {"fused": True}, COMPILED])
 def test_a_gradient_scaler_unscales_and_skips(kernel: dict[str, Any]) -> None:
     table, optimizer, twin, _ = twins(**kernel)
     reference = RowAdamW([twin], rows=[twin], **kernel)
@@ -372,13 +402,14 @@ def one_process() -> Iterator[None]:
     torch.distributed.destroy_process_group()
 
 
-def test_a_table_sharded_by_rows_is_stepped_in_place(one_process: None) -> None:
+@pytest.mark.parametrize("way", [{}, COMPILED])
+def test_a_table_sharded_by_rows_is_stepped_in_place(one_process: None, way: dict[str, Any]) -> None:
     from torch.distributed.tensor import DTensor, Shard, distribute_tensor, init_device_mesh
 
     mesh = init_device_mesh("cpu", (1,))
-    table, optimizer, *_ = twins()
+    table, optimizer, *_ = twins(**way)
     sharded = nn.Parameter(distribute_tensor(table.detach().clone(), mesh, [Shard(0)]))
-    on_shards = RowAdamW([sharded], rows=[sharded])
+    on_shards = RowAdamW([sharded], rows=[sharded], **way)
     for share in SHARES:
         gradient = some_rows(20, 4, share)
         run(table, optimizer, [gradient])
@@ -398,17 +429,18 @@ def test_a_table_sharded_by_rows_is_stepped_in_place(one_process: None) -> None:
     dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
     shares=st.lists(st.sampled_from([0.0, 0.1, 0.5, 0.95, 1.0]), min_size=1, max_size=5),
     lr=st.sampled_from([0.0, 1e-3, 0.1]),
-    fused=st.sampled_from([None, False]),
+    way=st.sampled_from([{}, {"fused": False}, {"compiled": HAS_COMPILER}]),
     seed=st.integers(0, 999),
 )
 def test_any_shape_is_one_parameter_per_row(
-    V: int, H: int, dtype: torch.dtype, shares: list[float], lr: float, fused: bool | None, seed: int
+    V: int, H: int, dtype: torch.dtype, shares: list[float], lr: float, way: dict[str, Any], seed: int
 ) -> None:
+    assume(not way.get("compiled") or dtype in row_kernel.REALS)
     torch.manual_seed(seed)
     table = nn.Parameter(torch.randn(V, H, dtype=dtype))
     rows = one_parameter_per_row(table.double())
     before = table.detach().clone()
-    ours, reference = RowAdamW([table], lr=lr, rows=[table], fused=fused), torch.optim.AdamW(rows, lr=lr)
+    ours, reference = RowAdamW([table], lr=lr, rows=[table], **way), torch.optim.AdamW(rows, lr=lr)
     for share in shares:
         table.grad = some_rows(V, H, share, dtype)
         give_rows(rows, table.grad.double())
@@ -437,6 +469,7 @@ TABLE, VECTOR = nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(3))
         (lambda: RowAdamW([]), "empty parameter list"),
         (lambda: RowAdamW([VECTOR]).add_param_group({"params": [TABLE], "rows": [VECTOR]}), "leave others out"),
         (lambda: RowAdamW([VECTOR]).add_param_group({"params": [TABLE], "decay": "never"}), "'touched' or 'always'"),
+        (lambda: RowAdamW([VECTOR]).add_param_group({"params": [TABLE], "compiled": 2}), "use False or True"),
         (lambda: RowAdamW([TABLE], lr=-1.0), "Invalid learning rate"),
     ],
 )

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from decone.optim.row_kernel import require_kernel
 from decone.optim.row_step import Rule, Table
 from decone.optim.row_update import update
 
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 Touched = Literal["gradient", "always"]
 Decay = Literal["touched", "always"]
 Momentum = Literal["frozen", "decay"]
-POLICIES = {"touched": get_args(Touched), "decay": get_args(Decay), "momentum": get_args(Momentum)}
+POLICIES = {
+    "touched": get_args(Touched),
+    "decay": get_args(Decay),
+    "momentum": get_args(Momentum),
+    "compiled": (False, True),
+}
 
 
 class RowAdamW(torch.optim.AdamW):
@@ -52,12 +58,16 @@ class RowAdamW(torch.optim.AdamW):
         decay: "touched": weight decay only on rows that are stepped. "always": on every row at every step.
         momentum: "frozen": an untouched row keeps its moments. "decay": they decay as under a zero gradient, while the
             row stays where it is.
+        compiled: Step the tables, contiguous float32 or float64 on the CPU, by a kernel in C. It needs a C compiler,
+            which takes a fraction of a second here, and agrees with the ways without it to the last digits.
         maximize: Ascend instead of descend.
         fused: For other parameters as in torch. Tables use the fused kernel where their rows allow, unless False.
         foreach: For other parameters as in torch. True keeps the tables off the fused kernel.
 
     Raises:
-        ValueError: If `rows` names a tensor that is not 2-D, not real or not among `params`, or a policy is unknown.
+        ValueError: If `rows` names a tensor that is not 2-D, not real or not among `params`, a policy is unknown, or
+            `compiled` is asked for on a table that the kernel does not take.
+        RuntimeError: If `compiled` is asked for and there is no C compiler.
 
     Example:
         >>> table = torch.nn.Parameter(torch.ones(3, 2))
@@ -84,6 +94,7 @@ class RowAdamW(torch.optim.AdamW):
         touched: Touched = "gradient",
         decay: Decay = "touched",
         momentum: Momentum = "frozen",
+        compiled: bool = False,
         maximize: bool = False,
         fused: bool | None = None,
         foreach: bool | None = None,
@@ -93,7 +104,7 @@ class RowAdamW(torch.optim.AdamW):
         tables, groups = list(rows), list(params)
         if groups and not isinstance(groups[0], dict):
             groups = [{"params": groups}]
-        policies = {"touched": touched, "decay": decay, "momentum": momentum, "rows": ()}
+        policies = {"touched": touched, "decay": decay, "momentum": momentum, "compiled": compiled, "rows": ()}
         groups = [policies | group | {"params": _members(group)} for group in groups]
         for group in groups:
             here = [table for table in tables if _among(table, _tensors(group["params"]))]
@@ -130,6 +141,8 @@ class RowAdamW(torch.optim.AdamW):
                 )
             if _is_split_by_columns(table):
                 raise ValueError("a table in rows is split across its columns; shard it on dimension 0, by rows")
+            if group["compiled"]:
+                require_kernel(_local(table))
         group["rows"] = [_among(tensor, tables) for tensor in tensors]
         super().add_param_group(group)
 
@@ -200,6 +213,7 @@ class RowAdamW(torch.optim.AdamW):
             decay_untouched=group["decay"] == "always",
             fade_untouched=group["momentum"] == "decay",
             fused=group["fused"] is not False and not group["foreach"],
+            compiled=group["compiled"],
         )
         table = (_local(array) for array in (param, state["exp_avg"], state["exp_avg_sq"], state["step"]))
         update(Table(*table), _local(param.grad), rule)

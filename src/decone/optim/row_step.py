@@ -7,6 +7,7 @@ The bias corrections are moved from the moments to the denominator, so that they
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ class Rule(NamedTuple):
     decay_untouched: bool  # decoupled weight decay reaches rows without gradient too
     fade_untouched: bool  # the moments of rows without gradient decay, as under a zero gradient
     fused: bool  # torch's fused kernel may be used
+    compiled: bool = False  # all is done by the kernel in C
 
 
 class Table(NamedTuple):
@@ -57,18 +59,20 @@ def settled(rule: Rule, dtype: torch.dtype) -> int:
         >>> settled(rule, torch.float32), settled(rule._replace(beta2=0.999), torch.float32)
         (338, 17321)
     """
-    beta = max(rule.beta1, rule.beta2)
-    unit = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
-    return math.ceil(math.log(unit / 4) / math.log(beta)) if beta > 0 else 1
+    return _settled(max(rule.beta1, rule.beta2), dtype)
 
 
 def fits_fused(table: Table, gradient: Float[Tensor, "V H"], rule: Rule) -> bool:
     """Whether torch's kernel can take the table: it reads the arrays as flat memory of one type."""
-    dtype = gradient.dtype
+    if not rule.fused or gradient.device.type not in FUSED_DEVICES:
+        return False
+    weight, exp_avg, exp_avg_sq, _ = table
     return (
-        rule.fused
-        and gradient.device.type in FUSED_DEVICES
-        and all(array.dtype == dtype and array.is_contiguous() for array in (*table[:3], gradient))
+        weight.dtype == exp_avg.dtype == exp_avg_sq.dtype == gradient.dtype
+        and weight.is_contiguous()
+        and exp_avg.is_contiguous()
+        and exp_avg_sq.is_contiguous()
+        and gradient.is_contiguous()
     )
 
 
@@ -131,6 +135,12 @@ def _corrections(step: Float[Tensor, " n"], rule: Rule, dtype: torch.dtype) -> t
     first = (count * _log(rule.beta1)).expm1_()
     second = (count * _log(rule.beta2)).expm1_().neg_()
     return first / second.sqrt_(), first * rule.eps
+
+
+@lru_cache
+def _settled(beta: float, dtype: torch.dtype) -> int:
+    unit = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
+    return math.ceil(math.log(unit / 4) / math.log(beta)) if beta > 0 else 1
 
 
 def _log(beta: float) -> float:

@@ -3,13 +3,14 @@
 Three ways lead to the same numbers: torch's fused kernel, when nearly all rows are touched and have the same bias
 corrections; passes over blocks of rows in place, when many rows are touched; gathered rows, when few are. Blocks stay
 in the processor's cache while the passes run over them. Work is done in float32 at least, so a table in bfloat16 or
-float16 is rounded once per step.
+float16 is rounded once per step. Where the kernel in C is asked for, it takes the place of all three.
 """
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from decone.optim.row_kernel import step_compiled
 from decone.optim.row_step import Rule, Table, fits_fused, settled, step_by_passes, step_fused, work_dtype
 
 CPU_BLOCK_BYTES = 1 << 20  # of each array and per thread; smaller blocks pay more for calls than they save in cache
@@ -41,6 +42,9 @@ def update(table: Table, gradient: Float[Tensor, "V H"], rule: Rule) -> None:
     """
     if gradient.numel() == 0:
         return
+    if rule.compiled:
+        step_compiled(table, gradient, rule)
+        return
     moved = None if rule.all_touched else _if_not_all(gradient)
     table.step.add_(1 if moved is None else moved)
     fused, spread = fits_fused(table, gradient, rule), rule.decay_untouched or rule.fade_untouched
@@ -61,8 +65,9 @@ def update(table: Table, gradient: Float[Tensor, "V H"], rule: Rule) -> None:
 
 def _if_not_all(gradient: Float[Tensor, "V H"]) -> Bool[Tensor, " V"] | None:
     """The touched rows, None if all are."""
-    size = _rows_per_block(gradient)
-    if len(gradient) <= size:
+    small = gradient.numel() < SMALL
+    size = 0 if small else _rows_per_block(gradient)
+    if small or len(gradient) <= size:
         highest = gradient.amax(1)
         return None if highest.all() else highest.logical_or(gradient.amin(1))
     # A norm may underflow to 0 but is never positive for zeros: it can prove "touched", not "untouched".
