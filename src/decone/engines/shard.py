@@ -1,0 +1,178 @@
+"""A table cut along the vocabulary: which rows this rank holds, and how the ranks add up what each of them knows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, distributed
+from torch.distributed.device_mesh import DeviceMesh
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The rows [low, high) of a table of `vocabulary` rows, and the ranks that hold the others.
+
+    Attributes:
+        group: the ranks of the mesh dimension along which the table is cut.
+        ranks: how many they are.
+        low: first row of this rank.
+        high: one past its last row; equal to low on a rank without rows.
+        most: rows of the longest shard, the same number on all ranks.
+        vocabulary: rows of the whole table.
+    """
+
+    group: Any
+    ranks: int
+    low: int
+    high: int
+    most: int
+    vocabulary: int
+
+    def place(self, token: Int[Tensor, " n"]) -> tuple[Bool[Tensor, " n"], Int[Tensor, " n"]]:
+        """Which ids this rank holds, and their rows here; row 0 stands for an id that lies elsewhere."""
+        mine = (token >= self.low) & (token < self.high)
+        return mine, torch.where(mine, token.long() - self.low, 0)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over ranks, the same bits on all of them; changes `values`."""
+        values = values.contiguous()
+        if values.numel():
+            distributed.all_reduce(values, group=self.group)
+        return values
+
+    def joined(self, values: Shaped[Tensor, "*S"]) -> Shaped[Tensor, "R *S"]:
+        """What every rank gave, in the order of ranks."""
+        every = values.new_empty(self.ranks, *values.shape)
+        if values.numel():
+            distributed.all_gather(list(every), values.contiguous(), group=self.group)
+        return every
+
+    def agree(self, rows: int, target: Int[Tensor, " N"], settings: list[int]) -> None:
+        """Stops all ranks together where one would add up what does not belong together.
+
+        Args:
+            rows: rows of the table that this rank really holds.
+            target: its targets.
+            settings: whatever else must be the same on all ranks.
+
+        Raises:
+            ValueError: ranks hold other targets, rows or settings than each other.
+        """
+        index = torch.arange(1, target.numel() + 1, device=target.device)
+        mine = torch.tensor([self.vocabulary, rows, target.numel(), *settings], device=target.device)
+        every = self.joined(torch.cat((mine, (index * target.long()).sum()[None]))).tolist()
+        if any(row[2:3] + row[-1:] != every[0][2:3] + every[0][-1:] for row in every):
+            raise ValueError(
+                "the ranks of this mesh dimension hold different targets; give them the same hidden states and "
+                "targets, or, if the table is cut for data parallelism, gather it and let gradients add up: "
+                "weight.full_tensor(grad_placements=[Partial()]) with engine='chunked'"
+            )
+        lengths, expected = [row[1] for row in every], _lengths(self.vocabulary, self.ranks)
+        if any(row[0] != self.vocabulary for row in every) or lengths != expected:
+            raise ValueError(
+                f"the shards hold {_list(lengths)} rows, which a weight of {self.vocabulary} rows does not; "
+                "make the weight with decone.engines.shard.shard(local, mesh)"
+            )
+        if any(row[3:-1] != every[0][3:-1] for row in every):
+            raise ValueError(
+                "the ranks were called with different settings or different tensors that need gradients; "
+                "call the engine with the same arguments on every rank"
+            )
+
+
+def shard_of(weight: Tensor, bias: Tensor | None) -> Shard:
+    """This rank's part of a table given as a DTensor.
+
+    Args:
+        weight: output table, [V, H], cut along its rows over exactly one mesh dimension.
+        bias: output bias, [V], cut in the same way, or None.
+
+    Raises:
+        ValueError: the table is whole, or cut in another way, or the bias is cut differently.
+    """
+    from torch.distributed.tensor import DTensor  # half a second that only sharded models pay
+
+    if not isinstance(weight, DTensor):
+        raise ValueError(
+            "vocab_parallel takes a table that is cut along the vocabulary, this weight is whole; make it one with "
+            "decone.engines.shard.shard(local, mesh), or use engine='chunked'"
+        )
+    mesh, placements = weight.device_mesh, weight.placements
+    along = [i for i, placement in enumerate(placements) if placement.is_shard(0)]
+    if len(along) != 1 or not all(p.is_replicate() for i, p in enumerate(placements) if i not in along):
+        raise ValueError(
+            f"vocab_parallel takes a weight that is Shard(0) over one mesh dimension and Replicate over the others, "
+            f"got {_list(placements)}; where fully_shard cuts it once more, compute the loss in the forward of the "
+            "module that it wraps, elsewhere redistribute the weight"
+        )
+    if bias is not None and not (
+        isinstance(bias, DTensor) and bias.device_mesh == mesh and tuple(bias.placements) == tuple(placements)
+    ):
+        raise ValueError(
+            "the bias must be cut like the weight; make it with decone.engines.shard.shard(local, mesh), or with "
+            "distribute_tensor(bias, weight.device_mesh, weight.placements)"
+        )
+    V, ranks, rank = weight.size(0), mesh.size(along[0]), mesh.get_local_rank(along[0])
+    most = -(-V // ranks)
+    low, high = (min(V, most * r) for r in (rank, rank + 1))
+    return Shard(mesh.get_group(along[0]), ranks, low, high, most, V)
+
+
+def rows_of(table: Float[Tensor, "V *S"]) -> Float[Tensor, "v *S"]:
+    """This rank's rows of a DTensor, as a plain tensor through which its gradient flows."""
+    from torch.distributed.tensor import DTensor
+
+    if not isinstance(table, DTensor):
+        raise ValueError("a whole table has no rows of its own on this rank; make it one with shard(local, mesh)")
+    return table.to_local()
+
+
+def shard(local: Float[Tensor, "v *S"], mesh: DeviceMesh) -> Float[Tensor, "V *S"]:
+    """Joins plain shards of a table or a bias, one per rank, to the DTensor that `vocab_parallel` takes.
+
+    Args:
+        local: this rank's rows, [v, H] or [v]; the gradient reaches it as a plain tensor. All ranks hold the same
+            number; the last ones may hold fewer or none, as `torch.chunk` cuts.
+        mesh: the ranks, one dimension (`mesh["tp"]` of a mesh with more).
+
+    Returns:
+        A DTensor, [V, H] or [V], with placement Shard(0).
+
+    Raises:
+        ValueError: the mesh has several dimensions, or the lengths of the shards are none that a DTensor can have.
+
+    Example:
+        >>> from torch.distributed import HashStore, destroy_process_group, init_process_group
+        >>> from torch.distributed.device_mesh import init_device_mesh
+        >>> init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+        >>> shard(torch.zeros(5, 2), init_device_mesh("cpu", (1,))).placements
+        (Shard(dim=0),)
+        >>> destroy_process_group()
+    """
+    from torch.distributed import tensor as dtensor
+
+    if mesh.ndim != 1:
+        raise ValueError(f'the mesh has {mesh.ndim} dimensions; pass the one for the vocabulary, such as mesh["tp"]')
+    mine = torch.tensor([local.size(0)], device=local.device)
+    every = [torch.empty_like(mine) for _ in range(mesh.size())]
+    distributed.all_gather(every, mine, group=mesh.get_group())
+    lengths = torch.cat(every).tolist()
+    V = sum(lengths)
+    if lengths != _lengths(V, mesh.size()):
+        raise ValueError(
+            f"the shards hold {_list(lengths)} rows; cut {V} rows into {_list(_lengths(V, mesh.size()))}, as "
+            "torch.chunk does"
+        )
+    shape = torch.Size((V, *local.shape[1:]))
+    stride = torch.empty(shape, device="meta").stride()
+    return dtensor.DTensor.from_local(local, mesh, [dtensor.Shard(0)], run_check=False, shape=shape, stride=stride)
+
+
+def _lengths(V: int, ranks: int) -> list[int]:
+    most = -(-V // ranks)
+    return [max(0, min(V, most * (rank + 1)) - most * rank) for rank in range(ranks)]
+
+
+def _list(values: Any) -> str:
+    return ", ".join(map(str, values))

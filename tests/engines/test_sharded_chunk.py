@@ -1,0 +1,71 @@
+"""One chunk on a single rank: which rows the products take, and entries that must not get lost on the way."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, distributed
+
+from decone.engines.contract import PLAIN, Tokens
+from decone.engines.shard import Shard
+from decone.engines.sharded_chunk import Found, Job, Sums, evaluate
+from decone.objectives import Objective, Threshold
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def run(rule: Objective, hidden: Tensor, table: Tensor, target: Tensor) -> tuple[Found, Sums]:
+    N, V = len(hidden), len(table)
+    whole = Shard(distributed.group.WORLD, 1, 0, V, V, V)
+    tokens = Tokens(target, target * 0, torch.arange(N))
+    job = Job(hidden, table, None, tokens, rule, PLAIN, whole, None, floored=True, charged=False)
+    found = Found(torch.zeros(N), torch.zeros(N), None, None, None, torch.zeros(N))
+    sums = Sums(torch.zeros_like(hidden), torch.zeros_like(table), None)
+    evaluate(job, slice(0, N), torch.ones(N), found, sums, False)
+    return found, sums
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5, 1.0, 2.0, 4.0, 100.0])
+def test_products_take_the_rows_that_any_position_keeps(margin: float) -> None:
+    table, target = torch.randn(40, 8), torch.arange(6)
+    hidden = 2 * table[target] + torch.randn(6, 8) / 4
+    hidden *= 12 / (hidden * table[target]).sum(1, keepdim=True)  # as positions that are neighbours in the order
+    logits = hidden @ table.T
+    kept = logits >= logits.gather(1, target[:, None]) - margin
+    live = int(kept.any(0).sum())
+    found, sums = run(Threshold(margin), hidden, table, target)
+    assert found.kept is not None and sums.table is not None and sums.hidden is not None
+    assert found.kept.tolist() == kept.sum(1).tolist()
+    assert found.touched == 6 * (live if live <= 28 else 40)
+    dz = logits.masked_fill(~kept, -math.inf).softmax(1) - torch.nn.functional.one_hot(target, 40)
+    torch.testing.assert_close(sums.table, dz.T @ hidden)
+    torch.testing.assert_close(sums.hidden, dz @ table)
+    assert torch.equal(sums.table.any(1), kept.any(0) & dz.any(0))
+
+
+class Above(Objective):
+    def floor(self, target_logit: Tensor, tokens: Tokens) -> Tensor:
+        return target_logit + 100
+
+
+def test_a_target_below_the_floor_stays_and_its_row_is_found() -> None:
+    table = torch.randn(40, 8)
+    hidden, target = torch.randn(6, 8), torch.tensor([39, 0, 0, 7, 7, 20])
+    found, sums = run(Above(), hidden, table, target)
+    assert found.kept is not None and sums.table is not None
+    assert found.kept.tolist() == [1.0] * 6 and found.touched == 6 * 4
+    assert not found.nll.any() and not sums.table.any()
+
+
+def test_broken_logits_are_not_dropped_in_silence() -> None:
+    table, target = torch.randn(40, 8), torch.arange(6)
+    hidden = 9 * table[target]
+    table[30] = math.nan
+    found, _ = run(Threshold(1.0), hidden, table, target)
+    assert found.nll.isnan().all()

@@ -1,0 +1,232 @@
+"""The table over two and over four ranks against one process's `reference`, and what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.engines.sharded_worker import PROBLEMS, WORLD, Net, batch, results
+from torch import Tensor, distributed
+
+from decone.engines import vocab_parallel as module
+from decone.engines.contract import Tokens
+from decone.engines.reference import reference
+from decone.engines.shard import shard
+from decone.engines.vocab_parallel import vocab_parallel
+from decone.objectives import MLE, Threshold
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which four processes have written."""
+    folder = tmp_path_factory.mktemp("ranks")
+    paths = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
+    command = [sys.executable, "-m", "tests.engines.sharded_worker"]
+    running = [
+        subprocess.Popen(
+            [*command, str(rank), str(folder)],
+            env={**os.environ, "PYTHONPATH": paths},
+            stdout=subprocess.DEVNULL,
+            stderr=(folder / f"log-{rank}").open("w"),
+        )
+        for rank in range(WORLD)
+    ]
+    try:
+        ended = [process.wait(timeout=240) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert not any(ended), "\n".join((folder / f"log-{rank}").read_text()[-3000:] for rank in range(WORLD))
+    return folder
+
+
+def largest(tensor: Tensor) -> float:
+    return tensor.abs().max().item() if tensor.numel() else 0.0
+
+
+@pytest.mark.parametrize("ranks", ["two", "four"])
+@pytest.mark.parametrize("title", PROBLEMS)
+def test_ranks_together_are_one_process(found: Path, title: str, ranks: str) -> None:
+    problem = PROBLEMS[title]
+    low = problem.dtype == torch.bfloat16
+    expected = results(reference, problem.rule(), problem, lambda table: table.detach(), exact=not low)
+    files = [load_file(found / f"{ranks}-{rank}.safetensors") for rank in range(WORLD)]
+    parts = [{name: file[f"{title}: {name}"] for name in expected} for file in files]
+    for name in expected:
+        if name in ("weight", "bias"):
+            # On the 2 x 2 mesh the first two ranks hold one whole table and the last two another.
+            cuts = [parts] if ranks == "four" else [parts[:2], parts[2:]]
+            wholes = [torch.cat([part[name] for part in cut]) for cut in cuts]
+        else:
+            wholes = [part[name] for part in parts]
+            assert all(torch.equal(whole, wholes[0]) for whole in wholes), f"{name} differs between ranks"
+        if name == "live":
+            continue
+        slack = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 2e-2}[problem.dtype]
+        for whole in wholes:
+            assert whole.dtype == (torch.int64 if name == "kept" else expected[name].dtype if low else problem.dtype)
+            assert largest(whole.double() - expected[name].double()) <= slack * largest(expected[name].double())
+            if name == "weight" and not low:
+                assert torch.equal(whole != 0, expected[name] != 0), "other entries are exactly zero"
+
+
+def test_the_problems_have_what_they_are_for(found: Path) -> None:
+    one = load_file(found / "four-0.safetensors")
+    empty = load_file(found / "four-3.safetensors")
+    assert empty["a rank without rows: weight"].shape == (0, 16)
+    for title in ("margin 0", "margin 0, ties", "margin 1", "scalegrad and margin", "agg and margin"):
+        assert 0.0 < one[f"{title}: live"] < 0.9, "no rows were left out"
+    assert one["mle: live"] == one["unlikelihood and margin: live"] == 1.0
+    tied = PROBLEMS["margin 0, ties"]
+    _, weight, _, tokens = tied.inputs()
+    twins = (weight[tokens.target][:, None] == weight).all(2).sum(1)
+    assert twins.max() > 1 and bool((one["margin 0, ties: kept"] >= twins).all())
+    for title in ("margin 0", "margin 0, ties", "agg", "agg and margin"):
+        table = results(reference, PROBLEMS[title].rule(), PROBLEMS[title], lambda table: table.detach())["weight"]
+        assert 0 < (table == 0).all(1).sum() < len(table), "the zero pattern says nothing"
+
+
+def test_beside_data_ranks_a_tied_table_learns_as_in_one_process(found: Path) -> None:
+    net = Net()
+    loss = net(*batch(), "reference")
+    loss.backward()
+    for rank in range(WORLD):
+        made = load_file(found / f"net-{rank}.safetensors")
+        torch.testing.assert_close(made["loss"], loss.detach(), rtol=1e-12, atol=0)
+        for name, value in net.named_parameters():
+            torch.testing.assert_close(made[name], value.grad, rtol=0, atol=1e-12)
+
+
+def test_the_advice_for_a_data_parallel_table_is_right(found: Path) -> None:
+    net = Net()
+    ids, target = batch()
+    hidden = torch.tanh(net.body(torch.nn.functional.embedding(ids, net.table.detach())))
+    net.objective(hidden, net.table, target, engine="reference").tokens.backward()
+    for rank in range(WORLD):
+        made = load_file(found / f"net-{rank}.safetensors")["gathered"]
+        torch.testing.assert_close(made, net.table.grad, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mend"),
+    [
+        ("targets", r"hold different targets; .*full_tensor\(grad_placements=\[Partial\(\)\]\) with engine='chunked'"),
+        ("counts", "hold different targets"),
+        ("settings", "call the engine with the same arguments on every rank"),
+        ("lengths", r"hold 5, 5, 5, 4 rows.*; make the weight with decone.engines.shard.shard\(local, mesh\)"),
+        ("shard", "hold 5, 6, 7, 8 rows; cut 26 rows into 7, 7, 7, 5"),
+    ],
+)
+def test_ranks_that_do_not_fit_stop_together(found: Path, kind: str, mend: str) -> None:
+    for rank in range(WORLD):
+        said = json.loads((found / f"refused-{rank}.json").read_text())[kind]
+        with pytest.raises(ValueError, match=mend):
+            raise ValueError(said)
+
+
+@pytest.fixture
+def mesh() -> Iterator[Any]:
+    """One process that is a mesh by itself; enough for everything but the sums."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()
+
+
+def some(N: int = 6, V: int = 9, H: int = 4) -> tuple[Tensor, Tensor, Tokens]:
+    index = torch.arange(N)
+    return torch.randn(N, H).requires_grad_(), torch.randn(V, H), Tokens(index % V, index * 0, index)
+
+
+def test_gradients_come_back_cut_like_the_weight(mesh: Any) -> None:
+    from torch.distributed.tensor import DTensor, Shard
+
+    hidden, table, tokens = some()
+    weight, local = torch.nn.Parameter(shard(table, mesh)), table.clone().requires_grad_()
+    vocab_parallel(hidden, weight, None, tokens, MLE()).loss.backward()
+    assert isinstance(weight.grad, DTensor) and weight.grad.placements == (Shard(0),)
+    vocab_parallel(hidden, shard(local, mesh), None, tokens, MLE()).loss.backward()
+    assert type(local.grad) is Tensor and torch.equal(local.grad, weight.grad.to_local())
+
+
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("learns", ["hidden", "weight"])
+def test_only_what_learns_gets_a_gradient(mesh: Any, learns: str, each: bool) -> None:
+    hidden, table, tokens = some()
+    hidden.requires_grad_(learns == "hidden")
+    local = table.clone().requires_grad_(learns == "weight")
+    loss = vocab_parallel(hidden, shard(local, mesh), None, tokens, MLE(), each=each).loss.sum()
+    loss.backward(retain_graph=True)
+    once = [t.grad.clone() for t in (hidden, local) if t.grad is not None]
+    assert len(once) == 1
+    loss.backward()
+    twice = [t.grad for t in (hidden, local) if t.grad is not None]
+    torch.testing.assert_close(twice[0], 2 * once[0])
+
+
+def test_without_gradients_nothing_is_done_for_them(mesh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, table, tokens = some()
+    seen: list[Any] = []
+    real = module.evaluate
+    monkeypatch.setattr(module, "evaluate", lambda *given: (seen.append(given[4]), real(*given))[1])
+    with torch.no_grad():
+        loss, nll, *rest = vocab_parallel(hidden, shard(table, mesh), None, tokens, Threshold(1.0))
+    assert seen == [None] and not loss.requires_grad and nll is not None and rest == [None] * 3
+    assert vocab_parallel(hidden, shard(table, mesh), None, tokens, MLE(), nll=False).nll is None
+
+
+def test_under_autocast_products_are_made_in_low_precision(mesh: Any) -> None:
+    hidden, table, tokens = some()
+    local = table.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = vocab_parallel(hidden, shard(local, mesh), None, tokens, MLE()).loss
+    loss.backward()
+    logits = (hidden.detach().bfloat16() @ table.bfloat16().T).float()
+    assert loss.item() == pytest.approx(
+        torch.nn.functional.cross_entropy(logits, tokens.target, reduction="sum").item()
+    )
+    assert local.grad is not None and local.grad.dtype == torch.float32 and hidden.grad is not None
+
+
+def test_chunks_hold_what_they_may(mesh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, table, tokens = some(N=7)
+    parts: list[slice] = []
+    real = module.evaluate
+    monkeypatch.setattr(module, "evaluate", lambda *given: (parts.append(given[1]), real(*given))[1])
+    vocab_parallel(hidden, shard(table, mesh), None, tokens, MLE(), chunk_bytes=3 * 9 * 4 + 5)
+    assert [part.stop - part.start for part in parts] == [3, 3, 1]
+    with pytest.raises(ValueError, match="chunk_bytes 35 cannot hold one position; give at least 36"):
+        vocab_parallel(hidden, shard(table, mesh), None, tokens, MLE(), chunk_bytes=35)
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_a_second_derivative_is_refused(mesh: Any, each: bool) -> None:
+    hidden, table, tokens = some()
+    loss = vocab_parallel(hidden, shard(table, mesh), None, tokens, MLE(), each=each).loss.sum()
+    with pytest.raises(RuntimeError, match=r"pass weight.full_tensor\(\) with engine='reference'"):
+        torch.autograd.grad(loss, hidden, create_graph=True)
+
+
+def test_what_it_cannot_do_is_refused(mesh: Any) -> None:
+    from torch.distributed.tensor import DTensor, Replicate
+
+    hidden, table, tokens = some()
+    weight = shard(table, mesh)
+    states: Any = DTensor.from_local(hidden, mesh, [Replicate()])
+    with pytest.raises(ValueError, match=r"hidden is a DTensor; .*hidden.full_tensor\(\)"):
+        vocab_parallel(states, weight, None, tokens, MLE())
+    with pytest.raises(
+        ValueError, match=r"Threshold looks at whole rows .*weight.full_tensor\(\) with engine='chunked'"
+    ):
+        vocab_parallel(hidden, weight, None, tokens, Threshold(1.0, softminus=1.0))
+    with pytest.raises(ValueError, match=r"this weight is whole; .*use engine='chunked'"):
+        vocab_parallel(hidden, table, None, tokens, MLE())
