@@ -159,7 +159,10 @@ class Readout:
 
     def slope(self, logits: Tensor) -> Tensor | float:
         """Derivative of the readout, from the logits it put out."""
-        return self.scale if self.softcap is None else (1 - (logits / self.softcap).square()) * self.scale
+        if self.softcap is None:
+            return self.scale
+        # A logit of -inf lies at the cap, where the slope is zero.
+        return (1 - (logits / self.softcap).square()).clamp(min=0) * self.scale
 
 
 PLAIN = Readout()

@@ -44,8 +44,7 @@ def settle(job: Job, part: slice, chunk: Chunk, up: Tensor | None, found: Found,
         own = own - chunk.own.exp() / total * slopes
         share = _charged(chunk, chunk.seen, share * (1 - slopes), slope)
     if job.readout.softcap is not None:
-        target_logit = (chunk.reference + chunk.own) / job.rule.scale()
-        own = own * job.readout.slope(target_logit)
+        own = own * job.readout.slope(chunk.reference / job.rule.scale())
     chain = job.rule.scale() * (job.readout.scale if job.readout.softcap is None else 1.0)
     up = torch.ones_like(share) if up is None else up.to(share.dtype)
     sums.own[part] = own * chain * up

@@ -235,7 +235,6 @@ def _exponentiate(job: Job, chunk: Chunk, logits: Tensor, floor: Tensor | None) 
         logits.mul_(keep)
     chunk.rest += logits.sum(0)
     if slope is not None:
-        # A logit of -inf lies at the cap and has no slope, dropped or not.
         logits.mul_(slope)
 
 

@@ -1,14 +1,40 @@
 """Which engine evaluates a loss, and why."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from decone.engines.chunked import chunked
-from decone.engines.contract import Engine, Rule
+from decone.engines.contract import Engine, Evaluation, Rule, Tokens
 from decone.engines.reference import reference
 
-ENGINES: dict[str, Engine] = {"reference": reference, "chunked": chunked}
+AMPERE = (8, 0)  # the oldest compute capability that multiplies bfloat16
+
+
+class Later:
+    """An engine whose module is imported when it is called: what it needs is slow to import, or may be missing."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+
+    def __call__(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tokens, rule: Rule, **asked: Any
+    ) -> Evaluation:
+        engine: Callable[..., Evaluation] = getattr(import_module(self.module), self.name)
+        return engine(hidden, weight, bias, tokens, rule, **asked)
+
+
+ENGINES: dict[str, Engine] = {
+    "reference": reference,
+    "chunked": chunked,
+    "triton": Later("decone.engines.triton", "triton"),
+    "vocab_parallel": Later("decone.engines.vocab_parallel", "vocab_parallel"),
+}
 
 
 class Choice(NamedTuple):
@@ -18,11 +44,19 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(engine: str = "auto") -> Choice:
+def choose(
+    engine: str = "auto",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    rule: Rule | None = None,
+) -> Choice:
     """Resolves an engine's name.
 
     Args:
-        engine: "auto", "chunked" or "reference".
+        engine: "auto", "chunked", "reference", "triton" or "vocab_parallel".
+        device: where the tensors are.
+        dtype: what the large products are made in.
+        rule: the objective; None stands for plain cross-entropy.
 
     Returns:
         The engine's name and the reason for it.
@@ -34,11 +68,21 @@ def choose(engine: str = "auto") -> Choice:
         >>> choose("auto").name
         'chunked'
     """
-    if engine == "auto":
+    if engine != "auto":
+        if engine not in ENGINES:
+            raise ValueError(f"unknown engine {engine!r}; choose one of auto, {', '.join(sorted(ENGINES))}")
+        return Choice(engine, "asked for by name")
+    device = torch.device(device)
+    if device.type != "cuda":
         return Choice("chunked", "right on every device, and its memory does not grow with tokens x vocabulary")
-    if engine not in ENGINES:
-        raise ValueError(f"unknown engine {engine!r}; choose one of auto, {', '.join(sorted(ENGINES))}")
-    return Choice(engine, "asked for by name")
+    missing = _no_kernels(device.index or 0)
+    if missing is not None:
+        return Choice("chunked", missing)
+    if dtype == torch.float64:
+        return Choice("chunked", "the triton engine does not multiply in float64")
+    if rule is not None and rule.general:
+        return Choice("chunked", f"{type(rule).__name__} asks for whole rows of logits, which the triton engine has not")
+    return Choice("triton", "this GPU runs its kernels, which keep no logits and skip the rows that nobody keeps")
 
 
 def get(
@@ -47,5 +91,40 @@ def get(
     weight: Tensor | None = None,
     rule: Rule | None = None,
 ) -> Engine:
-    """The engine of that name, see `choose`; an engine is returned as it is."""
-    return ENGINES[choose(engine).name] if isinstance(engine, str) else engine
+    """The engine for a call; an engine is returned as it is.
+
+    Args:
+        engine: a name, see `choose`, or an engine.
+        hidden: hidden states of the call.
+        weight: output table of the call.
+        rule: the objective.
+
+    Raises:
+        ValueError: the name is not known, or "auto" meets a table cut over ranks.
+    """
+    if not isinstance(engine, str):
+        return engine
+    if hidden is None or weight is None:
+        return ENGINES[choose(engine).name]
+    if engine != "vocab_parallel" and hasattr(weight, "placements"):
+        raise ValueError(
+            "the weight is a DTensor, and its cut does not say whether hidden states differ between ranks; if they "
+            "are the same pass engine='vocab_parallel', if they differ pass "
+            "weight.full_tensor(grad_placements=[Partial()])"
+        )
+    device, dtype = hidden.device, hidden.dtype
+    if torch.is_autocast_enabled(device.type) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device.type)
+    return ENGINES[choose(engine, device, dtype, rule).name]
+
+
+@cache
+def _no_kernels(index: int) -> str | None:
+    """Why a GPU cannot run the triton engine; None if it can."""
+    if torch.version.hip is not None:
+        return "the triton engine has been written for NVIDIA GPUs"
+    if torch.cuda.get_device_capability(index) < AMPERE:
+        return "the triton engine needs an Ampere GPU or a newer one"
+    if find_spec("triton") is None:
+        return "triton is not installed (pip install triton)"
+    return None

@@ -1,0 +1,129 @@
+"""Sizes of tiles: what fits the precision, and the quickest of a few by trying them on the device at hand."""
+
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache
+from typing import NamedTuple, TypeVar
+
+import torch
+
+from decone.engines.triton.language import interpreted
+
+
+class Tile(NamedTuple):
+    """What one program of a kernel works on.
+
+    Attributes:
+        rows: positions (products with the table's columns: columns of the table), a power of two, >= 16.
+        columns: rows of the table (products with the table: hidden units), a power of two, >= 16.
+        depth: steps of the summed axis, a power of two, >= 16.
+        warps: groups of 32 threads.
+        stages: how many steps are on their way from memory at a time.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int = 4
+    stages: int = 2
+
+    def options(self) -> dict[str, int | bool]:
+        """Settings of a launch; fused multiply-add by name, because Triton's default is about to change."""
+        return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
+
+
+class Tiles(NamedTuple):
+    """Candidates per kernel; all have the same number of rows, which is the grain of live columns.
+
+    Attributes:
+        logits: tiles of logits, columns >= rows.
+        hidden: tiles of the gradient of hidden states.
+        table: tiles of the gradient of the table, all with the same rows; their depth divides the rows of `logits`.
+    """
+
+    logits: Sequence[Tile]
+    hidden: Sequence[Tile]
+    table: Sequence[Tile]
+
+
+# Products of float32 without TF32 run on ordinary cores and keep their tile in registers: it must be smaller.
+_WIDE = Tiles(
+    [Tile(64, 64, 32, 4, 2), Tile(64, 64, 32, 8, 2), Tile(64, 128, 16, 8, 3)],
+    [Tile(64, 64, 32, 4, 2), Tile(64, 128, 16, 8, 2)],
+    [Tile(64, 64, 32, 4, 2), Tile(64, 128, 16, 8, 2)],
+)
+_HALF = Tiles(
+    [Tile(128, 128, 32, 4, 4), Tile(128, 128, 64, 8, 3), Tile(128, 256, 64, 8, 3), Tile(128, 256, 32, 8, 4)],
+    [Tile(128, 128, 32, 4, 4), Tile(128, 128, 64, 8, 3), Tile(128, 256, 64, 8, 3)],
+    [Tile(128, 128, 32, 4, 4), Tile(128, 128, 64, 8, 3), Tile(128, 256, 64, 8, 3)],
+)
+_TINY = Tiles([Tile(16, 16, 16)], [Tile(16, 16, 16)], [Tile(16, 16, 16)])
+
+
+def candidates(dtype: torch.dtype) -> Tiles:
+    """Tiles worth trying for inputs of this type; one of each, and small ones, in the interpreter."""
+    if interpreted():
+        return _TINY
+    return _WIDE if dtype == torch.float32 else _HALF
+
+
+Chosen = TypeVar("Chosen")
+_FOUND: dict[Hashable, int] = {}
+
+
+def quickest(
+    key: Hashable,
+    choices: Sequence[Chosen],
+    run: Callable[[Chosen], object],
+    reset: Callable[[], object] | None = None,
+) -> Chosen:
+    """The choice that runs fastest, found once per key and process.
+
+    A choice that the device has no room for is passed over. Timing waits for the device, at the first call only.
+
+    Args:
+        key: what the answer depends on: kernel, device, types, sizes.
+        choices: at least one.
+        run: launches the kernel; may be called many times.
+        reset: called after the last time, where the kernel adds to something.
+
+    Returns:
+        One of the choices.
+
+    Raises:
+        RuntimeError: none of them runs; the last failure is its cause.
+    """
+    if len(choices) == 1:
+        return choices[0]
+    if key not in _FOUND:
+        times = [_time(run, choice) for choice in choices]
+        best = min(range(len(choices)), key=lambda i: times[i][0])
+        if times[best][1] is not None:
+            raise RuntimeError(f"no tile of the triton engine fits this device, tried {choices}") from times[best][1]
+        _FOUND[key] = best
+        if reset is not None:
+            reset()
+    return choices[_FOUND[key]]
+
+
+def _time(run: Callable[[Chosen], object], choice: Chosen, rounds: int = 3) -> tuple[float, Exception | None]:
+    """Milliseconds of one launch, the least of a few; infinite where the kernel does not fit."""
+    least = float("inf")
+    try:
+        run(choice)  # compiles
+        for _ in range(rounds):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            begin.record()
+            run(choice)
+            end.record()
+            end.synchronize()
+            least = min(least, begin.elapsed_time(end))
+    except _no_room() as error:
+        return float("inf"), error
+    return least, None
+
+
+@cache
+def _no_room() -> tuple[type[Exception], ...]:
+    from triton.runtime.errors import OutOfResources
+
+    return (OutOfResources,)

@@ -1,0 +1,44 @@
+"""How much is done at a time."""
+
+import pytest
+import torch
+from tests.engines.triton.cases import DEVICES, Gated, gate, sample
+
+from decone.engines.contract import PLAIN
+from decone.engines.triton import evaluation
+from decone.engines.triton.evaluation import Job, Wanted, evaluate
+from decone.engines.triton.forward import Chunk, Swept
+from decone.objectives import MLE, get
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("room", "wanted"), [(1, [16] * 3), (2, [32, 16]), (9, [48])])
+def test_a_chunk_is_what_the_budget_holds(
+    room: int, wanted: list[int], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if device == "cuda":
+        pytest.skip("tiles are larger on a GPU")
+    sizes, true = [], evaluation.sweep
+
+    def sweep(chunk: Chunk, *given: object, **more: object) -> Swept:
+        sizes.append(chunk.hidden.size(0))
+        return true(chunk, *given, **more)
+
+    monkeypatch.setattr(evaluation, "sweep", sweep)
+    hidden, weight, _, tokens = sample(35, 23, 8)
+    job = Job(hidden, weight, None, tokens, MLE(), PLAIN, room * 16 * 23 * 4 + 3, None)
+    evaluate(job, Wanted(True, True, False, torch.ones(35)), True)
+    assert sizes == wanted
+    sizes.clear()
+    everything = 9 * 16 * 23 * 4
+    gated = Job(hidden, weight, None, tokens, Gated(gate(23)), PLAIN, everything, gate(23))
+    evaluate(gated, None, True)
+    assert sizes == [64]  # one tile more, because no tile holds both classes
+
+
+def test_pairs_count_for_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, _, tokens = sample(35, 23, 8, sequence=35)
+    job = Job(hidden, weight, None, tokens, get("unlikelihood"), PLAIN, 16 * 23 * 4, None)
+    with pytest.raises(ValueError, match=r"chunk_bytes must hold 16 rows of the logits, \d+ bytes, got 1472"):
+        evaluation._chunk_rows(job, 16, evaluation.look_back(tokens.remembering(23), 23))
+    assert evaluation._chunk_rows(job, 16, None) == 16

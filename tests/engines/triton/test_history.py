@@ -1,0 +1,64 @@
+"""The table of earlier targets and the charge for them, against the contract's own lists."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.engines.triton.cases import Steep
+
+from decone.engines.contract import Tokens, charged
+from decone.engines.triton.history import charge, charges, look_back
+from decone.objectives import MLE, Objective, get
+
+
+def tokens(N: int, V: int, seed: int) -> Tokens:
+    draw = torch.Generator().manual_seed(seed)
+    row = torch.randint(3, (N,), generator=draw) * 5  # sequences need not be numbered without gaps, nor be in order
+    place = torch.randperm(N, generator=draw)
+    return Tokens(torch.randint(V, (N,), generator=draw), row, place).remembering(V)
+
+
+@given(st.integers(1, 20), st.integers(1, 9), st.integers(0, 20))
+def test_the_table_knows_who_is_seen(N: int, V: int, seed: int) -> None:
+    given = tokens(N, V, seed)
+    found = look_back(given, V)
+    column = found.slot.long()
+    rank = torch.where(column >= 0, found.rank[found.list_of][:, column.clamp(min=0)], 2**31 - 1)
+    assert torch.equal(rank < found.length[:, None], given.seen())
+    position, token, _ = given.pairs()
+    start = found.length.long().cumsum(0) - found.length
+    assert torch.equal(start[position] + rank[position, token], torch.arange(len(position)))  # the pairs' own order
+    assert found.longest == int(found.length.max())
+
+
+@pytest.mark.parametrize("pair_bytes", [1, 10**6])
+@pytest.mark.parametrize("rule", [Steep(), get("unlikelihood")], ids=["steep", "unlikelihood"])
+def test_charges_and_slopes(rule: Objective, pair_bytes: int) -> None:
+    given, V = tokens(15, 6, 3), 6
+    found = look_back(given, V)
+    logits = torch.randn(15, V, generator=torch.Generator().manual_seed(0))
+    logprob = logits.log_softmax(1).requires_grad_()
+    cost = charged(rule, logprob, given)
+    assert cost is not None and cost.any()
+    (slope,) = torch.autograd.grad(cost.sum(), logprob)
+    assert given.earlier is not None
+    earlier = given.earlier
+    ids = earlier.token[(earlier.begin[:, None] + torch.arange(found.longest)).clamp(max=len(earlier.token) - 1)]
+    inside = torch.arange(found.longest) < found.length[:, None]
+    own = logits.gather(1, given.target[:, None]).squeeze(1)
+    pair_logit = torch.where(inside & (ids != given.target[:, None]), logits.gather(1, ids), -torch.inf)
+    ours = charge(rule, given, pair_logit, own, logits.logsumexp(1), True, pair_bytes)
+    assert ours is not None
+    torch.testing.assert_close(ours.cost, cost.detach())
+    torch.testing.assert_close(ours.slope, torch.where(inside, slope.gather(1, ids), 0.0))
+    torch.testing.assert_close(ours.total, slope.sum(1))
+    torch.testing.assert_close(ours.own, slope.gather(1, given.target[:, None]).squeeze(1))
+    silent = charge(rule, given, pair_logit, own, logits.logsumexp(1), False, pair_bytes)
+    assert silent is not None and torch.equal(silent.cost, ours.cost) and silent.slope.numel() == 0
+
+
+def test_who_charges_is_known_without_a_pair() -> None:
+    assert charges(Steep(), torch.device("cpu"))
+    assert not any(
+        charges(rule, torch.device("cpu")) for rule in (MLE(), get("scalegrad"), get("unlikelihood", alpha=0))
+    )

@@ -1,0 +1,40 @@
+"""What the kernels are made by, and which devices are refused."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tests.engines.triton.cases import DEVICES
+
+from decone.engines.triton import language
+
+
+def test_without_triton_a_kernel_stays_a_function_and_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language, "compiler", None)
+    assert language.jit(len) is len and not language.interpreted()
+    with pytest.raises(ValueError, match=r"needs the package triton; install it, or pass engine='chunked'"):
+        language.check(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "hip"), [("cpu", (9, 0), None), ("cuda", (7, 5), None), ("cuda", (9, 0), "6.4")]
+)
+def test_a_device_without_kernels_is_refused(
+    device: str, capability: tuple[int, int], hip: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language, "compiler", SimpleNamespace(JITFunction=object))  # compiles
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    with pytest.raises(ValueError, match=f"compute capability 8.0 or newer, got {device}; pass engine='chunked'"):
+        language.check(torch.device(device))
+
+
+def test_ampere_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language, "compiler", SimpleNamespace(JITFunction=object))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    language.check(torch.device("cuda"))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_device_of_these_tests_is_taken(device: str) -> None:
+    language.check(torch.device(device))

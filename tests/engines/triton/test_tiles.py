@@ -1,0 +1,47 @@
+"""Which tile is taken: the quickest that fits, found once."""
+
+import pytest
+import torch
+
+from decone.engines.triton import tiles
+from decone.engines.triton.tiles import Tile, candidates, quickest
+
+
+@pytest.mark.parametrize("interpreted", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_candidates_fit_together(dtype: torch.dtype, interpreted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "interpreted", lambda: interpreted)
+    found = candidates(dtype)
+    (rows,) = {tile.rows for tile in found.logits}  # what lives is known per tile of positions, whatever its width
+    assert all(tile.columns >= rows for tile in found.logits)  # the diagonal of the targets' tile
+    assert len({tile.rows for tile in found.table}) == 1 and all(rows % tile.depth == 0 for tile in found.table)
+    for tile in (*found.logits, *found.hidden, *found.table):
+        assert all(side >= 16 and side & (side - 1) == 0 for side in tile[:3])
+
+
+def test_the_quickest_that_fits_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "_FOUND", {})
+    milliseconds = {"slow": 3.0, "quick": 1.0, "large": float("inf")}
+    timed, reset = [], []
+
+    def time(run: object, choice: str) -> tuple[float, Exception | None]:
+        timed.append(choice)
+        return milliseconds[choice], MemoryError() if choice == "large" else None
+
+    monkeypatch.setattr(tiles, "_time", time)
+    for _ in range(2):
+        assert quickest("kernel", ["slow", "large", "quick"], print, lambda: reset.append(1)) == "quick"
+    assert timed == ["slow", "large", "quick"] and reset == [1]
+    assert quickest("kernel", ["only"], print) == "only" and len(timed) == 3
+    with pytest.raises(RuntimeError, match="no tile of the triton engine fits this device"):
+        quickest("other", ["large", "large"], print)
+
+
+def test_a_kernel_the_device_has_no_room_for_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "_no_room", lambda: (MemoryError,))
+
+    def run(choice: object) -> None:
+        raise MemoryError("too much shared memory")
+
+    took, error = tiles._time(run, Tile(16, 16, 16))
+    assert took == float("inf") and isinstance(error, MemoryError)
