@@ -121,7 +121,7 @@ class AGG(Objective):
     def observe(self, target: Int[Tensor, " N"]) -> None:
         if self.static_counts and self.static_after is not None and self.steps >= self.static_after:
             return
-        self.recent.add(step_counts(target, self._total().numel()))
+        self.recent.add(step_counts(target, self._total().numel(), self.processes))
         self.steps += 1
         if self.steps == self.static_after:
             self.frozen = self._group()

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from decone.engines import select
 from decone.engines.contract import PLAIN, Engine, Evaluation, Gate, Pairs, Readout, Shift, Tokens
@@ -58,6 +58,10 @@ class Objective(nn.Module):
         history: the hooks use earlier targets (`shift`, `charge`, `Tokens.pairs`, `Tokens.seen`); engines list them.
         whole_batch: history goes through the batch as if it were one sequence.
         vectors: the hooks use `Tokens.hidden` and `Tokens.target_row`.
+
+    Attributes:
+        processes: the process group whose targets make one optimiser step, for counters; None for all processes. Set
+            it where some processes see the same targets, as under tensor parallelism.
     """
 
     paper: ClassVar[str] = ""
@@ -72,6 +76,7 @@ class Objective(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._observed = False
+        self.processes: distributed.ProcessGroup | None = None
 
     @property
     def general(self) -> bool:
@@ -208,7 +213,10 @@ class Objective(nn.Module):
         total = placed(loss) if each else loss
         assert total is not None
         plain = None if plain is None else plain.sum()
-        return Loss(total, keep.sum(), self.matrix(weight), plain, placed(lse), placed(kept), live)
+        matrix = self.matrix(weight)
+        if hasattr(matrix, "full_tensor"):  # of a table that is cut over ranks
+            matrix = matrix.full_tensor()
+        return Loss(total, keep.sum(), matrix, plain, placed(lse), placed(kept), live)
 
     def evaluate(
         self,

@@ -68,6 +68,7 @@ class Compose(Objective):
     def observe(self, target: Int[Tensor, " N"]) -> None:
         for part in self._each:
             if not part._observed:
+                part.processes = part.processes or self.processes
                 part.observe(target)
 
     @contextmanager

@@ -98,7 +98,7 @@ class Freeze(Objective):
         if total is None:
             raise ValueError("Freeze does not know the vocabulary yet; call prepare(vocabulary) before the first step")
         if self.steps < self.collect:
-            self.counted.add(step_counts(target, total.numel()))
+            self.counted.add(step_counts(target, total.numel(), self.processes))
         elif total.device != target.device:
             self.counted.to(target.device)
         self.steps += 1

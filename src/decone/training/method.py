@@ -14,7 +14,7 @@ from decone import objectives, optim
 from decone.models.nano import Nano
 
 OPTIMIZERS = ("adamw", "row-adamw")
-ROW_OPTIONS = ("touched", "decay", "momentum")
+ROW_OPTIONS = ("touched", "decay", "momentum", "compiled")
 
 
 @dataclass(frozen=True)

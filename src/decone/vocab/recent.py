@@ -8,12 +8,15 @@ from jaxtyping import Int, Int64
 from torch import Tensor, distributed, nn
 
 
-def step_counts(target: Int[Tensor, " N"], vocabulary: int) -> Int64[Tensor, " V"]:
-    """Occurrences of each id among the targets of one optimiser step, over all processes of the default group.
+def step_counts(
+    target: Int[Tensor, " N"], vocabulary: int, processes: distributed.ProcessGroup | None = None
+) -> Int64[Tensor, " V"]:
+    """Occurrences of each id among the targets of one optimiser step, over the processes that share it.
 
     Args:
         target: the counted targets that this process holds, each in [0, vocabulary).
         vocabulary: number of tokens, V.
+        processes: the group that shares the step; None for all processes.
 
     Raises:
         ValueError: a target lies above the vocabulary.
@@ -29,7 +32,7 @@ def step_counts(target: Int[Tensor, " N"], vocabulary: int) -> Int64[Tensor, " V
             "mark positions that do not count with ignore_index"
         )
     if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(counts)
+        distributed.all_reduce(counts, group=processes)
     return counts
 
 
