@@ -24,6 +24,7 @@ V, H = 300, 6  # several blocks of 64 rows
 def small_blocks() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(relative_module, "BLOCK", 1)
+        patch.setattr(relative_module, "SMALL", 0)
         yield
 
 

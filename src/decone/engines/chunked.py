@@ -21,7 +21,7 @@ from decone.engines.absolute import absolute
 from decone.engines.contract import PLAIN, Evaluation, Readout, Rule, Tokens, wide
 from decone.engines.job import Found, Job, Sums, target_logits
 from decone.engines.products import settle
-from decone.engines.relative import relative
+from decone.engines.relative import picks, relative
 
 CHUNK_BYTES = 16 * 2**20  # larger gains nothing measurable
 CHUNK_ROWS = 64  # below, products of the usual widths slow down: a large vocabulary gets a larger chunk
@@ -109,7 +109,8 @@ class _Chunked(torch.autograd.Function):
             h, w, b = (None if t is None else t.detach().to(dtype) for t in inputs)
             assert h is not None and w is not None
             with torch.autocast(device, enabled=False):
-                reference, slack = target_logits(h, w, b, tokens.target, readout, rule.scale())
+                choosy = not rule.general and picks(w, rule)
+                reference, slack = target_logits(h, w, b, tokens.target, readout, rule.scale(), choosy)
                 job = Job(h, w, b, tokens, rule, gate, readout, reference, slack, detail)
                 return _sweep(job, up, wanted if learn else [False] * 3, nll, chunk_bytes)
 
@@ -167,7 +168,7 @@ def _positions(job: Job, chunk_bytes: int | None, floor: bool) -> int:
     """How many positions make a chunk."""
     V = max(1, job.weight.size(0))
     chunk = max(CHUNK_ROWS, CHUNK_BYTES // (4 * V)) if chunk_bytes is None else chunk_bytes // (4 * V)
-    if floor and chunk_bytes is None:
+    if floor and picks(job.weight, job.rule) and chunk_bytes is None:
         chunk = min(chunk, max(2 * CHUNK_ROWS, LOGITS // V))
     if job.hidden.dtype == torch.float16:
         chunk = min(chunk, 1024)  # the products sum a whole chunk in float16, which ends at 65504
@@ -181,7 +182,7 @@ def _positions(job: Job, chunk_bytes: int | None, floor: bool) -> int:
 def _order(job: Job, floor: bool, learning: bool) -> tuple[Tensor | None, int]:
     """The order in which to take positions, None for their own, and how many of them have a common target."""
     N, order = job.tokens.target.numel(), None
-    if floor and not job.rule.history:
+    if floor and picks(job.weight, job.rule):
         order = job.reference.argsort(stable=True)
     if job.gate is None or not learning:
         return order, N

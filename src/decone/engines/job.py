@@ -68,17 +68,17 @@ def tokens_of(job: Job, part: slice, learning: bool = False) -> Tokens:
 
 
 def target_logits(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, readout: Readout, scale: float
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, readout: Readout, scale: float, slack: bool
 ) -> tuple[Tensor, float]:
-    """The targets' logits after readout and scale, [N], and how far the large products may round away from them."""
+    """The targets' logits after readout and scale, [N]; with `slack` how far products may round away from them."""
     rows, states = wide(weight[target]), wide(hidden)
     raw = (states * rows).sum(1)
     if bias is not None:
         raw = raw + wide(bias[target])
     logit = readout(raw) * scale
-    if not target.numel():
+    if not slack or not target.numel():
         return logit, 0.0
     # A product of H numbers errs by some units of |h||w|; in low precision its result is rounded as well.
     sizes = states.norm(dim=1) * rows.norm(dim=1) * abs(readout.scale * scale)
-    slack = 16 * torch.finfo(raw.dtype).eps * sizes.max() + 2 * torch.finfo(hidden.dtype).eps * logit.abs().max()
-    return logit, float(slack)
+    most = 16 * torch.finfo(raw.dtype).eps * sizes.max() + 2 * torch.finfo(hidden.dtype).eps * logit.abs().max()
+    return logit, float(most)

@@ -51,17 +51,25 @@ class Seen:
 
     def visit(self, index: int, start: int, logits: Tensor) -> None:
         """Shifts the pairs that lie in a block of logits, [rows, n], and reads what they are now."""
-        chosen, shift = self._of_block[index], self.rule.shift()
-        position = self.position[chosen]
-        entry = (self.token[chosen] - start) * logits.size(1) + position
-        flat = logits.view(-1)
+        chosen, entry = self._entries(index, start, logits.size(1))
+        flat, shift = logits.view(-1), self.rule.shift()
         if self.slope is not None:
-            absolute = (flat[entry] + self.reference[position]) / self.rule.scale()
+            absolute = (flat[entry] + self.reference[self.position[chosen]]) / self.rule.scale()
             self.slope[chosen] = torch.as_tensor(self.readout.slope(absolute), dtype=flat.dtype)
         if shift is not None:
             # What all logits share does not matter to a softmax; no pair occurs twice, so no order of additions does.
             flat.index_add_(0, entry, flat.new_full((1,), shift.seen - shift.novel).expand(entry.numel()))
         self.logit[chosen] = flat[entry]
+
+    def unshift(self, index: int, start: int, slope: Tensor) -> None:
+        """Puts the slope of the logits as they were before the shift into a block of slopes, [rows, n]."""
+        chosen, entry = self._entries(index, start, slope.size(1))
+        if self.slope is not None:
+            slope.view(-1)[entry] = self.slope[chosen]
+
+    def _entries(self, index: int, start: int, n: int) -> tuple[Tensor, Tensor]:
+        chosen = self._of_block[index]
+        return chosen, (self.token[chosen] - start) * n + self.position[chosen]
 
     def drop_under(self, floor: Tensor) -> None:
         """Marks the pairs that lie under the floor, [n]; a target is never dropped."""

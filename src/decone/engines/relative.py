@@ -20,12 +20,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decone.engines.contract import Tokens
+from decone.engines.contract import Rule, Tokens
 from decone.engines.job import Job, tokens_of
 from decone.engines.looking_back import Seen, split
 
 BLOCK = 2**18  # logits between the product and exp: few enough to stay in the cache
 LOG2E = math.log2(math.e)  # torch's exp2 costs a third of its exp
+SMALL = 1024  # a table of fewer rows has none to leave out that would pay for the search
 LARGE = 1e30  # a sum beyond this leaves no room for what is multiplied with it
 DENSE = 0.7  # from this share of live rows on, gathering them costs more than it saves
 
@@ -109,7 +110,7 @@ def relative(job: Job, part: slice, memory: Tensor, plain: bool) -> Chunk | None
     chunk = _start(job, part, memory, plain)
     V = chunk.matrix.size(0)
     gap = _gap(job, chunk, chunk.reference)
-    lowest = None if gap is None or chunk.seen is not None else -float(gap.max()) - job.slack
+    lowest = -float(gap.max()) - job.slack if gap is not None and picks(job.weight, job.rule) else None
     block = chunk.block
     by_target = split(chunk.tokens.target, V, block)
     for index, start in enumerate(range(0, V, block)):
@@ -123,7 +124,7 @@ def relative(job: Job, part: slice, memory: Tensor, plain: bool) -> Chunk | None
                 continue
         _append_all(chunk, rows)
         if gap is None:
-            _exponentiate(job, chunk, logits, None)
+            _exponentiate(job, chunk, logits, None, start)
     if gap is not None:
         if chunk.seen is not None:
             gap = _gap(job, chunk, chunk.reference + chunk.own)
@@ -132,8 +133,13 @@ def relative(job: Job, part: slice, memory: Tensor, plain: bool) -> Chunk | None
         if chunk.seen is not None:
             chunk.seen.drop_under(floor)
         for begin in range(0, chunk.used, block):
-            _exponentiate(job, chunk, chunk.matrix[begin : min(chunk.used, begin + block)], floor)
+            _exponentiate(job, chunk, chunk.matrix[begin : min(chunk.used, begin + block)], floor, begin)
     return chunk if _sound(job, chunk, picked=lowest is not None) else None
+
+
+def picks(weight: Tensor, rule: Rule) -> bool:
+    """Whether rows that nobody keeps are looked for: not in small tables, nor where pairs need every row."""
+    return weight.size(0) >= SMALL and not rule.history
 
 
 def _start(job: Job, part: slice, memory: Tensor, plain: bool) -> Chunk:
@@ -221,7 +227,7 @@ def _append_some(chunk: Chunk, rows: Tensor, logits: Tensor) -> None:
         chunk.segments.append(Segment(rows, begin, begin + count))
 
 
-def _exponentiate(job: Job, chunk: Chunk, logits: Tensor, floor: Tensor | None) -> None:
+def _exponentiate(job: Job, chunk: Chunk, logits: Tensor, floor: Tensor | None, begin: int) -> None:
     """Exp in place, zero under the floor; adds to the sum, and leaves the readout's slope in the matrix."""
     # The comparison is written as numbers: multiplying by booleans is many times slower than all the rest.
     keep = None if floor is None else torch.ge(logits, floor, out=torch.empty_like(logits))
@@ -229,7 +235,9 @@ def _exponentiate(job: Job, chunk: Chunk, logits: Tensor, floor: Tensor | None) 
         chunk.kept += (logits > -math.inf).sum(0) if keep is None else keep.sum(0).long()
     slope = None
     if job.readout.softcap is not None:
-        slope = job.readout.slope((logits + chunk.reference) / job.rule.scale())
+        slope = torch.as_tensor(job.readout.slope((logits + chunk.reference) / job.rule.scale()))
+        if chunk.seen is not None:
+            chunk.seen.unshift(begin // chunk.block, begin, slope)
     logits.mul_(LOG2E).exp2_()
     if keep is not None:
         logits.mul_(keep)

@@ -81,7 +81,9 @@ def choose(
     if dtype == torch.float64:
         return Choice("chunked", "the triton engine does not multiply in float64")
     if rule is not None and rule.general:
-        return Choice("chunked", f"{type(rule).__name__} asks for whole rows of logits, which the triton engine has not")
+        return Choice(
+            "chunked", f"{type(rule).__name__} asks for whole rows of logits, which the triton engine has not"
+        )
     return Choice("triton", "this GPU runs its kernels, which keep no logits and skip the rows that nobody keeps")
 
 
