@@ -85,7 +85,7 @@ def test_methods(decone: Decone) -> None:
 
 def test_doctor(decone: Decone) -> None:
     code, out, err = decone("doctor")
-    assert code == 0 and "engine: chunked" in out + err and "torch" in out + err
+    assert code == 0 and "engine on cpu: chunked" in out + err and "torch" in out + err
     code, out, err = decone("doctor", "--json")
     facts = json.loads(out)
     assert (code, err) == (0, "") and facts["engine"]["name"] == "chunked" and facts["versions"]["torch"]

@@ -13,7 +13,6 @@ from tests.objectives.naive import log_sum_exp, naive
 from torch import Tensor
 
 import decone.engines.chunked as chunked_module
-from decone.engines import select
 from decone.engines.chunked import chunked
 from decone.engines.contract import Engine, Gate, Rule, Shift, Tokens
 from decone.engines.job import Job
@@ -283,13 +282,3 @@ def test_the_target_is_never_dropped() -> None:
     for engine in (reference, chunked):
         loss, _, *grads = gradients(engine, Above(), hidden, weight, bias, tokens, None)
         assert loss.item() == 0 and not any(grad.any() for grad in grads)
-
-
-def test_an_engine_is_chosen_by_name() -> None:
-    assert select.get("reference") is reference and select.get("chunked") is chunked and select.get() is chunked
-    for name in ("auto", "chunked", "reference"):
-        assert select.choose(name).name in select.ENGINES and select.choose(name).reason
-    with pytest.raises(ValueError, match="unknown engine 'whole'; choose one of auto, chunked, reference"):
-        select.get("whole")
-    assert all(isinstance(engine, Engine) for engine in select.ENGINES.values())
-    assert isinstance(MLE(), Rule) and isinstance(Threshold(), Rule)

@@ -5,19 +5,21 @@ import torch
 from decone.cli.console import print_json, say
 from decone.cli.options import Json
 from decone.engines.select import choose
-from decone.training.provenance import provenance
+from decone.training.provenance import provenance, version_of
 
 
 def command(as_json: Json = False) -> None:
     """Print what this machine offers and which engine evaluates the losses."""
-    choice = choose("auto")
+    devices = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    choices = {device: choose("auto", device) for device in devices}
     facts = {
         **provenance(),
-        "devices": ["cpu"]
-        + [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        + (["mps"] if torch.backends.mps.is_available() else []),
+        "devices": [torch.cuda.get_device_name(name) if name.startswith("cuda") else name for name in devices],
         "threads": torch.get_num_threads(),
-        "engine": choice._asdict(),
+        "triton": version_of("triton"),
+        "engine": choices[devices[0]]._asdict(),
+        "engines": {device: choice._asdict() for device, choice in choices.items()},
     }
     if as_json:
         print_json(facts)
@@ -26,4 +28,6 @@ def command(as_json: Json = False) -> None:
     machine = facts["machine"]
     say(f"{machine['system']}, {machine['processor']}, {machine['cores']} cores; torch uses {facts['threads']} threads")
     say(f"devices: {', '.join(facts['devices'])}")
-    say(f"engine: {choice.name}, because it is {choice.reason}")
+    say(f"triton: {facts['triton'] or 'not installed; NVIDIA GPUs use it for the loss (pip install triton)'}")
+    for device, choice in choices.items():
+        say(f"engine on {device}: {choice.name}; {choice.reason}")

@@ -21,8 +21,8 @@ def provenance() -> dict[str, Any]:
         ['commit', 'date', 'machine', 'versions']
     """
     return {
-        "versions": {"decone": _version("decone"), "python": platform.python_version()}
-        | {package: _version(package) for package in PACKAGES},
+        "versions": {"decone": version_of("decone"), "python": platform.python_version()}
+        | {package: version_of(package) for package in PACKAGES},
         "machine": {
             "system": platform.system(),
             "processor": _processor(),
@@ -34,7 +34,8 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Version of an installed package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
