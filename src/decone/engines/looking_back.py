@@ -32,67 +32,78 @@ class Seen:
         reference: what was taken off every logit, [n].
 
     Attributes:
-        position: position of each pair, [P].
-        token: its token, [P].
-        logit: its relative logit after the shift, [P]; -inf where it was dropped.
-        slope: slope of the readout there, [P]; None without a softcap.
+        pairs: position, token and target of every pair, [P].
+        entry: place of each pair in a matrix [V, n], [P].
+        slope: slope of the readout at each pair before the shift, [P]; None without a softcap.
     """
 
     def __init__(
         self, rule: Rule, readout: Readout, tokens: Tokens, vocabulary: int, block: int, reference: Tensor
     ) -> None:
-        self.pairs = tokens.pairs()
-        self.position, self.token, target = self.pairs
-        self.is_target = self.token == target
-        self.rule, self.readout, self.reference = rule, readout, reference
-        self.logit = reference.new_empty(self.token.numel())
-        self.slope = None if readout.softcap is None else torch.empty_like(self.logit)
-        self._of_block = split(self.token, vocabulary, block)
+        self.rule, self.readout, self.reference, self.pairs = rule, readout, reference, tokens.pairs()
+        position, token, _ = self.pairs
+        self.entry = token * reference.numel() + position
+        # Blocks are visited in the order of tokens, so what is read there is kept in that order.
+        ordered, self._order = self.entry.sort()
+        starts = torch.tensor(range(0, vocabulary, block), device=token.device) * reference.numel()
+        self._edges = [*torch.searchsorted(ordered, starts).tolist(), ordered.numel()]
+        self._ordered, self._logit = ordered, reference.new_empty(ordered.numel())
+        self._slope = None if readout.softcap is None else torch.empty_like(self._logit)
+
+    @property
+    def slope(self) -> Tensor | None:
+        return None if self._slope is None else self._in_pairs(self._slope)
 
     def visit(self, index: int, start: int, logits: Tensor) -> None:
         """Shifts the pairs that lie in a block of logits, [rows, n], and reads what they are now."""
-        chosen, entry = self._entries(index, start, logits.size(1))
+        part, entry = self._block(index, start, logits.size(1))
         flat, shift = logits.view(-1), self.rule.shift()
-        if self.slope is not None:
-            absolute = (flat[entry] + self.reference[self.position[chosen]]) / self.rule.scale()
-            self.slope[chosen] = torch.as_tensor(self.readout.slope(absolute), dtype=flat.dtype)
+        if self._slope is not None:
+            absolute = (flat[entry] + self.reference[entry % logits.size(1)]) / self.rule.scale()
+            self._slope[part] = torch.as_tensor(self.readout.slope(absolute), dtype=flat.dtype)
         if shift is not None:
             # What all logits share does not matter to a softmax; no pair occurs twice, so no order of additions does.
             flat.index_add_(0, entry, flat.new_full((1,), shift.seen - shift.novel).expand(entry.numel()))
-        self.logit[chosen] = flat[entry]
+        torch.index_select(flat, 0, entry, out=self._logit[part])
 
     def unshift(self, index: int, start: int, slope: Tensor) -> None:
         """Puts the slope of the logits as they were before the shift into a block of slopes, [rows, n]."""
-        chosen, entry = self._entries(index, start, slope.size(1))
-        if self.slope is not None:
-            slope.view(-1)[entry] = self.slope[chosen]
+        part, entry = self._block(index, start, slope.size(1))
+        if self._slope is not None:
+            slope.view(-1)[entry] = self._slope[part]
 
-    def _entries(self, index: int, start: int, n: int) -> tuple[Tensor, Tensor]:
-        chosen = self._of_block[index]
-        return chosen, (self.token[chosen] - start) * n + self.position[chosen]
-
-    def drop_under(self, floor: Tensor) -> None:
-        """Marks the pairs that lie under the floor, [n]; a target is never dropped."""
-        self.logit.masked_fill_((self.logit < floor[self.position]) & ~self.is_target, -math.inf)
-
-    def charge(self, total: Tensor, learning: bool) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
+    def charge(
+        self, total: Tensor, floor: Tensor | None, learning: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
         """The rule's charge.
 
         Args:
             total: sum of the exponentials over all tokens, [n].
+            floor: relative logits below it were dropped, [n]; a target never is.
             learning: also find the slopes.
 
         Returns:
             Cost per position, [n], slope per pair with respect to its log-probability, [P], and the sum of slopes per
             position, [n]; None if the rule charges nothing.
         """
+        position, token, target = self.pairs
+        logit = self._in_pairs(self._logit)
+        if floor is not None:
+            logit.masked_fill_((logit < floor[position]) & (token != target), -math.inf)
         with torch.set_grad_enabled(learning):
-            leaf = (self.logit - total.log()[self.position]).requires_grad_(learning)
+            leaf = (logit - total.log()[position]).requires_grad_(learning)
             cost = self.rule.charge(leaf, self.pairs)
         if cost is None:
             return None
-        each = torch.zeros_like(total).index_add_(0, self.position, cost.detach())
+        each = torch.zeros_like(total).index_add_(0, position, cost.detach())
         if not learning:
             return each, None, None
         (slope,) = torch.autograd.grad(cost, leaf, torch.ones_like(cost))
-        return each, slope, torch.zeros_like(total).index_add_(0, self.position, slope)
+        return each, slope, torch.zeros_like(total).index_add_(0, position, slope)
+
+    def _block(self, index: int, start: int, n: int) -> tuple[slice, Tensor]:
+        part = slice(self._edges[index], self._edges[index + 1])
+        return part, self._ordered[part] - start * n
+
+    def _in_pairs(self, ordered: Tensor) -> Tensor:
+        return torch.empty_like(ordered).index_copy_(0, self._order, ordered)

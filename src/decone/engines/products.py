@@ -24,7 +24,7 @@ def settle(job: Job, part: slice, chunk: Chunk, up: Tensor | None, found: Found,
     """
     total = chunk.total
     loss = (chunk.rest * (-chunk.own).exp()).log1p()
-    charge = None if chunk.seen is None else chunk.seen.charge(total, sums is not None)
+    charge = None if chunk.seen is None else chunk.seen.charge(total, chunk.floor, sums is not None)
     plain = None if chunk.plain is None else chunk.plain.total.log() - chunk.plain.own
     if found.nll is not None:
         found.nll[part] = loss if plain is None else plain
@@ -55,9 +55,8 @@ def _charged(chunk: Chunk, seen: Seen, share: Tensor, slope: Tensor) -> Tensor:
     """Puts the slope of a charge at its token, so that it comes out whole when the column is multiplied by `share`."""
     # d sum_c f(log p_c) / dz = f'(log p_c) at each c, minus p times the sum of all f'.
     share = torch.where(share == 0, 1e-20, share)
-    slope = slope if seen.slope is None else slope * seen.slope
-    entry = seen.token * chunk.matrix.size(1) + seen.position
-    chunk.matrix.view(-1).index_add_(0, entry, slope / share[seen.position])
+    slope = slope if (readout := seen.slope) is None else slope * readout
+    chunk.matrix.view(-1).index_add_(0, seen.entry, slope / share[seen.pairs.position])
     return share
 
 

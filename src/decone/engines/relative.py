@@ -65,6 +65,7 @@ class Chunk:
         kept: how many logits stayed, [n]; counted if the job asks for it.
         plain: what the plain NLL needs, if asked for.
         seen: the tokens before each position, if the rule looks back.
+        floor: relative logits below it are dropped, [n]; None without a floor.
     """
 
     hidden: Tensor
@@ -78,6 +79,7 @@ class Chunk:
     kept: Tensor
     plain: Plain | None
     seen: Seen | None
+    floor: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
@@ -129,9 +131,7 @@ def relative(job: Job, part: slice, memory: Tensor, plain: bool) -> Chunk | None
         if chunk.seen is not None:
             gap = _gap(job, chunk, chunk.reference + chunk.own)
             assert gap is not None
-        floor = chunk.own - gap
-        if chunk.seen is not None:
-            chunk.seen.drop_under(floor)
+        chunk.floor = floor = chunk.own - gap
         for begin in range(0, chunk.used, block):
             _exponentiate(job, chunk, chunk.matrix[begin : min(chunk.used, begin + block)], floor, begin)
     return chunk if _sound(job, chunk, picked=lowest is not None) else None
