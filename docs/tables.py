@@ -1,10 +1,14 @@
 """Writes the tables of committed results into the pages, between `<!-- table NAME -->` and `<!-- end -->`.
 
+Tables of `benchmarks/engines.py` stand between `<!-- engines WORKLOAD -->` and `<!-- end -->`.
+
 python docs/tables.py
 """
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 from decone.report import markdown
 from decone.studies.paper import Reproduction
@@ -12,10 +16,22 @@ from decone.studies.stop_jostling import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = re.compile(r"(<!-- table (?P<name>[\w:-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+ENGINES = re.compile(r"(<!-- engines (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+WAYS = {
+    "chunked": "**decone**",
+    "dense": "PyTorch, dense",
+    "compiled": "PyTorch, dense, compiled",
+    "lce": "PyTorch `linear_cross_entropy`, default options",
+    "lce-tuned": "PyTorch `linear_cross_entropy`, 256 positions",
+    "cce-compiled": "cut-cross-entropy, `torch_compile`",
+    "naive": "whole logits, by hand",
+}
+LOSSES = {"ce": "cross-entropy", "agg": "AGG", "scalegrad": "ScaleGrad", "unlikelihood": "unlikelihood"}
 
 
 def filled(text: str) -> str:
     """The page with every table drawn from the results under `results/`."""
+    text = ENGINES.sub(lambda place: f"{place[1]}\n{engines(place['name'])}\n{place[3]}", text)
     return PLACE.sub(lambda place: f"{place[1]}\n{table(place['name'])}\n{place[3]}", text)
 
 
@@ -26,6 +42,35 @@ def table(name: str) -> str:
     rows = [row for row in paper.rows if any(folder.glob(f"{row.name}-seed-*.json"))]
     study = Reproduction(paper, rows, [], ROOT / "results", ROOT / "runs")
     return markdown.render(study.render()).strip() + "\n"
+
+
+def engines(name: str) -> str:
+    """Loss and gradients on one workload: time and peak memory of everything that ran, the slowest first."""
+    lines = (ROOT / "results" / "benchmarks" / "engines.jsonl").read_text(encoding="utf-8").splitlines()
+    sizes = {"W1": (2048, 32768, 3.3), "W1-untrained": (2048, 32768, 3.3)}.get(name)
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in map(json.loads, lines):
+        load = row["workload"]
+        if load["name"] != name or row["pass"] != "step" or "milliseconds" not in row or row["way"] == "product":
+            continue
+        if sizes is None or (load["N"], load["V"], load["mean_nll"]) == sizes:
+            found[row["way"], row["loss"]] = row
+    head = (
+        "| loss | by | ms | of dense PyTorch | of tuned PyTorch | of our plain | of the floor | peak MiB | of dense |"
+    )
+    table = [head, "|" + " --- |" * 2 + " --: |" * 7]
+    for (way, loss), row in sorted(found.items(), key=lambda item: -item[1]["milliseconds"][0]):
+        kind, _, margin = loss.partition(":")
+        what = f"threshold, margin {margin}" if kind == "threshold" else LOSSES[kind]
+        peak, share = row.get("peak_mebibytes"), row.get("peak_of_dense")
+        ratios = [row[key] for key in ("of_dense", "of_tuned", "of_chunked", "of_floor")]
+        cells = [what, WAYS.get(way, f"`{way}`"), f"{row['milliseconds'][0]:,.0f}"]
+        cells += ["" if ratio is None else f"{ratio[0]:.2f}" for ratio in ratios]
+        cells += ["" if peak is None else f"{peak:.0f}", "" if share is None else f"{share:.3f}"]
+        table.append(f"| {' | '.join(cells)} |")
+    about = next(iter(found.values()))
+    machine = f"{about['machine']['processor']}, torch {about['versions']['torch']}, {about['date'][:10]}"
+    return "\n".join(table) + f"\n\n{machine}; {about['rounds']} rounds.\n"
 
 
 if __name__ == "__main__":
