@@ -13,7 +13,7 @@ from torch import Tensor
 from decone import objectives
 from decone.engines import relative as relative_module
 from decone.engines.chunked import chunked
-from decone.engines.contract import Evaluation, Gate, Readout, Tokens
+from decone.engines.contract import Evaluation, Gate, Readout, Shift, Tokens
 from decone.engines.reference import reference
 from decone.objectives import Compose, Objective, Threshold
 
@@ -206,3 +206,90 @@ def test_confident_predictions_keep_their_digits() -> None:
     assert found.loss.item() == pytest.approx(oracle.loss.item(), rel=1e-6)
     for mine, other in zip(grads, others, strict=True):
         torch.testing.assert_close(mine.double(), other, rtol=1e-6, atol=0)
+
+
+def test_a_broken_row_is_not_left_out() -> None:
+    hidden, weight, _, tokens = sample(20, 1, torch.float32)
+    hidden = hidden + 1.5 * weight[tokens.target]
+    weight[250, 0] = math.nan
+    found, grads = evaluate(chunked, Threshold(margin=0.5), hidden, weight, None, tokens, nll=False)
+    assert found.loss.isnan() and grads[1].isnan().any()
+
+
+@pytest.mark.parametrize("gap", [0.0, 3.0, 8.0, 10.0, 11.0])
+def test_a_seen_token_that_dominates_is_charged_in_full_digits(gap: float) -> None:
+    """Unlikelihood is about just these: 1 - p must not be lost."""
+    weight = torch.tensor([[0.0, 0.0], [gap, 0.3], [-1.0, 0.2]])
+    hidden = torch.ones(2, 2)
+    tokens = Tokens(torch.tensor([1, 0]), torch.tensor([0, 0]), torch.tensor([0, 1]))
+    rule = objectives.get("unlikelihood")
+    ours, mine = evaluate(chunked, rule, hidden, weight, None, tokens)
+    single, others = evaluate(reference, rule, hidden, weight, None, tokens)
+    oracle, exact = evaluate(reference, rule, hidden.double(), weight.double(), None, tokens)
+    slack = 3 * abs(single.loss.item() - oracle.loss.item()) + 2e-6 * oracle.loss.item()
+    assert abs(ours.loss.item() - oracle.loss.item()) <= slack
+    for one, theirs, other in zip(mine, others, exact, strict=True):
+        slack = 3 * float((theirs - other).abs().max()) + 1e-5 * float(other.abs().max())
+        assert (one - other).abs().max() <= slack
+
+
+class Charging(Objective):
+    """Charges the probability of every token seen before, the target's own too, behind a shut gate."""
+
+    history = True
+
+    def charge(self, logprob: Tensor, pairs: Any) -> Tensor:
+        return logprob.exp()
+
+    def gate(self) -> Gate:
+        return Gate(torch.zeros(V, dtype=torch.bool), torch.zeros(V), torch.zeros(V))
+
+
+def test_a_charge_on_the_target_is_never_gated() -> None:
+    hidden, weight, _, _ = sample(8, 1)
+    target = torch.tensor([3, 3, 5, 3, 5, 5, 3, 5])
+    tokens = Tokens(target, torch.zeros(8, dtype=torch.long), torch.arange(8))
+    ours, mine = evaluate(chunked, Charging(), hidden, weight, None, tokens)
+    theirs, others = evaluate(reference, Charging(), hidden, weight, None, tokens)
+    for one, other in zip((ours.loss, *mine), (theirs.loss, *others), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
+
+
+def test_a_shift_far_below_leaves_finite_numbers() -> None:
+    class Sunk(Objective):
+        history = True
+
+        def shift(self) -> Shift:
+            return Shift(seen=-100.0)
+
+    hidden, weight, _, _ = sample(4, 1, torch.float32)
+    tokens = Tokens(torch.tensor([3, 3, 3, 5]), torch.zeros(4, dtype=torch.long), torch.arange(4))
+    ours, mine = evaluate(chunked, Sunk(), hidden, weight, None, tokens)
+    theirs, others = evaluate(reference, Sunk(), hidden, weight, None, tokens)
+    for one, other in zip((ours.loss, *mine), (theirs.loss, *others), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_float16_keeps_slopes_that_a_loss_scale_will_need() -> None:
+    draw = torch.Generator().manual_seed(0)
+    weight, hidden = torch.randn(V, H, generator=draw).half(), torch.randn(12, H, generator=draw).half()
+    bias = torch.full((V,), -18.0).half()
+    bias[:4] = 0.0
+    tokens = Tokens(torch.randint(4, (12,), generator=draw), torch.arange(12), torch.zeros(12, dtype=torch.long))
+    leaves = [t.clone().requires_grad_() for t in (hidden, weight, bias)]
+    chunked(*leaves, tokens, objectives.get("mle")).loss.mul(65536.0 / 12).backward()
+    doubles = [t.double().requires_grad_() for t in (hidden, weight, bias)]
+    reference(*doubles, tokens, objectives.get("mle")).loss.mul(65536.0 / 12).backward()
+    ours, exact = leaves[1].grad, doubles[1].grad
+    assert ours is not None and exact is not None and ours[4:].any(1).all()
+    assert (ours.double() - exact).abs().max() <= 2e-2 * exact.abs().max()
+    assert (ours[4:].double() - exact[4:]).abs().max() <= 2e-2 * exact[4:].abs().max()
+
+
+def test_what_was_kept_is_counted_without_masked_rows() -> None:
+    hidden, weight, bias, tokens = sample(9, 1)
+    bias[[200, 250]] = -math.inf
+    for rule in (objectives.get("mle"), Threshold(margin=50.0)):
+        ours, _ = evaluate(chunked, rule, hidden, weight, bias, tokens, detail=True)
+        theirs, _ = evaluate(reference, rule, hidden, weight, bias, tokens, detail=True)
+        assert torch.equal(ours.kept, theirs.kept) and int(ours.kept.max()) <= V - 2

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from decone.engines.contract import Tokens, charged, ruled, wide
-from decone.engines.job import Found, Job, Sums, tokens_of
+from decone.engines.job import Found, Job, Sums, low_product, tokens_of
 
 
 def absolute(job: Job, part: slice, up: Tensor | None, found: Found, sums: Sums | None) -> None:
@@ -120,10 +120,10 @@ def _multiply(job: Job, part: slice, slope: Tensor, sums: Sums) -> None:
     """The two large products of a chunk."""
     hidden, target = job.hidden[part], job.tokens.target[part]
     if sums.hidden is not None:
-        sums.hidden[part] += slope.to(hidden.dtype) @ job.weight
+        sums.hidden[part] += low_product(slope, job.weight)
     if job.gate is None:
         if sums.table is not None:
-            sums.table += slope.to(hidden.dtype).T @ hidden
+            sums.table += low_product(slope.T, hidden)
         if sums.bias is not None:
             sums.bias += slope.sum(0)
         return
@@ -134,7 +134,7 @@ def _multiply(job: Job, part: slice, slope: Tensor, sums: Sums) -> None:
     slope.scatter_(1, target[:, None], 0.0)
     if sums.table is not None:
         sums.table.index_add_(0, target, own * wide(hidden))
-        sums.table.addcmul_(wide(slope.to(hidden.dtype).T @ hidden), factor[:, None])
+        sums.table.addcmul_(low_product(slope.T, hidden), factor[:, None])
     if sums.bias is not None:
         sums.bias.index_add_(0, target, own.squeeze(1))
         sums.bias.addcmul_(slope.sum(0), factor)

@@ -50,7 +50,7 @@ def chunked(
         bias: output bias, [V], or None.
         tokens: targets and their places, N of them.
         rule: the objective.
-        each: one loss per target instead of their sum.
+        each: one loss per target instead of their sum; the backward pass asks the rule again, so leave it as it is.
         nll: also return the plain negative log-likelihood, detached.
         detail: also return the log-sum-exp, the number of kept logits and the live share, detached.
         readout: what the model does to its logits before anything else.
@@ -118,10 +118,11 @@ class _Chunked(torch.autograd.Function):
         # A second backward pass sweeps again: what the first one hands out it also gives away, to save a copy.
         ctx.sweep, ctx.sums, ctx.each = sweep, sums, each
         ctx.save_for_backward(hidden, weight, bias)
-        loss = found.loss if tokens.importance is None else found.loss * tokens.importance
+        loss = found.loss if tokens.importance is None else found.loss * tokens.importance.to(found.loss.dtype)
         live = None
         if detail:
-            live = found.loss.new_tensor(found.touched / max(1, hidden.size(0) * weight.size(0)))
+            size = hidden.size(0) * weight.size(0)
+            live = found.loss.new_tensor(found.touched / size if size else 1.0)
         others = found.nll, found.lse, found.kept, live
         ctx.mark_non_differentiable(*(t for t in others if t is not None))
         return (loss if each else loss.sum(), *others)
@@ -148,6 +149,7 @@ def _sweep(job: Job, up: Tensor | None, wanted: Sequence[bool], nll: bool, chunk
     """Goes over all positions once, in the order that saves most; values come back in the order of the positions."""
     target, importance = job.tokens.target, job.tokens.importance
     if importance is not None:
+        importance = importance.to(job.reference.dtype)
         up = importance if up is None else up * importance
     floor = not job.rule.general and job.rule.floor(job.reference[:0], _nobody(job)) is not None
     chunk = _positions(job, chunk_bytes, floor)

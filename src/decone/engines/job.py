@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from decone.engines.contract import Gate, Readout, Rule, Tokens, wide
@@ -82,3 +83,16 @@ def target_logits(
     sizes = states.norm(dim=1) * rows.norm(dim=1) * abs(readout.scale * scale)
     most = 16 * torch.finfo(raw.dtype).eps * sizes.max() + 2 * torch.finfo(hidden.dtype).eps * logit.abs().max()
     return logit, float(most)
+
+
+def low_product(slope: Float[Tensor, "M K"], other: Float[Tensor, "K L"]) -> Float[Tensor, "M L"]:
+    """A product in the low precision of `other`, handed back in that of `slope`.
+
+    In float16 a slope of 1e-8 is zero and a sum ends at 65504, so slopes are scaled by a power of two that keeps the
+    sum just below that.
+    """
+    if other.dtype != torch.float16:
+        return (slope.to(other.dtype) @ other).to(slope.dtype)
+    most = slope.abs().sum(1).amax() * other.abs().amax().to(slope.dtype)
+    scale = torch.exp2(torch.log2(32000 / most).floor().clamp(-100, 20)) if bool(most > 0) else torch.ones_like(most)
+    return ((slope * scale).half() @ other).to(slope.dtype) / scale

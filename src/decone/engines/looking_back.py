@@ -20,6 +20,9 @@ def split(ids: Tensor, vocabulary: int, block: int) -> list[Tensor]:
     return list(order.tensor_split(torch.searchsorted(ordered, edges).cpu()))
 
 
+LOG2E = math.log2(math.e)  # torch's exp2 costs a third of its exp
+
+
 class Seen:
     """Pairs of a position and a token seen before it, and what becomes of their logits.
 
@@ -34,6 +37,7 @@ class Seen:
     Attributes:
         pairs: position, token and target of every pair, [P].
         entry: place of each pair in a matrix [V, n], [P].
+        is_target: whether the token is its position's target, [P].
         slope: slope of the readout at each pair before the shift, [P]; None without a softcap.
     """
 
@@ -41,7 +45,8 @@ class Seen:
         self, rule: Rule, readout: Readout, tokens: Tokens, vocabulary: int, block: int, reference: Tensor
     ) -> None:
         self.rule, self.readout, self.reference, self.pairs = rule, readout, reference, tokens.pairs()
-        position, token, _ = self.pairs
+        position, token, target = self.pairs
+        self.is_target = token == target
         self.entry = token * reference.numel() + position
         # Blocks are visited in the order of tokens, so what is read there is kept in that order.
         ordered, self._order = self.entry.sort()
@@ -86,12 +91,16 @@ class Seen:
             Cost per position, [n], slope per pair with respect to its log-probability, [P], and the sum of slopes per
             position, [n]; None if the rule charges nothing.
         """
-        position, token, target = self.pairs
+        position = self.pairs.position
         logit = self._in_pairs(self._logit)
         if floor is not None:
-            logit.masked_fill_((logit < floor[position]) & (token != target), -math.inf)
+            logit.masked_fill_((logit < floor[position]) & ~self.is_target, -math.inf)
+        # Relative to the greatest, so that 1 - p of a token that is nearly certain keeps its digits; by the same exp2
+        # as the sum, so that their roundings cancel.
+        top = torch.zeros_like(total).scatter_reduce_(0, position, logit, "amax")
+        rest = (total * torch.exp2(-(top * LOG2E))).log()
         with torch.set_grad_enabled(learning):
-            leaf = (logit - total.log()[position]).requires_grad_(learning)
+            leaf = (logit - top[position] - rest[position]).requires_grad_(learning)
             cost = self.rule.charge(leaf, self.pairs)
         if cost is None:
             return None
@@ -100,6 +109,11 @@ class Seen:
             return each, None, None
         (slope,) = torch.autograd.grad(cost, leaf, torch.ones_like(cost))
         return each, slope, torch.zeros_like(total).index_add_(0, position, slope)
+
+    def of_target(self, slope: Tensor) -> Tensor:
+        """Of numbers per pair, [P], the sum of those at the positions' own targets, [n]."""
+        mine = slope.masked_fill(~self.is_target, 0.0)
+        return torch.zeros_like(self.reference).index_add_(0, self.pairs.position, mine)
 
     def _block(self, index: int, start: int, n: int) -> tuple[slice, Tensor]:
         part = slice(self._edges[index], self._edges[index + 1])

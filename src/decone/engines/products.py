@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from decone.engines.contract import wide
-from decone.engines.job import Found, Job, Sums
+from decone.engines.job import Found, Job, Sums, low_product
 from decone.engines.looking_back import Seen
 from decone.engines.relative import Chunk
 
@@ -41,8 +40,9 @@ def settle(job: Job, part: slice, chunk: Chunk, up: Tensor | None, found: Found,
     if charge is not None:
         _, slope, slopes = charge
         assert chunk.seen is not None and slope is not None and slopes is not None
-        own = own - chunk.own.exp() / total * slopes
-        share = _charged(chunk, chunk.seen, share * (1 - slopes), slope)
+        mine = chunk.seen.of_target(slope)
+        own = own - chunk.own.exp() / total * slopes + mine
+        share = _charged(chunk, chunk.seen, share, slope, slopes)
     if job.readout.softcap is not None:
         own = own * job.readout.slope(chunk.reference / job.rule.scale())
     chain = job.rule.scale() * (job.readout.scale if job.readout.softcap is None else 1.0)
@@ -51,11 +51,16 @@ def settle(job: Job, part: slice, chunk: Chunk, up: Tensor | None, found: Found,
     _multiply(job, part, chunk, share * chain * up, sums)
 
 
-def _charged(chunk: Chunk, seen: Seen, share: Tensor, slope: Tensor) -> Tensor:
+def _charged(chunk: Chunk, seen: Seen, share: Tensor, slope: Tensor, slopes: Tensor) -> Tensor:
     """Puts the slope of a charge at its token, so that it comes out whole when the column is multiplied by `share`."""
-    # d sum_c f(log p_c) / dz = f'(log p_c) at each c, minus p times the sum of all f'.
-    share = torch.where(share == 0, 1e-20, share)
+    # d sum_c f(log p_c) / dz = f'(log p_c) at each c, minus p times the sum of all f'. What is left of 1 after that sum
+    # is rounded already: it may be as small as the rounding, but not zero.
+    least = torch.finfo(share.dtype).eps / 2
+    left = 1 - slopes
+    share = share * torch.where(left.abs() < least, least, left)
     slope = slope if (readout := seen.slope) is None else slope * readout
+    # The target's own entry has been taken out of the matrix: it is never gated.
+    slope = slope.masked_fill(seen.is_target, 0.0)
     chunk.matrix.view(-1).index_add_(0, seen.entry, slope / share[seen.pairs.position])
     return share
 
@@ -71,10 +76,10 @@ def _multiply(job: Job, part: slice, chunk: Chunk, share: Tensor, sums: Sums) ->
         factor = torch.where(rare, job.gate.on_rare, job.gate.on_common).to(chunk.matrix.dtype)
     scaled = chunk.hidden if low else chunk.hidden * share[:, None]
     for rows, block in _blocks(chunk):
-        slope = (block * share).to(job.weight.dtype) if low else block
+        slope = block * share if low else block
         if to_hidden is not None:
             if low:
-                to_hidden += wide(slope.T @ job.weight[rows])
+                to_hidden += low_product(slope.T, job.weight[rows])
             else:
                 to_hidden.addmm_(slope.T, job.weight[rows])
         if factor is not None:
@@ -84,7 +89,7 @@ def _multiply(job: Job, part: slice, chunk: Chunk, share: Tensor, sums: Sums) ->
         if sums.table is None:
             continue
         if low:
-            product = wide(slope @ scaled)
+            product = low_product(slope, scaled)
             _add(sums.table, rows, product if factor is None else product.mul_(factor[rows, None]))
         elif isinstance(rows, slice):
             sums.table[rows].addmm_(block, scaled)

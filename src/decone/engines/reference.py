@@ -68,7 +68,7 @@ def reference(
         loss = loss if cost is None else loss + cost
     plain_nll = -plain.detach().log_softmax(1).gather(1, target).squeeze(1) if nll else None
     if tokens.importance is not None:
-        loss = loss * tokens.importance
+        loss = loss * tokens.importance.to(loss.dtype)
     if not detail:
         return Evaluation(loss if each else loss.sum(), plain_nll)
     lse, live = kept.detach().logsumexp(1), loss.detach().new_ones(())

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from decone.engines.contract import Rule, Tokens
 from decone.engines.job import Job, tokens_of
-from decone.engines.looking_back import Seen, split
+from decone.engines.looking_back import LOG2E, Seen, split
 
 BLOCK = 2**18  # logits between the product and exp: few enough to stay in the cache
-LOG2E = math.log2(math.e)  # torch's exp2 costs a third of its exp
 SMALL = 1024  # a table of fewer rows has none to leave out that would pay for the search
-LARGE = 1e30  # a sum beyond this leaves no room for what is multiplied with it
+LARGE, FAR = 1e30, 60.0  # a sum, an exponent beyond this leaves no room for what is multiplied with it
+LARGE_SEEN = 1e12  # the same where slopes of a charge, up to 1e5 or so, are divided by a share
 DENSE = 0.7  # from this share of live rows on, gathering them costs more than it saves
 
 
@@ -120,7 +120,7 @@ def relative(job: Job, part: slice, memory: Tensor, plain: bool) -> Chunk | None
         logits = _product(job, chunk, rows)
         _take_targets(job, chunk, logits, index, start, by_target[index])
         if lowest is not None:
-            live = (logits.amax(1) >= lowest).nonzero().squeeze(1)
+            live = (logits.amax(1) < lowest).logical_not().nonzero().squeeze(1)  # NaN is not below
             if live.numel() < DENSE * logits.size(0):
                 _append_some(chunk, live + start, logits[live])
                 continue
@@ -232,7 +232,8 @@ def _exponentiate(job: Job, chunk: Chunk, logits: Tensor, floor: Tensor | None, 
     # The comparison is written as numbers: multiplying by booleans is many times slower than all the rest.
     keep = None if floor is None else torch.ge(logits, floor, out=torch.empty_like(logits))
     if job.detail:
-        chunk.kept += (logits > -math.inf).sum(0) if keep is None else keep.sum(0).long()
+        there = logits > -math.inf
+        chunk.kept += (there if keep is None else there.logical_and_(keep > 0)).sum(0)
     slope = None
     if job.readout.softcap is not None:
         slope = torch.as_tensor(job.readout.slope((logits + chunk.reference) / job.rule.scale()))
@@ -247,7 +248,11 @@ def _exponentiate(job: Job, chunk: Chunk, logits: Tensor, floor: Tensor | None, 
 
 
 def _sound(job: Job, chunk: Chunk, picked: bool) -> bool:
-    numbers = [chunk.rest, chunk.own] if chunk.plain is None else [chunk.rest, chunk.own, chunk.plain.total]
+    """Whether every number can be multiplied and divided by the others; NaN is not sound."""
+    most = LARGE if chunk.seen is None else LARGE_SEEN
+    own, sums = [chunk.own], [chunk.rest, chunk.rest * (-chunk.own).exp()]
+    if chunk.plain is not None:
+        own, sums = [*own, chunk.plain.own], [*sums, chunk.plain.total]
     # Rows were picked before all targets' own logits were known: the tolerance must have been enough.
     exact = not picked or float(chunk.own.abs().max()) <= job.slack
-    return exact and all(bool((t.abs() < LARGE).all()) for t in numbers)
+    return exact and all(bool((t < most).all()) for t in sums) and all(bool((t.abs() < FAR).all()) for t in own)

@@ -183,11 +183,12 @@ class Objective(nn.Module):
             >>> MLE()(hidden, weight, torch.tensor([[1, 2, -100], [3, -100, -100]])).mean()
             tensor(2.0794)
         """
-        _check(hidden, weight, target, bias, document, importance, reduction)
+        _check(hidden, weight, target, bias, document, importance, readout, reduction)
         flat = target.reshape(-1)
         keep = flat != ignore_index
-        whole = flat.device.type == "cpu" and bool(keep.all())  # elsewhere asking would stall the device
-        tokens = self._tokens(target, document, importance, keep)
+        # Asking stalls a GPU once or twice; indexing by booleans would do it for every tensor.
+        index = None if bool(keep.all()) else keep.nonzero().squeeze(1)
+        tokens = self._tokens(target, document, importance, index)
         if flat.device.type == "cpu" and tokens.target.numel():
             low, high = int(tokens.target.min()), int(tokens.target.max())
             if low < 0 or high >= weight.size(0):
@@ -201,7 +202,7 @@ class Objective(nn.Module):
             self.observe(tokens.target)
         rows = hidden.reshape(-1, hidden.size(-1))
         each = reduction == "none"
-        counted = rows if whole else rows[keep]
+        counted = rows if index is None else rows.index_select(0, index)
         run = select.get(engine, counted, weight, self)
         loss, plain, lse, kept, live = self.evaluate(
             counted, weight, bias, tokens, run=run, each=each, nll=nll, detail=detail, readout=readout
@@ -234,7 +235,9 @@ class Objective(nn.Module):
         """Evaluates the counted targets on an engine; overridden by what is no rule on the logits of one position."""
         return run(hidden, weight, bias, tokens, self, each=each, nll=nll, detail=detail, readout=readout)
 
-    def _tokens(self, target: Tensor, document: Tensor | None, importance: Tensor | None, keep: Tensor) -> Tokens:
+    def _tokens(
+        self, target: Tensor, document: Tensor | None, importance: Tensor | None, counted: Tensor | None
+    ) -> Tokens:
         T = target.size(-1) if target.dim() and not self.whole_batch else max(1, target.numel())
         index = torch.arange(target.numel(), device=target.device)
         row, place = index // T, index % T
@@ -243,8 +246,11 @@ class Objective(nn.Module):
             # A packed document is a sequence of its own; order inside it is all that `place` is compared for.
             pairs = torch.stack((row, document.reshape(-1)), 1)
             row = torch.unique(pairs, dim=0, return_inverse=True)[1]
-        share = None if importance is None else importance.reshape(-1)[keep].detach()
-        return Tokens(flat[keep], row[keep], place[keep], importance=share)
+        share = None if importance is None else importance.reshape(-1)
+        if counted is None:
+            return Tokens(flat, row, place, importance=share)
+        some = None if share is None else share[counted]
+        return Tokens(flat[counted], row[counted], place[counted], importance=some)
 
 
 def _check(
@@ -254,6 +260,7 @@ def _check(
     bias: Tensor | None,
     document: Tensor | None,
     importance: Tensor | None,
+    readout: Readout,
     reduction: str,
 ) -> None:
     if hidden.shape[:-1] != target.shape:
@@ -276,5 +283,11 @@ def _check(
         raise ValueError(f"document {tuple(document.shape)} must have the shape of target {tuple(target.shape)}")
     if importance is not None and (importance.shape != target.shape or not importance.is_floating_point()):
         raise ValueError(f"importance {tuple(importance.shape)} must hold one floating number per target")
+    if importance is not None and importance.requires_grad:
+        raise ValueError("importance is a constant factor and gets no gradient; pass importance.detach()")
+    if not isinstance(readout, Readout):
+        raise ValueError(f"readout {readout!r} must be a Readout; for a softcap pass Readout(softcap=...)")
+    if not hidden.is_floating_point():
+        raise ValueError(f"hidden holds {hidden.dtype}; hidden states are floating numbers, pass hidden.float()")
     if reduction not in ("sum", "none"):
         raise ValueError(f"unknown reduction {reduction!r}; choose 'sum' (and loss.mean()) or 'none'")
