@@ -9,6 +9,9 @@ CURE = (
     "Train on with a cure: `decone compare --methods mle,threshold:margin=1+row-adamw` shows what it does to a text, "
     '`objectives.get("threshold", margin=1.0)` puts it into your own loop.'
 )
+REPAIR = (
+    " Without training, `decone repair directions MODEL --dry-run` shows what taking out the common direction changes."
+)
 NAMES = {"embedding": "input table", "head": "output table"}
 
 
@@ -38,7 +41,9 @@ def _cone(name: str, where: str, facts: TableFacts) -> Finding:
         "serious": f"The rows of the {where} lie in a narrow cone: {on_average}, "
         "and tokens are told apart by what little is left.",
     }
-    return limits.CONE.finding(f"cone:{name}", f"Cone of the {where}", value, meanings, CURE, {"mean_cosine": value})
+    return limits.CONE.finding(
+        f"cone:{name}", f"Cone of the {where}", value, meanings, CURE + REPAIR, {"mean_cosine": value}
+    )
 
 
 def _rare_cone(name: str, where: str, facts: TableFacts, result: Result) -> Iterator[Finding]:
@@ -73,7 +78,7 @@ def _first_direction(name: str, where: str, facts: TableFacts) -> Finding:
         "serious": f"One direction is most of the table: it holds {amount}.",
     }
     evidence = {"energy_first": value, "energy_ten": facts.spectrum.energy_ten, "mean_direction": facts.mean_direction}
-    remedy = "Train on with a penalty on the table: `decone compare --methods mle,cosreg,spectrum_penalty`."
+    remedy = "Train on with a penalty on the table: `decone compare --methods mle,cosreg,spectrum_penalty`." + REPAIR
     code, title = f"first-direction:{name}", f"Main direction of the {where}"
     return limits.FIRST_DIRECTION.finding(code, title, value, meanings, remedy, evidence)
 

@@ -1,0 +1,208 @@
+"""`decone repair`: mends a table of a model that exists, as a delta that can be shown, applied and undone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from jaxtyping import Int64
+from pydantic import BaseModel
+from torch import Tensor
+
+from decone.cli import repair_shown
+from decone.cli.console import out, print_json, stages
+from decone.cli.options import Json, Quiet
+from decone.models.locate import locate
+from decone.models.located import Located
+from decone.repair import checkpoint
+from decone.repair.delta import Change, read_delta, vacant, write_delta
+from decone.repair.directions import Centre, Statistics, remove_directions
+from decone.repair.measure import measure, warnings
+from decone.repair.result import REPAIR, Report
+from decone.repair.rows import last_rows, read_ids
+from decone.repair.tables import Which, targets
+from decone.scan.frequencies import frequencies
+from decone.scan.tokens import token_texts
+
+HELP = """Mend a table of a model without training it.
+
+\b
+decone repair directions MODEL --out DELTA.safetensors   take the mean and the strongest directions out of rows
+       [--components K] [--centre mean|released|kept|origin] [--rows all|rare|last:SHARE|FILE] [--counts FILE]
+       [--statistics all|chosen] [--table input|output|both] [--embedding NAME] [--head NAME]
+       [--dry-run] [--tokens N] [--seed S] [--json] [--quiet]
+decone repair show DELTA [--json]                        what a delta changes, and where it comes from
+decone repair apply MODEL DELTA --out FOLDER [--link]    a new checkpoint with the repaired table
+decone repair undo FOLDER DELTA --out FOLDER [--link]    the original again, to the last byte
+
+A repair writes a delta and leaves the model as it is.
+"""
+
+ROWS = "Which rows change: all, rare (by --counts, or the order of ids), last:SHARE of the ids, or a file of ids."
+CENTRE = (
+    "mean: rows minus their mean, then the components of that; released: components of the rows as they were; kept: "
+    "the mean stays; origin: components around 0."
+)
+Delta = Annotated[Path, typer.Argument(help="A delta that a repair wrote.")]
+Link = Annotated[bool, typer.Option("--link", help="Link other files instead of copying: both share their bytes.")]
+Folder = Annotated[Path, typer.Option("--out", "-o", help="The new folder; it must not exist.")]
+
+
+def group(answering: Callable[[Callable[..., None]], Callable[..., None]]) -> typer.Typer:
+    """The commands; `answering` makes exit codes and sentences of exceptions."""
+    app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    for command in (directions, show, apply, undo):
+        app.command(name=command.__name__)(answering(command))
+    return app
+
+
+def directions(
+    model: Annotated[str, typer.Argument(help="A Hugging Face model (folder or hub name), a file, or a decone run.")],
+    delta: Annotated[Path | None, typer.Option("--out", "-o", help="The delta to write, a .safetensors file.")] = None,
+    components: Annotated[
+        int | None, typer.Option(min=0, help="Components taken out; 0 is the mean alone.", show_default="width / 100")
+    ] = None,
+    centre: Annotated[Centre, typer.Option(help=CENTRE)] = "mean",
+    rows: Annotated[str, typer.Option(help=ROWS)] = "all",
+    counts: Annotated[Path | None, typer.Option(help="Token frequencies: lines of id or token, tab, count.")] = None,
+    statistics: Annotated[Statistics, typer.Option(help="Mean and components of all rows, or the chosen.")] = "all",
+    table: Annotated[Which, typer.Option(help="Which of two tables; tied ones are one.")] = "input",
+    embedding: Annotated[str | None, typer.Option(help="Name of the input table in the file.")] = None,
+    head: Annotated[str | None, typer.Option(help="Name of the output table in the file.")] = None,
+    tokens: Annotated[int, typer.Option(min=0, help="Changed rows shown one by one.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the rows shown.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and show, write nothing.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Take the mean and the strongest principal components out of rows of a table.
+
+    All-but-the-top (Mu and Viswanath 2018); with --centre released, DelDirection. Writes a delta, see apply.
+    """
+    with stages(quiet) as progress:
+        progress("tables", 0, 1)
+        located = locate(model, embedding, head)
+        require_place(delta, located, dry_run)
+        ids, notes = choose(rows, counts, located)
+        if len(ids) < located.embedding.shape[0] and centre in ("mean", "released") and statistics == "all":
+            notes.append(
+                "the mean of all rows is taken out of some, which moves them away from the others; --centre kept "
+                "leaves it in"
+            )
+        settings = {"components": components, "centre": centre, "rows": rows, "statistics": statistics, "table": table}
+        settings["counts"] = None if counts is None else counts.name
+        changes, found = list[Change](), dict[str, Any]()
+        for target in targets(located, table):
+            progress(f"directions of the {target.role} table", 0, 1)
+            change, facts = remove_directions(target, ids, components, centre, statistics)
+            changes.append(change)
+            found[target.role] = facts
+            notes += [facts["tie"]] if "tie" in facts else []
+        finish("directions", located, changes, delta, settings, found, notes, tokens, seed, dry_run, as_json, progress)
+
+
+def show(delta: Delta, as_json: Json = False) -> None:
+    """Show what a delta changes, how it was made, and for which model."""
+    opened = read_delta(delta)
+    tell(opened.facts, repair_shown.facts(opened.facts, delta), as_json)
+
+
+def apply(
+    model: Annotated[str, typer.Argument(help="The model that the delta was made from.")],
+    delta: Delta,
+    folder: Folder,
+    link: Link = False,
+    as_json: Json = False,
+) -> None:
+    """Write a new checkpoint with the repaired table; the model stays as it is."""
+    written = checkpoint.apply(model, delta, folder, link=link)
+    tell(written, repair_shown.written(written), as_json)
+
+
+def undo(
+    repaired: Annotated[str, typer.Argument(metavar="FOLDER", help="The folder that apply wrote.")],
+    delta: Delta,
+    folder: Folder,
+    link: Link = False,
+    as_json: Json = False,
+) -> None:
+    """Write the original checkpoint again, to the last byte."""
+    written = checkpoint.undo(repaired, delta, folder, link=link)
+    tell(written, repair_shown.written(written), as_json)
+
+
+def require_place(delta: Path | None, located: Located, dry_run: bool) -> None:
+    """Refuses early what could not be written late."""
+    if delta is None and not dry_run:
+        raise ValueError("say where the delta goes, --out NAME.safetensors, or measure only with --dry-run")
+    if delta is not None:
+        vacant(delta, located)
+
+
+def choose(rows: str, counts: Path | None, located: Located) -> tuple[Int64[Tensor, " M"], list[str]]:
+    """The rows that --rows names, and what must be known of them."""
+    size = located.embedding.shape[0]
+    if counts is not None and rows != "rare":
+        raise ValueError("--counts tells which rows are rare; add --rows rare, or leave it out")
+    if rows == "all":
+        return torch.arange(size), []
+    if rows == "rare":
+        known = frequencies(located, None, counts)
+        if not len(known.groups["rare"]):
+            raise ValueError(f"no row of {located.name} is rare; name rows with --rows FILE")
+        return known.groups["rare"], [known.facts.warning] if known.facts.warning else []
+    if rows.startswith("last:"):
+        try:
+            share = float(rows.removeprefix("last:"))
+        except ValueError:
+            raise ValueError(
+                f"--rows {rows[:40]!r} is no share; write last:0.2 for the last fifth of the ids"
+            ) from None
+        return last_rows(size, share), []
+    return read_ids(Path(rows), size), []
+
+
+def finish(
+    method: str,
+    located: Located,
+    changes: list[Change],
+    delta: Path | None,
+    settings: dict[str, Any],
+    found: dict[str, Any],
+    notes: list[str],
+    tokens: int,
+    seed: int,
+    dry_run: bool,
+    as_json: bool,
+    progress: Callable[[str, int, int], None],
+) -> None:
+    """Measures what a method made, writes the delta unless it is a dry run, and tells both."""
+    texts, tables = token_texts(located), []
+    for change in changes:
+        progress(f"geometry of the {change.target.role} table", 0, 1)
+        tables.append(measure(change, texts, tokens, seed))
+    said = [*located.notes, *notes, *(sentence for table in tables for sentence in warnings(table))]
+    if not dry_run and delta is not None:
+        progress("writing", 0, 1)
+        write_delta(delta, located, method, settings, changes, found, said)
+    report = Report(
+        schema=REPAIR,
+        model=located.name,
+        method=method,
+        settings=settings,
+        found=found,
+        tables=tables,
+        notes=said,
+        delta=None if dry_run else str(delta),
+        bytes=None if dry_run or delta is None else delta.stat().st_size,
+    )
+    tell(report, repair_shown.report(report), as_json)
+
+
+def tell(document: BaseModel, shown: Any, as_json: bool) -> None:
+    """Prints a result, as data or for eyes."""
+    if as_json:
+        print_json(document.model_dump(mode="json", by_alias=True))
+    else:
+        out.print(shown)

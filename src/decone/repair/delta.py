@@ -1,0 +1,292 @@
+"""Deltas: the rows that a repair changes, old and new, in one small safetensors file that says where it belongs.
+
+Tensors "N.ids" [M], "N.old" and "N.new" [M, H] hold table N; the metadata holds a `DeltaFacts`. Old and new rows have
+the bytes of the table itself, so that applying and undoing move bytes and compute nothing.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from pydantic import ValidationError
+from torch import Tensor
+
+from decone import __version__
+from decone.models.folder import plain
+from decone.models.located import Located, Table, blocks
+from decone.models.tensors import DTYPES
+from decone.repair.places import SIZES, Place, places
+from decone.repair.result import DELTA, DeltaFacts, TableDelta
+from decone.repair.tables import Target, home
+from decone.training.provenance import provenance
+
+SUFFIX = ".safetensors"
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_KEY = "decone.delta"
+_UNKNOWN = "0" * 64  # where a digest will stand
+
+
+@dataclass(frozen=True)
+class Change:
+    """New rows of a table.
+
+    Attributes:
+        target: the table.
+        ids: of the rows, strictly rising, [M].
+        rows: the new ones in the dtype of the table, [M, H]; read a block at a time.
+    """
+
+    target: Target
+    ids: Int64[Tensor, " M"]
+    rows: Table
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one table in a delta."""
+
+    facts: TableDelta
+    ids: Int64[Tensor, " M"]
+    old: Place
+    new: Place
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A delta that was opened: what it says, and where its rows lie."""
+
+    path: Path
+    facts: DeltaFacts
+    tables: list[Rows]
+
+
+def vacant(path: Path, located: Located) -> None:
+    """Refuses a place where a delta cannot be written.
+
+    Raises:
+        ValueError: the name does not end in .safetensors, something is there, or it lies inside the model's folder.
+    """
+    if path.suffix != SUFFIX:
+        raise ValueError(f"--out {plain(path)} must end in {SUFFIX}; a delta is one such file")
+    if path.exists() or path.is_symlink():
+        raise ValueError(f"{path} exists; remove it, or choose another name for the delta")
+    place = home(located)
+    if place.is_dir() and path.resolve().is_relative_to(place.resolve()):
+        raise ValueError(f"{path} lies in the model's own folder, which a repair never changes; choose another place")
+
+
+def write_delta(
+    path: Path,
+    located: Located,
+    method: str,
+    settings: dict[str, Any],
+    changes: Sequence[Change],
+    found: dict[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> DeltaFacts:
+    """Writes a delta beside and renames it; tables are read once, a block at a time.
+
+    Args:
+        path: of the new file.
+        located: the model, which stays as it is.
+        method: that made the rows.
+        settings: it was called with; numbers, strings, lists and None.
+        changes: one per table.
+        found: what the method tells of its work.
+        notes: what a user of the delta must know.
+
+    Raises:
+        ValueError: the place is not vacant, ids are not rising rows of their table, new rows cannot be made or do not
+            fit, or the file cannot be written; nothing is left behind.
+    """
+    vacant(path, located)
+    name = Path(located.name).resolve().name if Path(located.name).exists() else located.name
+    facts = DeltaFacts(
+        schema=DELTA,
+        method=method,
+        settings=settings,
+        found=found or {},
+        model=name,
+        tables=[_described(change) for change in changes],
+        notes=list(notes),
+        decone=__version__,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        provenance=provenance(),
+    )
+    beside = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("xb") as file:
+            _write(file, facts, changes)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise ValueError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another place"
+        ) from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return facts
+
+
+def read_delta(path: Path) -> Delta:
+    """Opens a delta; of its tensors only the ids are read.
+
+    Raises:
+        ValueError: it is missing, truncated, damaged, or not a delta; or ids are out of range.
+    """
+    if not path.is_file():
+        raise ValueError(f"no file {plain(path)}; name the delta that a repair wrote with --out")
+    metadata, found = places(path)
+    foreign = f"{path} is no delta of decone"
+    if _KEY not in metadata:
+        raise ValueError(f"{foreign}; name the file that a repair wrote with --out")
+    try:
+        facts = DeltaFacts.model_validate_json(metadata[_KEY])
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(
+            f"{foreign} that this version can read ({plain(first['loc'])}: {plain(first['msg'])}); make it again"
+        ) from None
+    return Delta(path, facts, [_opened(path, number, table, found) for number, table in enumerate(facts.tables)])
+
+
+def patched(
+    file: BinaryIO, place: Place, delta: Delta, rows: Rows, backwards: bool, step: int = 1 << 24
+) -> Iterator[bytes]:
+    """Yields the bytes of a table with its rows replaced, about `step` bytes at a time.
+
+    Args:
+        file: that holds the table.
+        place: of the table in it.
+        delta: with the rows.
+        rows: of this table.
+        backwards: puts the old rows in.
+        step: bytes at once.
+    """
+    height, ids = max(1, step // place.row), rows.ids.numpy()
+    source = rows.old if backwards else rows.new
+    with delta.path.open("rb") as stored:
+        for start in range(0, place.shape[0], height):
+            stop = min(start + height, place.shape[0])
+            block = np.frombuffer(
+                bytearray(_exactly(file, place.begin + start * place.row, (stop - start) * place.row)), dtype=np.uint8
+            ).reshape(stop - start, place.row)
+            low, high = np.searchsorted(ids, (start, stop))
+            new = _exactly(stored, source.begin + int(low) * place.row, int(high - low) * place.row)
+            block[ids[low:high] - start] = np.frombuffer(new, dtype=np.uint8).reshape(-1, place.row)
+            yield block.tobytes()
+
+
+def digest(path: Path, place: Place, step: int = 1 << 24) -> str:
+    """SHA-256 of a tensor's bytes in a file."""
+    found = sha256()
+    with path.open("rb") as file:
+        for begin in range(place.begin, place.end, step):
+            found.update(_exactly(file, begin, min(step, place.end - begin)))
+    return found.hexdigest()
+
+
+def _described(change: Change) -> TableDelta:
+    table, ids = change.target.whole, change.ids
+    V, H = table.shape
+    if not len(ids) or int(ids[0]) < 0 or int(ids[-1]) >= V or bool((ids.diff() <= 0).any()):
+        raise ValueError(f"ids must be rising rows of {plain(table.name)}, from 0 to {V - 1}, and at least one")
+    if change.rows.shape != (len(ids), H) or change.rows.dtype != table.dtype:
+        raise ValueError(f"new rows {list(change.rows.shape)} do not fit {len(ids)} of {plain(table.name)} {[V, H]}")
+    return TableDelta(
+        role=change.target.role,
+        tensors=list(change.target.names),
+        shape=(V, H),
+        dtype=NAMES[table.dtype],
+        changed=len(ids),
+        before=_UNKNOWN,
+        after=_UNKNOWN,
+    )
+
+
+def _header(facts: DeltaFacts) -> tuple[bytes, list[dict[str, int]]]:
+    """The header of the file, and where each table's tensors begin behind it."""
+    entries: dict[str, Any] = {_KEY: None}
+    starts: list[dict[str, int]] = [{} for _ in facts.tables]
+    end = 0
+
+    def add(number: int, part: str, dtype: str, shape: list[int]) -> None:
+        nonlocal end
+        starts[number][part], size = end, SIZES[dtype] * int(np.prod(shape))
+        entries[f"{number}.{part}"] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+
+    # Wide numbers first: then every tensor begins at a multiple of its own.
+    for number, table in enumerate(facts.tables):
+        add(number, "ids", "I64", [table.changed])
+    for number, table in sorted(enumerate(facts.tables), key=lambda pair: -SIZES[pair[1].dtype]):
+        for part in ("old", "new"):
+            add(number, part, table.dtype, [table.changed, table.shape[1]])
+    del entries[_KEY]
+    content = json.dumps({"__metadata__": {_KEY: facts.model_dump_json(by_alias=True)}, **entries}).encode()
+    return content + b" " * (-len(content) % 8), starts
+
+
+def _write(file: BinaryIO, facts: DeltaFacts, changes: Sequence[Change]) -> None:
+    header, starts = _header(facts)
+    origin = 8 + len(header)
+    for change, table, start in zip(changes, facts.tables, starts, strict=True):
+        file.seek(origin + start["ids"])
+        file.write(change.ids.numpy().astype("<i8").tobytes())
+        before, after, done = sha256(), sha256(), 0
+        row = SIZES[table.dtype] * table.shape[1]
+        for first, block in blocks(change.target.whole):
+            inner = change.ids[done:]
+            inner = inner[inner < first + len(block)]
+            old, new = block[inner - first], change.rows.read(done, done + len(inner))
+            before.update(_bytes(block))
+            for part, rows in (("old", old), ("new", new)):
+                file.seek(origin + start[part] + done * row)
+                file.write(_bytes(rows))
+            block = block.clone()
+            block[inner - first] = new
+            after.update(_bytes(block))
+            done += len(inner)
+        table.before, table.after = before.hexdigest(), after.hexdigest()
+    final, _ = _header(facts)  # as long as before: a digest has always 64 signs
+    file.seek(0)
+    file.write(len(final).to_bytes(8, "little") + final)
+
+
+def _bytes(rows: Float[Tensor, "n H"]) -> bytes:
+    return rows.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _opened(path: Path, number: int, table: TableDelta, found: dict[str, Place]) -> Rows:
+    damaged = f"{path} is damaged"
+    V, H = table.shape
+    M = table.changed
+    wanted = {"ids": ((M,), "I64"), "old": ((M, H), table.dtype), "new": ((M, H), table.dtype)}
+    for part, (shape, dtype) in wanted.items():
+        place = found.get(f"{number}.{part}")
+        if place is None or (place.shape, place.dtype) != (shape, dtype) or dtype not in SIZES:
+            raise ValueError(f"{damaged} (its {part} rows are not as it says); make it again")
+    place = found[f"{number}.ids"]
+    with path.open("rb") as file:
+        ids = torch.from_numpy(np.frombuffer(_exactly(file, place.begin, 8 * M), dtype="<i8").astype(np.int64))
+    if not M or int(ids[0]) < 0 or int(ids[-1]) >= V or bool((ids.diff() <= 0).any()):
+        raise ValueError(f"{damaged} (its ids are not rising rows from 0 to {V - 1}); make it again")
+    return Rows(table, ids, found[f"{number}.old"], found[f"{number}.new"])
+
+
+def _exactly(file: BinaryIO, begin: int, size: int) -> bytes:
+    file.seek(begin)
+    content = file.read(size)
+    if len(content) != size:
+        raise ValueError(f"{plain(file.name)} became shorter while it was read; start again")
+    return content

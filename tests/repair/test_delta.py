@@ -1,0 +1,178 @@
+"""Deltas: what they hold, where they may lie, and what is refused."""
+
+import errno
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tests.repair.checkpoints import INPUT, cone, contents, llama
+from torch import Tensor
+
+from decone.models import located as blocks_of
+from decone.models.locate import locate
+from decone.models.located import Located, MemoryTable
+from decone.repair import delta as module
+from decone.repair.delta import Change, read_delta, vacant, write_delta
+from decone.repair.places import places
+from decone.repair.tables import targets
+
+IDS = torch.tensor([0, 3, 60, 119])
+OUT = Path("d.safetensors")
+
+
+def change(located: Located, ids: Tensor = IDS, rows: Tensor | None = None) -> Change:
+    (target,) = targets(located)
+    rows = cone(len(ids), dtype=target.whole.dtype, seed=5) if rows is None else rows
+    return Change(target, ids, MemoryTable("new", rows))
+
+
+@pytest.fixture
+def located(tmp_path: Path) -> Located:
+    return locate(str(llama(tmp_path / "m")))
+
+
+def written(located: Located, path: Path = OUT, **given: Any) -> Path:
+    write_delta(path, located, "by-hand", {"k": 3}, [change(located, **given)], {"input": {"x": 1.5}}, ["a note"])
+    return path
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_it_holds_old_and_new_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    monkeypatch.setattr(blocks_of, "BLOCK", 17 * 8)
+    table = cone(dtype=dtype)
+    table[3, 0] = torch.nan  # bytes are kept whatever they mean
+    source = locate(str(llama(tmp_path / "m", table=table)))
+    before = contents(tmp_path / "m")
+    path = written(source)
+    tensors = load_file(path)
+    assert tensors["0.ids"].tolist() == IDS.tolist()
+    assert torch.equal(tensors["0.old"].view(torch.uint8), table[IDS].view(torch.uint8))
+    assert torch.equal(tensors["0.new"], cone(4, dtype=dtype, seed=5))
+    opened = read_delta(path)
+    (facts,) = opened.facts.tables
+    assert (opened.facts.method, opened.facts.settings, opened.facts.notes) == ("by-hand", {"k": 3}, ["a note"])
+    assert (opened.facts.model, facts.tensors, facts.changed, facts.role) == ("m", [INPUT], 4, "input")
+    assert opened.facts.decone and opened.facts.date and "versions" in opened.facts.provenance
+    after = table.clone()
+    after[IDS] = tensors["0.new"]
+    for digest, weight in ((facts.before, table), (facts.after, after)):
+        assert digest == hashlib.sha256(weight.view(torch.uint8).numpy().tobytes()).hexdigest()
+    assert contents(tmp_path / "m") == before  # the model is not changed
+
+
+def test_the_header_is_what_the_library_reads(located: Located) -> None:
+    path = written(located)
+    metadata, found = places(path)
+    assert set(metadata) == {"decone.delta"}
+    with safe_open(path, framework="pt") as file:
+        assert set(file.keys()) == set(found) == {"0.ids", "0.old", "0.new"}
+    assert all(place.begin % 8 == 0 for place in found.values())
+
+
+@pytest.mark.parametrize("ids", [[], [3, 3], [5, 4], [-1, 2], [5, 120]])
+def test_ids_out_of_order_or_range(located: Located, ids: list[int]) -> None:
+    with pytest.raises(ValueError, match="rising rows"):
+        written(located, ids=torch.tensor(ids, dtype=torch.int64), rows=torch.zeros(len(ids), 8))
+    assert not OUT.exists()
+
+
+@pytest.mark.parametrize("rows", [torch.zeros(3, 8), torch.zeros(4, 7), torch.zeros(4, 8).half()])
+def test_rows_of_another_shape(located: Located, rows: Tensor) -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        written(located, rows=rows)
+    assert not OUT.exists()
+
+
+def test_places_that_are_taken(located: Located, tmp_path: Path) -> None:
+    written(located)
+    kept = OUT.read_bytes()
+    with pytest.raises(ValueError, match="exists"):
+        written(located)
+    assert OUT.read_bytes() == kept
+    for name, said in (
+        ("d.bin", "end in .safetensors"),
+        ("m/d.safetensors", "own folder"),
+        ("m/x/d.safetensors", "own"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            vacant(tmp_path / name, located)
+    (tmp_path / "link").symlink_to(tmp_path / "m")
+    with pytest.raises(ValueError, match="own folder"):
+        vacant(tmp_path / "link" / "d.safetensors", located)
+
+
+def test_a_full_disk_leaves_nothing(located: Located, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = contents(Path())
+    monkeypatch.setattr(module.os, "fsync", full)
+    with pytest.raises(ValueError, match="No space left"):
+        written(located)
+    assert contents(Path()) == before
+
+
+def test_rows_that_cannot_be_made_leave_nothing(located: Located) -> None:
+    class Broken(MemoryTable):
+        def read(self, start: int = 0, stop: int | None = None) -> Tensor:
+            raise ValueError("cannot be made")
+
+    (target,) = targets(located)
+    before = contents(Path())
+    with pytest.raises(ValueError, match="cannot be made"):
+        write_delta(OUT, located, "x", {}, [Change(target, IDS, Broken("w", torch.zeros(4, 8)))])
+    assert contents(Path()) == before
+
+
+def changed(path: Path, tensors: dict[str, Tensor] | None = None, **facts: Any) -> Path:
+    """The same delta with other tensors or another description."""
+    with safe_open(path, framework="pt") as file:
+        document = json.loads(file.metadata()["decone.delta"]) | facts
+    save_file(load_file(path) | (tensors or {}), "e.safetensors", metadata={"decone.delta": json.dumps(document)})
+    return Path("e.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"0.ids": torch.tensor([0, 3, 60, 120])}, "rising rows from 0 to 119"),
+        ({"0.ids": torch.tensor([0, 60, 3, 119])}, "rising rows"),
+        ({"0.ids": torch.tensor([-1, 3, 60, 119])}, "rising rows"),
+        ({"0.ids": torch.tensor([0.0, 3, 60, 119])}, "its ids rows"),
+        ({"0.ids": torch.tensor([0, 3, 60])}, "its ids rows"),
+        ({"0.new": torch.zeros(4, 7)}, "its new rows"),
+        ({"0.old": torch.zeros(4, 8).half()}, "its old rows"),
+    ],
+)
+def test_a_delta_whose_tensors_are_wrong(located: Located, tensors: dict[str, Tensor], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        read_delta(changed(written(located), tensors))
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"schema": "decone.delta/9"}, {"tables": []}, {"evil\x1b[31m": 1}, {"method": None}, {"tables": [{"role": "x"}]}],
+)
+def test_a_delta_of_another_version(located: Located, facts: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no delta of decone that this version can read") as raised:
+        read_delta(changed(written(located), **facts))
+    assert "\x1b" not in str(raised.value)
+
+
+def test_truncated_foreign_or_missing(located: Located, tmp_path: Path) -> None:
+    whole = written(located).read_bytes()
+    for size in (0, 4, 100, len(whole) - 1):
+        Path("t.safetensors").write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="truncated"):
+            read_delta(Path("t.safetensors"))
+    with pytest.raises(ValueError, match="no delta of decone"):
+        read_delta(tmp_path / "m" / "model-00001-of-00002.safetensors")
+    with pytest.raises(ValueError, match="no file"):
+        read_delta(Path("absent.safetensors"))
+    with pytest.raises(ValueError, match="no file"):
+        read_delta(tmp_path)
