@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.engines.triton.cases import DEVICES, RULES, doubled, gradients, sample, whole
+from tests.engines.triton.cases import DEVICES, RULES, doubled, gradients, moved, sample, whole
 from torch import Tensor
 
 from decone.engines.contract import Engine, Readout, Tokens
@@ -226,3 +226,62 @@ def test_it_is_an_engine_that_objectives_take(device: str) -> None:
         close(ours.tokens, theirs.tokens)
         close(ours.nll, theirs.nll)
         assert torch.equal(ours.kept, theirs.kept)
+
+
+def test_an_offset_of_all_logits_costs_no_digits(device: str) -> None:
+    hidden, weight, _, tokens = sample(N, V, H, seed=8, device=device)
+    bias = torch.full((V,), 100.0, device=device)
+    ours, mine = gradients(triton, MLE(), (hidden / 8, weight, bias), tokens)
+    # The same rounding of the logits themselves, and nothing else of float32.
+    logits = (hidden / 8 @ weight.T + bias).double()
+    chance = logits.softmax(1)
+    wanted = (chance - torch.nn.functional.one_hot(tokens.target, V)) @ weight.double()
+    close(ours.loss, (logits.logsumexp(1) - logits.gather(1, tokens.target[:, None])[:, 0]).sum(), 1e-6)
+    close(mine[0], wanted, 8e-6)
+    exact = gradients(reference, MLE(), (hidden / 8, weight, bias), tokens)[1][0]
+    assert (mine[0] - wanted).abs().max() < 2 * (exact - wanted).abs().max()
+
+
+def test_a_seen_token_that_dominates(device: str) -> None:
+    weight = torch.tensor([[9.0], [0.0], [-1.0], [0.5]], device=device)
+    tokens = Tokens(*(torch.tensor(t, device=device) for t in ([0, 2, 1], [0, 0, 0], [0, 1, 2])))
+    hidden = torch.tensor([[1.0], [1.0], [0.98]], device=device)
+    rule = get("unlikelihood")
+    ours, mine = gradients(triton, rule, (hidden, weight, None), tokens, torch.ones(3, device=device))
+    theirs, other = gradients(reference, rule, doubled(hidden, weight, None), tokens, torch.ones(3, device=device))
+    close(ours.loss, theirs.loss, 3e-7)
+    for a, b in zip(mine, other, strict=True):
+        close(a, b, 2e-6)
+
+
+def test_float16_loses_no_row_to_underflow(device: str) -> None:
+    draw = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(24, H, generator=draw) / 4, torch.randn(512, H, generator=draw) / 4
+    target = torch.randint(8, (24,), generator=draw)
+    bias = torch.full((512,), -18.0)
+    bias[:8] = 0
+    inputs = tuple(t.half().to(device) for t in (hidden, weight, bias))
+    tokens = moved(Tokens(target, target * 0, torch.arange(24)), device)
+    other = gradients(reference, MLE(), doubled(*inputs), tokens)[1][1]
+    assert bool((other != 0).any(1).all())
+    scale = 2.0**15  # a gradient scaler's
+    for each in (False, True):
+        leaves = [t.clone().requires_grad_() for t in inputs]
+        loss = triton(*leaves, tokens, MLE(), each=each).loss
+        found = torch.autograd.grad(loss.sum() * scale / 64, leaves)
+        assert all(bool(t.isfinite().all()) for t in found)
+        assert bool((found[1] != 0).any(1).all())
+        close(found[1][8:].double() / scale * 64 * 1e6, other[8:] * 1e6, 4e-3)
+
+
+def test_a_target_that_is_no_row_stops_the_call(device: str) -> None:
+    if device == "cuda":
+        pytest.skip("an assertion on a GPU ends the process")
+    hidden, weight, bias, tokens = sample(N, V, H, device=device)
+    for wrong in (-100, V):
+        target = tokens.target.clone()
+        target[2] = wrong
+        with pytest.raises(
+            ValueError, match=rf"targets must be ids from 0 to {V - 1}, got .*{wrong}; leave|got {wrong}"
+        ):
+            triton(hidden, weight, bias, replace(tokens, target=target), MLE())

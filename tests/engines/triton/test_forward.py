@@ -6,8 +6,9 @@ from tests.engines.triton.cases import DEVICES, sample
 from torch import Tensor
 
 from decone.engines.contract import Readout, Shift
-from decone.engines.triton.forward import Chunk, log_sum, sweep
+from decone.engines.triton.forward import Chunk, sweep
 from decone.engines.triton.history import look_back
+from decone.engines.triton.log_sum import log_sum
 from decone.engines.triton.logits import Recipe
 from decone.engines.triton.tiles import Tile
 
@@ -43,12 +44,13 @@ def test_a_sweep(floored: bool, device: str) -> None:
     found = sweep(chunk, weight, bias, recipe, plain=True, charged=True, entry=entry)
     filled = chunk.target >= 0
     others = kept.scatter(1, chunk.target[:FILLED, None], -torch.inf)
-    lse, above = log_sum(found.top, found.total, filled, chunk.own)
+    sums = log_sum(found.top, found.beyond, filled, chunk.own)
+    lse, above = sums.value(), torch.where(filled, -sums.less(found.top), -torch.inf)
     whole = kept.scatter(1, chunk.target[:FILLED, None], chunk.own[:FILLED, None])
     torch.testing.assert_close(lse[:FILLED], whole.logsumexp(1), rtol=0, atol=2e-6)
     assert not lse[FILLED:].any() and above[:, FILLED:].eq(-torch.inf).all()
-    assert found.plain_top is not None and found.plain_total is not None
-    bare = log_sum(found.plain_top, found.plain_total, filled)[0]
+    assert found.plain_top is not None and found.plain_beyond is not None
+    bare = log_sum(found.plain_top, found.plain_beyond, filled).value()
     torch.testing.assert_close(bare[:FILLED], plain.logsumexp(1), rtol=0, atol=2e-6)
     assert torch.equal(found.count.sum(0)[:FILLED], (others > -torch.inf).sum(1))
     if floored:

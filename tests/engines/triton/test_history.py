@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tests.engines.triton.cases import Steep
 
 from decone.engines.contract import Tokens, charged
-from decone.engines.triton.history import charge, charges, look_back
+from decone.engines.triton.history import Charge, charge, charges, look_back, pair_entries
+from decone.engines.triton.log_sum import LogSum
 from decone.objectives import MLE, Objective, get
 
 
@@ -47,13 +48,15 @@ def test_charges_and_slopes(rule: Objective, pair_bytes: int) -> None:
     inside = torch.arange(found.longest) < found.length[:, None]
     own = logits.gather(1, given.target[:, None]).squeeze(1)
     pair_logit = torch.where(inside & (ids != given.target[:, None]), logits.gather(1, ids), -torch.inf)
-    ours = charge(rule, given, pair_logit, own, logits.logsumexp(1), True, pair_bytes)
+    lse = logits.logsumexp(1)
+    sums = LogSum(lse / 2, lse / 2)
+    ours = charge(rule, given, pair_logit, own, sums, True, pair_bytes)
     assert ours is not None
     torch.testing.assert_close(ours.cost, cost.detach())
     torch.testing.assert_close(ours.slope, torch.where(inside, slope.gather(1, ids), 0.0))
     torch.testing.assert_close(ours.total, slope.sum(1))
     torch.testing.assert_close(ours.own, slope.gather(1, given.target[:, None]).squeeze(1))
-    silent = charge(rule, given, pair_logit, own, logits.logsumexp(1), False, pair_bytes)
+    silent = charge(rule, given, pair_logit, own, sums, False, pair_bytes)
     assert silent is not None and torch.equal(silent.cost, ours.cost) and silent.slope.numel() == 0
 
 
@@ -62,3 +65,17 @@ def test_who_charges_is_known_without_a_pair() -> None:
     assert not any(
         charges(rule, torch.device("cpu")) for rule in (MLE(), get("scalegrad"), get("unlikelihood", alpha=0))
     )
+
+
+def test_a_pair_that_has_nearly_all_the_probability_keeps_its_gradient() -> None:
+    logits = torch.tensor([[9.0, -1.0, 0.5, 0.0], [0.0, 10.5, 0.3, 1.0]]).double().requires_grad_()
+    logprob = logits.log_softmax(1)
+    cost = -torch.log(-torch.expm1(logprob[:, :3])).sum(1)  # the last is the target
+    (wanted,) = torch.autograd.grad((cost - logprob[:, 3]).sum(), logits)
+    pairs, highest = logits.detach().float()[:, :3], logits.detach().amax(1)
+    rest = torch.where(logits == highest[:, None], 0.0, (logits - highest[:, None]).exp()).sum(1).log1p()
+    sums = LogSum(highest.float(), rest.detach().float())
+    chance = -sums.less(pairs.T).T
+    slope = chance.exp() / -torch.expm1(chance)
+    found = pair_entries(Charge(slope.sum(1), slope, slope.sum(1), torch.zeros(2)), pairs, sums)
+    torch.testing.assert_close(found.double(), wanted[:, :3], rtol=2e-6, atol=1e-9)

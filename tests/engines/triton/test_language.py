@@ -38,3 +38,14 @@ def test_ampere_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_device_of_these_tests_is_taken(device: str) -> None:
     language.check(torch.device(device))
+
+
+def test_sizes_that_change_with_every_batch_are_not_compiled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def jit(function: object, do_not_specialize: list[str]) -> list[str]:
+        return do_not_specialize
+
+    def kernel(out: int, N: int, V: int, U: int, L: int) -> None:  # as kernels name their sizes
+        pass
+
+    monkeypatch.setattr(language, "compiler", SimpleNamespace(jit=jit))
+    assert language.jit(kernel) == ["N", "U", "L"]

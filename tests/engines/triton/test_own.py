@@ -21,3 +21,12 @@ def test_own(N: int, V: int, device: str) -> None:
     add_own(hidden, own, target, None, only)
     assert torch.equal(only, bias)
     add_own(hidden, own, target, None, None)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_target_that_is_no_row_writes_nothing(device: str) -> None:
+    room = torch.zeros(9, 20, device=device)
+    bias = torch.zeros(9, device=device)
+    target = torch.tensor([-1, 0, 1, 5, 2, -1], device=device)
+    add_own(torch.ones(6, 20, device=device), torch.ones(6, device=device), target, room[2:7], bias[2:7])
+    assert bias.tolist() == [0, 0, 1, 1, 1, 0, 0, 0, 0] and torch.equal(room, bias[:, None].expand(9, 20))

@@ -1,5 +1,7 @@
 """Exponentials to gradients, in place: dead columns are not written, slopes of pairs are added where they belong."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.engines.triton.cases import DEVICES
@@ -26,7 +28,7 @@ def test_slopes(dense: bool, device: str) -> None:
         for v in range(V):
             rank = int(lists.rank[lists.list_of[n], lists.slot[v]]) if lists.slot[v] >= 0 else V * C
             if rank < lists.length[n] and v != chunk.target[n]:
-                wanted[v, n] += slope[n, rank]
+                wanted[v, n] = slope[n, rank]
     alive = torch.ones(V, C, dtype=torch.bool) if dense else live.bool().T.repeat_interleave(16, 1)
     alive = alive.to(device)
     wanted = torch.where(alive, wanted, entry)
@@ -36,4 +38,13 @@ def test_slopes(dense: bool, device: str) -> None:
     torch.testing.assert_close(entry, wanted, rtol=1e-5, atol=1e-6)
     assert sums is not None
     torch.testing.assert_close(sums, torch.where(alive, wanted, 0.0).view(V, 2, 16).sum(2).T, rtol=1e-5, atol=1e-5)
+    lifted, true = entry.clone(), torch.randn(V, C, generator=draw, device=device)
+    swept = replace(swept, entry=true.clone())
+    wanted = to_slopes(chunk, swept, above, gain, slope, chunk_of(device, True)[4].tile, True)
+    plain = swept.entry
+    swept = replace(swept, entry=true.clone())
+    up = torch.tensor(8.0, device=device)
+    sums = to_slopes(chunk, swept, above, gain, slope, chunk_of(device, True)[4].tile, True, up)
+    assert torch.equal(sums, wanted) and torch.equal(swept.entry, torch.where(alive, plain * 8, true))
+    swept = replace(swept, entry=lifted)
     assert to_slopes(chunk, swept, above, gain, None, chunk_of(device, True)[4].tile, False) is None

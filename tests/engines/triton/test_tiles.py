@@ -45,3 +45,14 @@ def test_a_kernel_the_device_has_no_room_for_is_passed_over(monkeypatch: pytest.
 
     took, error = tiles._time(run, Tile(16, 16, 16))
     assert took == float("inf") and isinstance(error, MemoryError)
+
+
+def test_the_environment_fixes_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "_FOUND", {"kernel": 0})
+    monkeypatch.setattr(tiles, "_time", lambda *_: pytest.fail("timed"))
+    for value, wanted in (("0", "a"), ("1", "b"), ("7", "c")):
+        monkeypatch.setenv(tiles.FIXED, value)
+        assert quickest("kernel", ["a", "b", "c"], print) == wanted
+    monkeypatch.setenv(tiles.FIXED, "-1")
+    with pytest.raises(ValueError, match="DECONE_TRITON_TILES must be 0 or a larger whole number, got '-1'; unset it"):
+        quickest("kernel", ["a", "b"], print)

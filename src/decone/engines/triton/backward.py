@@ -141,6 +141,7 @@ def _table(
     reach: tl.tensor,
     on_common: tl.tensor,
     on_rare: tl.tensor,
+    down: tl.tensor,
     out: tl.tensor,
     C: tl.tensor,
     V: tl.tensor,
@@ -177,6 +178,8 @@ def _table(
             total, entry, hidden, listed, columns, alive, width, 0, border, C, H, DENSE, ROWS, DEPTH, PRECISION
         )
         total *= tl.load(on_common + columns, mask=alive, other=0.0)[:, None]
+        if down is not None:
+            total *= tl.load(down)
         tl.store(at, tl.load(at, mask=there, other=0.0) + total, mask=there)
         tl.debug_barrier()  # another thread of the program may load what this one has stored
         total = tl.zeros((COLUMNS, WIDTH), dtype=tl.float32)
@@ -188,6 +191,8 @@ def _table(
         total = _table_class(
             total, entry, hidden, listed, columns, alive, width, 0, end, C, H, DENSE, ROWS, DEPTH, PRECISION
         )
+    if down is not None:
+        total *= tl.load(down)
     tl.store(at, tl.load(at, mask=there, other=0.0) + total, mask=there)
 
 
@@ -201,6 +206,7 @@ def add_table_gradient(
     rows: int,
     tile: Tile,
     precision: str,
+    down: Float[Tensor, ""] | None = None,
 ) -> None:
     """Adds the gradient of the logits, transposed, times hidden states to `out`, in float32.
 
@@ -214,6 +220,7 @@ def add_table_gradient(
         rows: positions per tile of the sweep.
         tile: sizes: `rows` columns of the logits by `columns` hidden units, `depth` positions at a time.
         precision: how float32 is multiplied.
+        down: factor on the product, in float32, before it is added; None for 1.
     """
     (V, C), H = entry.shape, hidden.size(1)
     _table[(-(-H // tile.columns), -(-V // tile.rows))](
@@ -225,6 +232,7 @@ def add_table_gradient(
         None if columns is None else columns.reach,
         None if factors is None else factors[0],
         None if factors is None else factors[1],
+        down,
         out,
         C,
         V,

@@ -29,7 +29,11 @@ def triton(
     readout: Readout = PLAIN,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Evaluation:
-    """Evaluates a rule on an NVIDIA GPU; same arguments and values as `reference`, and the same bits in every run.
+    """Evaluates a rule on an NVIDIA GPU; same arguments and values as `reference`.
+
+    Sums have one order for one choice of tiles: two runs in one process give the same bits. The choice is made by
+    timing, once per process; DECONE_TRITON_TILES=0 in the environment (or the place of another candidate) fixes it, and
+    the bits with it, for every process on the same kind of GPU.
 
     The host waits for the device where a rule looks back (sizes of lists), where it charges (pairs of each piece), and
     while tiles are tried at the first call with new sizes; nowhere else.
@@ -50,7 +54,8 @@ def triton(
         See `Evaluation`.
 
     Raises:
-        ValueError: the device, the precision or the rule is none for these kernels, or `chunk_bytes` is too small.
+        ValueError: the device, the precision or the rule is none for these kernels, or `chunk_bytes` is too small, or
+            (in the interpreter; a GPU stops with an assertion, later) a target is no row of the table.
     """
     check(hidden.device)
     if rule.general:
@@ -58,6 +63,7 @@ def triton(
             f"the triton engine has no kernel for {type(rule).__name__} with these settings: its hooks `adjust` and "
             "`extra` see whole rows of logits; pass engine='chunked'"
         )
+    _within(tokens.target, weight.size(0))
     result = _Triton.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
         hidden, weight, bias, tokens, rule, readout, chunk_bytes, each, nll, torch.is_grad_enabled()
     )
@@ -127,6 +133,18 @@ class _Triton(torch.autograd.Function):
                 grads = evaluate(ctx.job(*ctx.saved_tensors), ctx.wanted(up=up.contiguous()), False).gradients or ()
         cast = (None if g is None else g.to(kind) for g, kind in zip(grads, ctx.types, strict=True))
         return (*cast, *[None] * 7)
+
+
+def _within(target: Tensor, vocabulary: int) -> None:
+    """Stops at targets that are no row of the table, on a GPU without waiting for it."""
+    inside = ((target >= 0) & (target < vocabulary)).all()
+    if target.is_cuda:
+        torch._assert_async(inside)
+    elif not inside:
+        raise ValueError(
+            f"targets must be ids from 0 to {vocabulary - 1}, got {int(target.min())} to {int(target.max())}; "
+            "leave ignored positions out before the engine is called"
+        )
 
 
 def _beside(found: Outcome) -> tuple[Tensor, ...]:

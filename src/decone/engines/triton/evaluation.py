@@ -9,9 +9,10 @@ from torch import Tensor
 
 from decone.engines.contract import Gate, Readout, Rule, Tokens, wide
 from decone.engines.triton.columns import compact
-from decone.engines.triton.forward import Chunk, log_sum, sweep
+from decone.engines.triton.forward import Chunk, sweep
 from decone.engines.triton.gradients import Rest, Sums, add, tuning_key
-from decone.engines.triton.history import PAIR_BYTES, History, charge, charges, look_back
+from decone.engines.triton.history import KEPT_BYTES, History, charge, charges, look_back
+from decone.engines.triton.log_sum import log_sum
 from decone.engines.triton.logits import Recipe, input_precision, target_logits
 from decone.engines.triton.order import Order, arrange
 from decone.engines.triton.own import add_own
@@ -73,19 +74,21 @@ def evaluate(job: Job, wanted: Wanted | None, nll: bool) -> Outcome:
     if job.rule.history:
         tokens = tokens.remembering(V)
         history = look_back(tokens, V)
-    C = _chunk_rows(job, tiles.logits[0].rows, history)
+    charging = charges(job.rule, device)
+    C = _chunk_rows(job, tiles.logits[0].rows, history if charging else None)
     entry = None if wanted is None else job.weight.new_empty(V * C)
 
     def trial(tile: Tile) -> None:
         _try(job, tile, precision, C, entry)
 
-    tile = quickest(("logits", wanted is None, *tuning_key(job.weight, precision)), tiles.logits, trial)
+    # One choice for a forward pass alone and for the backward pass that sweeps again: in another shape the same logit
+    # could fall on the other side of a floor.
+    tile = quickest(("logits", *tuning_key(job.weight, precision)), tiles.logits, trial)
     recipe = Recipe(tile, precision, job.readout, job.rule.scale(), job.rule.shift())
     own_plain, own = target_logits(job.hidden, job.weight, job.bias, tokens.target, history, recipe)
     floor = _floor(job, tokens, own)
     order = arrange(N, tile.rows, floor, None if job.gate is None else job.gate.rare[tokens.target], device)
     plain = nll and (floor is not None or recipe.shift is not None or recipe.temperature != 1.0)
-    charging = charges(job.rule, device)
     sums = None if wanted is None else _start(job, wanted)
     numbers = torch.zeros(4, N + 1, device=device)  # loss, nll, lse, live share
     kept = torch.zeros(N + 1, dtype=torch.int64, device=device)
@@ -94,26 +97,26 @@ def evaluate(job: Job, wanted: Wanted | None, nll: bool) -> Outcome:
         chunk = _chunk(job, tokens, index, filled, own, own_plain, floor, history)
         room = None if entry is None else entry[: V * index.numel()].view(V, -1)
         swept = sweep(chunk, job.weight, job.bias, recipe, plain=plain, charged=charging, entry=room)
-        lse, above = log_sum(swept.top, swept.total, filled, chunk.own)
-        loss = lse - chunk.own
+        whole = log_sum(swept.top, swept.beyond, filled, chunk.own)
+        above = torch.where(filled, -whole.less(swept.top), -torch.inf)
+        bare = loss = whole.less(chunk.own)
         charged = None
         if swept.pair_logit is not None and chunk.tokens is not None:
             charged = charge(
-                job.rule, chunk.tokens, swept.pair_logit, chunk.own, lse, wanted is not None, job.chunk_bytes
+                job.rule, chunk.tokens, swept.pair_logit, chunk.own, whole, wanted is not None, job.chunk_bytes
             )
             loss = loss if charged is None else loss + charged.cost
-        bare = loss if charged is None else lse - chunk.own
-        if swept.plain_top is not None and swept.plain_total is not None:
-            bare = log_sum(swept.plain_top, swept.plain_total, filled)[0] - chunk.own_plain
-        columns, share = None, torch.ones_like(lse)
+        if swept.plain_top is not None and swept.plain_beyond is not None:
+            bare = log_sum(swept.plain_top, swept.plain_beyond, filled).less(chunk.own_plain)
+        columns, share = None, torch.ones_like(loss)
         if swept.live is not None:
             columns = compact(swept.live, tiles.table[0].rows, swept.live.size(0) if common is None else common)
-            share = (columns.counts / V).repeat_interleave(tile.rows, output_size=lse.numel())
-        numbers[:, index] = torch.stack((loss, bare, lse, share))
+            share = (columns.counts / V).repeat_interleave(tile.rows, output_size=loss.numel())
+        numbers[:, index] = torch.stack((loss, bare, whole.value(), share))
         kept[index] = swept.count.sum(0) + (chunk.own > -torch.inf)
         if sums is not None and wanted is not None:
             up = wanted.up[index.clamp(max=N - 1)]
-            rest = Rest(index, filled, up, lse, above, charged, columns, common)
+            rest = Rest(index, filled, up, whole, above, charged, columns, common)
             add(sums, chunk, swept, rest, job.weight, job.gate, recipe, tiles)
     if sums is not None:
         add_own(job.hidden, sums.own[:N], tokens.target, sums.table, sums.bias)
@@ -123,10 +126,19 @@ def evaluate(job: Job, wanted: Wanted | None, nll: bool) -> Outcome:
 
 
 def _chunk_rows(job: Job, rows: int, history: History | None) -> int:
-    """Positions per chunk, a whole number of tiles: as many as the budget holds, and no more than there are."""
+    """Positions per chunk, a whole number of tiles: as many as the budget holds, and no more than there are.
+
+    `history` is None unless the rule charges: nothing is kept of pairs that only shift logits.
+    """
     tile_bytes = rows * job.weight.size(0) * job.weight.element_size()
     if history is not None:
-        tile_bytes = max(tile_bytes, rows * PAIR_BYTES * history.longest)
+        pair_bytes = rows * KEPT_BYTES * history.longest
+        if job.chunk_bytes < pair_bytes:
+            raise ValueError(
+                f"chunk_bytes must hold what {rows} positions keep of up to {history.longest} earlier targets each, "
+                f"{pair_bytes} bytes, got {job.chunk_bytes}; raise it, shorten the sequences, or pass engine='chunked'"
+            )
+        tile_bytes = max(tile_bytes, pair_bytes)
     if job.chunk_bytes < tile_bytes:
         raise ValueError(
             f"chunk_bytes must hold {rows} rows of the logits, {tile_bytes} bytes, got {job.chunk_bytes}; raise it, "

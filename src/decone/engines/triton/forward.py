@@ -3,13 +3,27 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int, Int8
+from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 from decone.engines.contract import Tokens
 from decone.engines.triton.history import History
 from decone.engines.triton.language import jit, tl
-from decone.engines.triton.logits import Recipe, product, read
+from decone.engines.triton.logits import Recipe, product, read, scaled
+
+
+def lift(dtype: torch.dtype) -> float:
+    """What exponentials are multiplied by before they are rounded: float16 has no small numbers, but room above 1."""
+    return 2.0**15 if dtype == torch.float16 else 1.0
+
+
+@jit
+def over_top(logits: tl.tensor, highest: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+    """Exponentials of a tile over the greatest of each row, and their sum less the 1 of the greatest itself."""
+    from_top = tl.exp(logits - tl.where(highest == float("-inf"), 0.0, highest)[None, :])
+    # Ones are counted apart: a sum that begins with 1 forgets what is smaller than its last digit.
+    ones = tl.sum((from_top == 1.0).to(tl.float32), 0)
+    return from_top, tl.sum(tl.where(from_top == 1.0, 0.0, from_top), 0) + (ones - 1.0)
 
 
 @jit
@@ -27,10 +41,10 @@ def _sweep(
     entry: tl.tensor,
     live: tl.tensor,
     top: tl.tensor,
-    total: tl.tensor,
+    beyond: tl.tensor,
     count: tl.tensor,
     plain_top: tl.tensor,
-    plain_total: tl.tensor,
+    plain_beyond: tl.tensor,
     C: tl.tensor,
     V: tl.tensor,
     H: tl.tensor,
@@ -48,6 +62,7 @@ def _sweep(
     FLOORED: tl.constexpr,
     PLAIN: tl.constexpr,
     LEARNING: tl.constexpr,
+    LIFT: tl.constexpr,
     COLUMNS: tl.constexpr,
     ROWS: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -67,9 +82,8 @@ def _sweep(
         bare = plain + edge
         highest = tl.max(bare, 0)
         tl.store(plain_top + at, highest)
-        bare = tl.exp(bare - tl.where(highest == float("-inf"), 0.0, highest)[None, :])
-        tl.store(plain_total + at, tl.sum(bare, 0))
-    ruled = plain * temperature
+        tl.store(plain_beyond + at, over_top(bare, highest)[1])
+    shift = 0.0
     if SHIFTED or CHARGED:
         place = tl.load(slot + columns, mask=columns < V, other=-1)
         sequence = tl.load(list_of + rows)
@@ -77,8 +91,8 @@ def _sweep(
         order = tl.load(rank + sequence[None, :] * U + place[:, None], mask=known, other=2147483647)
         seen = order < tl.load(length + rows)[None, :]
     if SHIFTED:
-        ruled += tl.where(seen, seen_shift, novel_shift)
-    ruled += edge
+        shift = tl.where(seen, seen_shift, novel_shift)
+    ruled = scaled(plain, temperature, shift, SHIFTED) + edge
     if FLOORED:
         # Compared in float32, before anything is rounded; NaN stays, so that it shows.
         ruled = tl.where(ruled < tl.load(floor + rows)[None, :], float("-inf"), ruled)
@@ -92,13 +106,13 @@ def _sweep(
     if FLOORED:
         alive = tl.max(ruled, 1) > float("-inf")
         tl.store(live + tl.program_id(0).to(tl.int64) * V + columns, alive.to(tl.int8), mask=columns < V)
-    from_top = tl.exp(ruled - tl.where(highest == float("-inf"), 0.0, highest)[None, :])
-    tl.store(total + at, tl.sum(from_top, 0))
+    from_top, over = over_top(ruled, highest)
+    tl.store(beyond + at, over)
     if LEARNING:
         if CAPPED:
             from_top *= 1.0 - (plain / cap) * (plain / cap)
         part = entry + columns.to(tl.int64)[:, None] * C + rows[None, :]
-        tl.store(part, from_top, mask=(columns < V)[:, None])
+        tl.store(part, from_top * LIFT, mask=(columns < V)[:, None])
 
 
 @dataclass
@@ -129,23 +143,23 @@ class Swept:
     """What a sweep leaves of a chunk; T tiles of columns, G tiles of positions. The targets' own logits count nowhere.
 
     Attributes:
-        entry: exponentials over the greatest of their column tile, times the softcap's slope; [V, C].
+        entry: exponentials over the greatest of their column tile, times the softcap's slope and `lift`; [V, C].
         live: whether a logit that is no target is kept in a tile of positions; None where the rule drops none.
         top: greatest kept logit per column tile, [T, C].
-        total: sum of exponentials over it, [T, C].
+        beyond: sum of exponentials over it, less the greatest's own 1, [T, C].
         count: kept logits, [T, C].
         plain_top: like `top`, of all logits as the model puts them out; None unless asked for.
-        plain_total: like `total`.
+        plain_beyond: like `beyond`.
         pair_logit: kept logits of earlier targets, by their place in the list, [C, L]; None without a charge.
     """
 
     entry: Float[Tensor, "V C"] | None
     live: Int8[Tensor, "G V"] | None
     top: Float[Tensor, "T C"]
-    total: Float[Tensor, "T C"]
+    beyond: Float[Tensor, "T C"]
     count: Int[Tensor, "T C"]
     plain_top: Float[Tensor, "T C"] | None
-    plain_total: Float[Tensor, "T C"] | None
+    plain_beyond: Float[Tensor, "T C"] | None
     pair_logit: Float[Tensor, "C L"] | None
 
 
@@ -177,14 +191,14 @@ def sweep(
     def room(wanted: bool = True, dtype: torch.dtype = torch.float32) -> Tensor | None:
         return torch.empty(T, C, dtype=dtype, device=device) if wanted else None
 
-    top, total, count = room(), room(), room(dtype=torch.int32)
-    assert top is not None and total is not None and count is not None
+    top, beyond, count = room(), room(), room(dtype=torch.int32)
+    assert top is not None and beyond is not None and count is not None
     live = None if chunk.floor is None else torch.empty(C // tile.rows, V, dtype=torch.int8, device=device)
     pair_logit = None
     if charged:
         assert lists is not None
         pair_logit = torch.full((C, lists.longest), float("-inf"), device=device)
-    found = Swept(entry, live, top, total, count, room(plain), room(plain), pair_logit)
+    found = Swept(entry, live, top, beyond, count, room(plain), room(plain), pair_logit)
     _sweep[(C // tile.rows, T)](
         weight,
         chunk.hidden,
@@ -199,10 +213,10 @@ def sweep(
         entry,
         live,
         top,
-        total,
+        beyond,
         count,
         found.plain_top,
-        found.plain_total,
+        found.plain_beyond,
         C,
         V,
         weight.size(1),
@@ -216,6 +230,7 @@ def sweep(
         FLOORED=chunk.floor is not None,
         PLAIN=plain,
         LEARNING=entry is not None,
+        LIFT=1.0 if entry is None else lift(entry.dtype),
         COLUMNS=tile.columns,
         ROWS=tile.rows,
         DEPTH=tile.depth,
@@ -223,25 +238,3 @@ def sweep(
         **tile.options(),
     )
     return found
-
-
-def log_sum(
-    top: Float[Tensor, "T C"],
-    total: Float[Tensor, "T C"],
-    filled: Bool[Tensor, " C"],
-    own: Float[Tensor, " C"] | None = None,
-) -> tuple[Float[Tensor, " C"], Float[Tensor, "T C"]]:
-    """Log of the sum of exponentials, and `top` less it.
-
-    Args:
-        top: greatest logit per column tile.
-        total: sum of exponentials over it.
-        filled: whether a place holds a position; the sum is 0 where it does not.
-        own: logit of the target where the tiles leave it out.
-    """
-    highest = top.amax(0) if own is None else torch.maximum(top.amax(0), own)
-    highest = torch.where(highest == -torch.inf, 0.0, highest)
-    sums = (total * (top - highest).exp()).sum(0)
-    lse = highest + (sums if own is None else sums + (own - highest).exp()).log()
-    lse = torch.where(filled, lse, 0.0)
-    return lse, torch.where(filled, top - lse, -torch.inf)

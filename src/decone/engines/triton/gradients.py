@@ -10,8 +10,9 @@ from torch import Tensor
 from decone.engines.contract import Gate
 from decone.engines.triton.backward import add_table_gradient, hidden_gradient
 from decone.engines.triton.columns import Columns
-from decone.engines.triton.forward import Chunk, Swept
-from decone.engines.triton.history import Charge
+from decone.engines.triton.forward import Chunk, Swept, lift
+from decone.engines.triton.history import Charge, pair_entries
+from decone.engines.triton.log_sum import LogSum
 from decone.engines.triton.logits import Recipe
 from decone.engines.triton.slopes import to_slopes
 from decone.engines.triton.tiles import Tile, Tiles, quickest
@@ -45,7 +46,7 @@ class Rest:
         index: position of each place, [C].
         filled: whether a place holds a position, [C].
         up: what its loss counts, [C].
-        lse: log of the sum of exponentials, [C].
+        sums: log of the sum of exponentials.
         above: greatest logit of each column tile less it, [T, C].
         charge: for earlier targets.
         columns: which live; None where all do.
@@ -55,7 +56,7 @@ class Rest:
     index: Int[Tensor, " C"]
     filled: Tensor
     up: Float[Tensor, " C"]
-    lse: Float[Tensor, " C"]
+    sums: LogSum
     above: Float[Tensor, "T C"]
     charge: Charge | None
     columns: Columns | None
@@ -68,20 +69,24 @@ def add(
     """Adds the gradients of one chunk; what the targets' logits owe to table and bias is only noted in `sums.own`."""
     factor = torch.where(rest.filled, rest.up, 0.0) * recipe.temperature
     # p - 1 at the target, formed in float32 and without cancellation.
-    own, gain, slope = torch.expm1(chunk.own - rest.lse), torch.ones_like(rest.lse), None
-    if rest.charge is not None:
-        own = own - torch.exp(chunk.own - rest.lse) * rest.charge.total + rest.charge.own
+    logprob = -rest.sums.less(chunk.own)
+    own, gain, slope = torch.expm1(logprob), torch.ones_like(logprob), None
+    if rest.charge is not None and swept.pair_logit is not None:
+        own = own - torch.exp(logprob) * rest.charge.total + rest.charge.own
         gain = 1 - rest.charge.total
-        slope = rest.charge.slope * factor[:, None] * _at_pairs(swept.pair_logit, recipe)
+        slope = pair_entries(rest.charge, swept.pair_logit, rest.sums)
+        slope = (slope * factor[:, None] * _at_pairs(swept.pair_logit, recipe)).contiguous()
     own = torch.where(rest.filled, own, 0.0) * factor * recipe.readout.slope(chunk.own_plain)
     gain = gain * factor * recipe.readout.scale
-    bias_sum = to_slopes(chunk, swept, rest.above, gain, slope, recipe.tile, sums.bias is not None)
+    entry, rows, key = swept.entry, recipe.tile.rows, tuning_key(weight, recipe.precision)
+    assert entry is not None
+    up, down = _room(entry.dtype, gain, slope)
+    gain = gain / lift(entry.dtype)
+    bias_sum = to_slopes(chunk, swept, rest.above, gain, slope, recipe.tile, sums.bias is not None, up)
     sums.own[rest.index] = own
     factors = None if gate is None else (gate.on_common.float(), gate.on_rare.float())
     if sums.bias is not None and bias_sum is not None:
         sums.bias += _gated_sum(bias_sum, factors, rest.common)
-    entry, rows, key = swept.entry, recipe.tile.rows, tuning_key(weight, recipe.precision)
-    assert entry is not None
     if sums.hidden is not None:
         choices = tiles.hidden
         split = _split(weight, choices[0].columns, entry.size(1) // rows)
@@ -90,6 +95,8 @@ def add(
             return hidden_gradient(entry, weight, rest.columns, rows, split, tile, recipe.precision)
 
         found = product(quickest(("hidden", *key), choices, product))
+        if down is not None:
+            found *= down
         target = weight[chunk.target.clamp(min=0)]
         found.addcmul_(own[:, None], target.float())
         sums.hidden[rest.index] = found.to(sums.hidden.dtype)
@@ -98,16 +105,30 @@ def add(
 
         def add_product(tile: Tile) -> None:
             add_table_gradient(
-                entry, chunk.hidden, rest.columns, rest.common, factors, table, rows, tile, recipe.precision
+                entry, chunk.hidden, rest.columns, rest.common, factors, table, rows, tile, recipe.precision, down
             )
 
         # Trying tiles adds to the sum, which is still zero at the first chunk ever.
         add_product(quickest(("table", *key), tiles.table, add_product, table.zero_))
 
 
-def _at_pairs(pair_logit: Tensor | None, recipe: Recipe) -> Tensor | float:
+def _room(dtype: torch.dtype, gain: Tensor, slope: Tensor | None) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """A power of two that brings float16 entries to the upper end of their range, and one over it; else nothing.
+
+    What a loss counts, a gradient scaler's factor too, is in the entries: without this they overflow or vanish.
+    """
+    if dtype != torch.float16:
+        return None, None
+    bound = gain.abs().amax()
+    if slope is not None and slope.numel():
+        bound = torch.maximum(bound, slope.abs().amax())
+    exponent = (15 - torch.frexp(bound).exponent).clamp(-100, 100)
+    one = torch.ones((), device=bound.device)
+    return torch.ldexp(one, exponent), torch.ldexp(one, -exponent)
+
+
+def _at_pairs(pair_logit: Tensor, recipe: Recipe) -> Tensor | float:
     """Derivative of the readout at the logits of earlier targets."""
-    assert pair_logit is not None
     if recipe.readout.softcap is None:
         return recipe.readout.scale
     # Only seen ids are asked for, so the shift is theirs; dropped ones have slope zero anyway.

@@ -12,8 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decone.engines.contract import Pairs, Rule, Tokens
+from decone.engines.triton.log_sum import LogSum
 
 PAIR_BYTES = 32  # what one pair of a position and an earlier target takes while its piece is alive
+KEPT_BYTES = 20  # what it takes while its chunk is alive: its logit, its slope, and what the gradient makes of both
 _NEVER = 2**31 - 1
 
 
@@ -91,7 +93,7 @@ def charge(
     tokens: Tokens,
     pair_logit: Float[Tensor, "C L"],
     own: Float[Tensor, " C"],
-    lse: Float[Tensor, " C"],
+    sums: LogSum,
     learning: bool,
     pair_bytes: int,
 ) -> Charge | None:
@@ -104,22 +106,22 @@ def charge(
         tokens: the chunk's, with lists of earlier targets.
         pair_logit: the logit after scale, shift and floor of each position and each id of its list.
         own: the same of the target, which its pair has instead.
-        lse: log of the sum of exponentials per position.
+        sums: log of the sum of exponentials per position.
         learning: whether slopes are wanted.
         pair_bytes: what the pairs of one piece of the chunk may take.
     """
     assert tokens.earlier is not None
     C, L = pair_logit.shape
-    cost, total, mine = (torch.zeros(C, device=lse.device) for _ in range(3))
-    slope = torch.zeros(C, L if learning else 0, device=lse.device)
+    cost, total, mine = (torch.zeros(C, device=own.device) for _ in range(3))
+    slope = torch.zeros(C, L if learning else 0, device=own.device)
     rows = max(1, pair_bytes // (PAIR_BYTES * max(1, L)))
     for start in range(0, C, rows):
         part = slice(start, min(C, start + rows))
         pairs = tokens.part(part).pairs()
-        inside: Bool[Tensor, "c L"] = torch.arange(L, device=lse.device) < tokens.earlier.length[part, None]
+        inside: Bool[Tensor, "c L"] = torch.arange(L, device=own.device) < tokens.earlier.length[part, None]
         with torch.set_grad_enabled(learning):
             logit = torch.where(pairs.token == pairs.target, own[part][pairs.position], pair_logit[part][inside])
-            leaf = (logit - lse[part][pairs.position]).requires_grad_(learning)
+            leaf = (-sums.part(part).part(pairs.position).less(logit)).requires_grad_(learning)
             found = rule.charge(leaf, pairs)
         if found is None:
             return None
@@ -132,3 +134,24 @@ def charge(
             steep = torch.where(pairs.token == pairs.target, steep, 0.0)
             mine[part] = torch.zeros_like(pair_logit[part]).masked_scatter_(inside, steep).sum(1)
     return Charge(cost, slope, total, mine)
+
+
+def pair_entries(charge: Charge, pair_logit: Float[Tensor, "C L"], sums: LogSum) -> Float[Tensor, "C L"]:
+    """Derivative of loss and cost by the logit of every pair, p (1 - total) + slope, without the cancellation in it.
+
+    Where one earlier target has nearly all the probability, its slope and p times the total are large and nearly
+    equal; so its own part, slope (1 - p), is taken out of both. Of the target's own pair it is not asked for.
+
+    Example:
+        >>> one, far = torch.ones(1), torch.tensor([[-1.0]])
+        >>> pair_entries(Charge(one, one[:, None], one, 0 * one), far, LogSum(0 * one, 0 * one))
+        tensor([[1.]])
+    """
+    slope = charge.slope
+    if slope.numel() == 0:
+        return slope
+    logprob = -sums.less(pair_logit.T).T
+    chance, first = logprob.exp(), slope.abs().argmax(1, keepdim=True)
+    # The total less a slope that is nearly all of it has no digits: there the others are summed by themselves.
+    others = (charge.total[:, None] - slope).scatter(1, first, slope.scatter(1, first, 0.0).sum(1, keepdim=True))
+    return chance - chance * others - slope * torch.expm1(logprob)

@@ -15,11 +15,17 @@ try:
 except ImportError:  # annotations of the kernels are evaluated either way
     compiler, tl = None, SimpleNamespace(constexpr=int, tensor=object)
 
+_CHANGING = ("N", "U", "L")  # sizes that differ from batch to batch: no kernel is compiled anew for one of them
+
 
 def jit(function: Callable[..., Any]) -> Any:
     """Marks a kernel or a function that kernels call; without Triton it stays what it is and is never called."""
     # Decorators that check annotations hide the function whose source Triton reads.
-    return function if compiler is None else compiler.jit(inspect.unwrap(function))
+    if compiler is None:
+        return function
+    function = inspect.unwrap(function)
+    changing = [name for name in inspect.signature(function).parameters if name in _CHANGING]
+    return compiler.jit(function, do_not_specialize=changing)
 
 
 def interpreted() -> bool:

@@ -28,11 +28,12 @@ def product(
 ) -> tl.tensor:
     """Rows of the table times hidden states, [COLUMNS, ROWS] in float32; zero where an index is out of range."""
     total = tl.zeros((COLUMNS, ROWS), dtype=tl.float32)
+    known = (columns >= 0) & (columns < V)
     at = table + columns.to(tl.int64)[:, None] * H
     beside = hidden + rows.to(tl.int64)[None, :] * H
     for start in range(0, H, DEPTH):
         depth = start + tl.arange(0, DEPTH)
-        left = tl.load(at + depth[None, :], mask=(columns < V)[:, None] & (depth < H)[None, :], other=0.0)
+        left = tl.load(at + depth[None, :], mask=known[:, None] & (depth < H)[None, :], other=0.0)
         right = tl.load(beside + depth[:, None], mask=(rows < N)[None, :] & (depth < H)[:, None], other=0.0)
         total = dot(left, right, total, PRECISION)
     return total
@@ -43,10 +44,27 @@ def read(raw: tl.tensor, scale: tl.tensor, cap: tl.tensor, CAPPED: tl.constexpr)
     """What the model puts out: cap * tanh(scale * raw / cap)."""
     plain = raw * scale
     if CAPPED:
-        part = tl.exp(-2.0 * tl.abs(plain / cap))
+        ratio = plain / cap
+        part = tl.exp(-2.0 * tl.abs(ratio))
         bent = (1.0 - part) / (1.0 + part)
-        plain = tl.where(plain < 0, -bent, bent) * cap
+        # Near zero the difference has lost its digits, and a few terms of the series have them all.
+        square = ratio * ratio
+        series = tl.fma(square, -1382.0 / 155925.0, 62.0 / 2835.0)
+        series = tl.fma(square, series, -17.0 / 315.0)
+        series = tl.fma(square, series, 2.0 / 15.0)
+        series = tl.fma(square, series, -1.0 / 3.0)
+        near = tl.fma(ratio * square, series, ratio)
+        plain = tl.where(tl.abs(ratio) < 0.3, near, tl.where(ratio < 0, -bent, bent)) * cap
     return plain
+
+
+@jit
+def scaled(plain: tl.tensor, temperature: tl.tensor, shift: tl.tensor, SHIFTED: tl.constexpr) -> tl.tensor:
+    """The rule's scale and shift, rounded once by name: left to the compiler, two kernels may round differently."""
+    if SHIFTED:
+        return tl.fma(plain, temperature, shift)
+    else:
+        return plain * temperature
 
 
 @jit
@@ -88,17 +106,19 @@ def _targets(
     raw = tl.sum(tl.where(across[:, None] == tl.arange(0, ROWS)[None, :], logits, 0.0), 0)
     inside = rows < N
     own = tl.load(target + rows, mask=inside, other=0)
+    there = inside & (own >= 0) & (own < V)
     if BIASED:
-        raw += tl.load(bias + own, mask=inside, other=0.0).to(tl.float32)
+        raw += tl.load(bias + own, mask=there, other=0.0).to(tl.float32)
     plain = read(raw, scale, cap, CAPPED)
-    ruled = plain * temperature
+    shift = 0.0
     if SHIFTED:
-        place = tl.load(slot + own, mask=inside, other=-1)
+        place = tl.load(slot + own, mask=there, other=-1)
         known = inside & (place >= 0)
         sequence = tl.load(list_of + rows, mask=inside, other=0)
         order = tl.load(rank + sequence * U + place, mask=known, other=2147483647)
         seen = order < tl.load(length + rows, mask=inside, other=0)
-        ruled += tl.where(seen, seen_shift, novel_shift)
+        shift = tl.where(seen, seen_shift, novel_shift)
+    ruled = scaled(plain, temperature, shift, SHIFTED)
     tl.store(plain_out + rows, plain, mask=inside)
     tl.store(ruled_out + rows, ruled, mask=inside)
 
@@ -170,4 +190,11 @@ def target_logits(
 
 def input_precision(dtype: torch.dtype) -> str:
     """How float32 is multiplied: as torch multiplies it, exactly or by TF32."""
-    return "tf32" if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest" else "ieee"
+    if dtype != torch.float32:
+        return "ieee"
+    # The older getter raises as soon as somebody has used the newer switches, so these are read first.
+    newer = getattr(torch.backends.cuda.matmul, "fp32_precision", None)
+    if newer is not None:
+        chosen = newer if newer != "none" else getattr(torch.backends, "fp32_precision", "none")
+        return "tf32" if chosen == "tf32" else "ieee"
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"

@@ -18,6 +18,7 @@ def _own(
     ends: tl.tensor,
     out: tl.tensor,
     bias_out: tl.tensor,
+    V: tl.tensor,
     H: tl.tensor,
     BIASED: tl.constexpr,
     ROWS: tl.constexpr,
@@ -25,6 +26,8 @@ def _own(
 ) -> None:
     first = tl.program_id(0).to(tl.int64)
     column = tl.load(target + first)
+    if (column < 0) | (column >= V):
+        return
     # Positions are sorted by target; the first of each run of equals sums the run.
     before = tl.load(target + first - 1, mask=first > 0, other=-1)
     if before == column:
@@ -62,13 +65,13 @@ def add_own(
     Args:
         hidden: hidden states.
         own: gradient of the target's logit.
-        target: token ids.
+        target: token ids; what is none of the table adds nothing.
         out: gradient of the table, added to; None leaves it out.
         bias_out: gradient of the bias, added to; None leaves it out.
     """
     if out is None and bias_out is None:
         return
-    N, H = hidden.shape
+    (N, H), V = hidden.shape, (bias_out if out is None else out).size(0)  # type: ignore[union-attr]  # one is there
     ids, order = target.long().sort(stable=True)
     ends = torch.searchsorted(ids, ids, right=True)
     width = min(_WIDTH, 1 << max(4, (H - 1).bit_length()))
@@ -80,6 +83,7 @@ def add_own(
         ends,
         out,
         bias_out,
+        V,
         H,
         BIASED=bias_out is not None,
         ROWS=_ROWS,

@@ -22,6 +22,7 @@ def _slopes(
     rank: tl.tensor,
     slope: tl.tensor,
     bias_sum: tl.tensor,
+    up: tl.tensor,
     C: tl.tensor,
     V: tl.tensor,
     U: tl.tensor,
@@ -50,10 +51,12 @@ def _slopes(
         sequence = tl.load(list_of + rows)
         order = tl.load(rank + sequence[None, :] * U + place[:, None], mask=known, other=2147483647)
         seen = known & (order < tl.load(length + rows)[None, :])
-        found += tl.load(slope + rows.to(tl.int64)[None, :] * L + order, mask=seen, other=0.0)
-    tl.store(part, found, mask=alive[:, None])
+        found = tl.where(seen, tl.load(slope + rows.to(tl.int64)[None, :] * L + order, mask=seen, other=0.0), found)
     if BIASED:
         tl.store(bias_sum + group.to(tl.int64) * V + columns, tl.sum(found, 1), mask=alive)
+    if up is not None:
+        found *= tl.load(up)
+    tl.store(part, found, mask=alive[:, None])
 
 
 def to_slopes(
@@ -64,6 +67,7 @@ def to_slopes(
     slope: Float[Tensor, "C L"] | None,
     tile: Tile,
     biased: bool,
+    up: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, "G V"] | None:
     """Makes `swept.entry` the gradient of the logits without the targets' own entries.
 
@@ -72,9 +76,10 @@ def to_slopes(
         swept: what the sweep left of them.
         above: greatest logit of each column tile less the log-sum-exp.
         gain: factor on the probabilities of each position.
-        slope: what is added to the entries of earlier targets, by their place in the list.
+        slope: entries of earlier targets, by their place in the list; None leaves them as all others.
         tile: the sweep's.
         biased: whether sums over the positions of each tile are wanted.
+        up: factor on what is stored, not on the sums; None for 1.
 
     Returns:
         These sums in float32, or None.
@@ -95,6 +100,7 @@ def to_slopes(
         None if lists is None else lists.rank,
         slope,
         bias_sum,
+        up,
         C,
         V,
         0 if lists is None else lists.rank.size(1),
