@@ -4,6 +4,7 @@ Run as `python -m tests.engines.sharded_worker RANK FOLDER`; what it finds goes 
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from decone.engines.contract import PLAIN, Engine, Evaluation, Readout, Tokens
+from decone.engines.contract import PLAIN, Engine, Evaluation, Gate, Readout, Tokens
 from decone.objectives.agg import AGG
 from decone.objectives.base import Objective
 from decone.objectives.compose import Compose
@@ -26,6 +27,18 @@ from decone.objectives.threshold import Threshold
 from decone.objectives.unlikelihood import Unlikelihood
 
 WORLD = 4
+
+
+class Gated(Objective):
+    """A gate with factors for common and rare targets, on ids from `rare` on; without factors no gate."""
+
+    def __init__(self, factors: tuple[float, ...], rare: int = 3) -> None:
+        super().__init__()
+        self.factors, self.rare = factors, rare
+
+    def gate(self) -> Gate | None:
+        factors = (torch.full((5 * WORLD,), factor) for factor in self.factors)
+        return Gate(torch.arange(5 * WORLD) >= self.rare, *factors) if self.factors else None
 
 
 @dataclass(frozen=True)
@@ -199,17 +212,36 @@ def refused(mesh: Any, rank: int) -> dict[str, str]:
     from decone.engines.shard import shard
     from decone.engines.vocab_parallel import vocab_parallel
 
-    hidden, table = torch.zeros(3, 2), shard(torch.zeros(5, 2), mesh)
+    table, bias = shard(torch.zeros(5, 2), mesh), shard(torch.zeros(5), mesh)
 
-    def call(count: int = 3, weight: Tensor = table, id: int = 1, **settings: Any) -> Evaluation:
-        target = torch.full((count,), id)
-        return vocab_parallel(hidden[:count], weight, None, Tokens(target, target * 0, target), MLE(), **settings)
+    def call(
+        count: int = 3, weight: Tensor = table, id: int = 1, rule: Objective | None = None, **given: Any
+    ) -> Evaluation:
+        target, kind = torch.full((count,), id), given.pop("dtype", torch.float32)
+        tokens = Tokens(target, target * 0, target, importance=given.pop("importance", None))
+        hidden, added = torch.zeros(count, 2, dtype=kind), given.pop("bias", None)
+        return vocab_parallel(hidden, weight.to(kind), added, tokens, rule or MLE(), **given)
 
     short = DTensor.from_local(torch.zeros(5 - rank // 3, 2), mesh, [Shard(0)])
     return {
         "targets": said(lambda: call(id=rank)),
         "counts": said(lambda: call(count=3 - rank % 2)),
         "settings": said(lambda: call(nll=rank == 0)),
+        "gates": said(lambda: call(rule=Gated((1.0, 0.5)[: 2 * (rank > 0)]), chunk_bytes=12)),
+        "rare rows": said(lambda: call(rule=Gated((1.0, 0.5), rare=4 - rank // 2), chunk_bytes=12)),
+        "gate factors": said(lambda: call(rule=Gated((1.0, 0.5 + rank)), chunk_bytes=12)),
+        "margins": said(lambda: call(rule=Threshold(1.0 if rank else math.inf))),
+        "floors": said(lambda: call(rule=Threshold(1.0) if rank else MLE())),
+        "temperatures": said(lambda: call(rule=Threshold(1.0, temperature=0.5 + rank))),
+        "shifts": said(lambda: call(rule=ScaleGrad(0.5 + rank / 8))),
+        "charges": said(lambda: call(rule=Unlikelihood(1.0, clamp=1e-5 * (1 + rank)))),
+        "whole rows": said(lambda: call(rule=Threshold(1.0, softminus=None if rank else 1.0))),
+        "readouts": said(lambda: call(readout=Readout(softcap=3.0 + rank))),
+        "importance": said(lambda: call(importance=None if rank else torch.ones(3))),
+        "biases": said(lambda: call(bias=bias if rank else None)),
+        "types": said(lambda: call(dtype=torch.float64 if rank else torch.float32)),
+        "target above": said(lambda: call(id=25)),
+        "target below": said(lambda: call(id=-7)),
         "lengths": said(lambda: call(weight=short)),
         "shard": said(lambda: shard(torch.zeros(5 + rank, 2), mesh)),
     }

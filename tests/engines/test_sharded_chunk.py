@@ -9,7 +9,7 @@ from torch import Tensor, distributed
 
 from decone.engines.contract import PLAIN, Tokens
 from decone.engines.shard import Shard
-from decone.engines.sharded_chunk import Found, Job, Sums, evaluate
+from decone.engines.sharded_chunk import Found, Job, Sums, evaluate, raised
 from decone.objectives import Objective, Threshold
 
 
@@ -69,3 +69,13 @@ def test_broken_logits_are_not_dropped_in_silence() -> None:
     table[30] = math.nan
     found, _ = run(Threshold(1.0), hidden, table, target)
     assert found.nll.isnan().all()
+
+
+@pytest.mark.parametrize("largest", [1e-20, 3e-6, 1.0, 65536.0, 1e7])
+def test_small_slopes_reach_float16(largest: float) -> None:
+    slopes = largest * torch.tensor([[-1.0, 0.3, 1e-4], [0.0, 1e-8, -3e-9]])
+    low, back = raised(slopes)
+    assert low.dtype == torch.float16 and back.log2() == back.log2().round()
+    torch.testing.assert_close(low.float() * back, slopes, rtol=1e-3, atol=4e-12 * largest)
+    assert raised(slopes[:0])[0].shape == (0, 3)
+    assert (raised(slopes + math.nan)[0].float()).isnan().all(), "what is broken stays to be seen"

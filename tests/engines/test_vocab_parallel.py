@@ -1,17 +1,19 @@
 """The table over two and over four ranks against one process's `reference`, and what is refused."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.engines.sharded_worker import PROBLEMS, WORLD, Net, batch, results
+from tests.engines.sharded_worker import PROBLEMS, WORLD, Gated, Net, batch, results
 from torch import Tensor, distributed
 
 from decone.engines import vocab_parallel as module
@@ -19,7 +21,8 @@ from decone.engines.contract import Tokens
 from decone.engines.reference import reference
 from decone.engines.shard import shard
 from decone.engines.vocab_parallel import vocab_parallel
-from decone.objectives import MLE, Threshold
+from decone.objectives import MLE, Objective, Threshold
+from decone.objectives.unlikelihood import Unlikelihood
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,7 +123,27 @@ def test_the_advice_for_a_data_parallel_table_is_right(found: Path) -> None:
     [
         ("targets", r"hold different targets; .*full_tensor\(grad_placements=\[Partial\(\)\]\) with engine='chunked'"),
         ("counts", "hold different targets"),
-        ("settings", "call the engine with the same arguments on every rank"),
+        *[
+            (kind, f"were called with different {names}; call the engine with the same arguments on every rank")
+            for kind, names in (
+                ("settings", "settings"),
+                ("gates", "gates"),
+                ("rare rows", "gates"),
+                ("gate factors", "gates"),
+                ("margins", "margins"),
+                ("floors", "objectives, margins"),
+                ("temperatures", "objectives"),
+                ("shifts", "objectives"),
+                ("charges", "charges"),
+                ("whole rows", "objectives, margins"),
+                ("readouts", "readouts"),
+                ("importance", "types, biases or importance"),
+                ("biases", "types, biases or importance"),
+                ("types", "types, biases or importance"),
+            )
+        ],
+        ("target above", "target 25 is outside the vocabulary of 20; leave out the positions that do not count"),
+        ("target below", "target -7 is outside the vocabulary of 20"),
         ("lengths", r"hold 5, 5, 5, 4 rows.*; make the weight with decone.engines.shard.shard\(local, mesh\)"),
         ("shard", "hold 5, 6, 7, 8 rows; cut 26 rows into 7, 7, 7, 5"),
     ],
@@ -142,9 +165,132 @@ def mesh() -> Iterator[Any]:
     distributed.destroy_process_group()
 
 
-def some(N: int = 6, V: int = 9, H: int = 4) -> tuple[Tensor, Tensor, Tokens]:
+def both(
+    mesh: Any, given: tuple[Tensor, Tensor, Tensor | None], tokens: Tokens, rule: Objective, scale: float = 1.0
+) -> Iterator[tuple[Any, list[Tensor]]]:
+    """Values and gradients of the engine on one rank, then of `reference` in float64."""
+    for engine, kind in ((vocab_parallel, given[0].dtype), (reference, torch.float64)):
+        leaves = [None if t is None else t.to(kind, copy=True).requires_grad_() for t in given]
+        tables = [t if t is None or engine is reference else shard(t, mesh) for t in leaves[1:]]
+        found = engine(leaves[0], *tables, tokens, rule, detail=True)
+        (found.loss * scale).backward()
+        yield found, [leaf.grad for leaf in leaves if leaf is not None]
+
+
+def test_float16_loses_no_small_slope(mesh: Any) -> None:
+    V, H = 4096, 8
+    target = torch.randint(3, (400,), generator=torch.Generator().manual_seed(1))
+    draw = torch.Generator().manual_seed(2)
+    weight, hidden = torch.randn(V, H, generator=draw) / 8, torch.randn(400, H, generator=draw) + 2.0
+    bias = torch.full((V,), -18.0)
+    bias[:3] = 0.0
+    given = tuple(t.half() for t in (hidden, weight, bias))
+    (made, grads), (expected, true) = both(mesh, given, Tokens(target, target * 0, target * 0), MLE(), 64.0)
+    assert made.loss.item() == pytest.approx(expected.loss.item(), rel=1e-3)
+    assert true[1].any(1).all() and grads[1].any(1).all(), "rows without a gradient"
+    for grad, exact in zip(grads, true, strict=True):
+        assert grad.dtype == torch.float16
+        # Logits near -18 are rounded to steps of 1 / 64.
+        assert (grad.double() - exact).norm() < 1e-2 * exact.norm()
+
+
+def test_float16_sums_a_chunk_beyond_its_range(mesh: Any) -> None:
+    N = 6000
+    hidden, target = torch.full((N, 2), 32.0).half(), torch.zeros(N, dtype=torch.int64)
+    local = torch.zeros(9, 2).half().requires_grad_()
+    (vocab_parallel(hidden, shard(local, mesh), None, Tokens(target, target, target), MLE()).loss / N).backward()
+    assert local.grad is not None
+    torch.testing.assert_close(local.grad[:2, 0].float(), torch.tensor([-32 * 8 / 9, 32 / 9]), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("up", [1.0, 2.0**17])
+def test_float16_takes_slopes_beyond_its_range(mesh: Any, up: float) -> None:
+    hidden, table, tokens = some()
+    given, grads = hidden.detach().half(), []
+    for factor in (1.0, up):
+        local = (table / 64).half().requires_grad_()
+        loss = vocab_parallel(given / 1024, shard(local, mesh), None, tokens, MLE(), each=True).loss
+        loss.backward(torch.full_like(loss, factor))
+        assert local.grad is not None
+        grads.append(local.grad.double() / factor)
+    assert grads[1].isfinite().all() and grads[1].any()
+    torch.testing.assert_close(grads[1], grads[0], rtol=1e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [MLE(), Threshold(1.0), Threshold(math.inf), Unlikelihood()], ids=repr)
+def test_masked_rows_are_not_counted_as_kept(mesh: Any, rule: Objective) -> None:
+    hidden, table, tokens = some(dtype=torch.float64)
+    bias = torch.zeros(9, dtype=torch.float64)
+    bias[6:] = -math.inf  # no target among them
+    (made, grads), (expected, true) = both(mesh, (hidden.detach(), table, bias), tokens, rule)
+    assert torch.equal(made.kept, expected.kept) and made.kept.max() <= 6
+    torch.testing.assert_close(made.loss, expected.loss)
+    for grad, exact in zip(grads, true, strict=True):
+        torch.testing.assert_close(grad, exact)
+
+
+@pytest.mark.parametrize("id", [25, 9, -7])
+def test_targets_outside_the_vocabulary_are_refused(mesh: Any, id: int) -> None:
+    hidden, table, tokens = some()
+    tokens.target[2] = id
+    for rule in (MLE(), Unlikelihood(), Threshold(1.0)):
+        with pytest.raises(ValueError, match=f"target {id} is outside the vocabulary of 9; leave out the positions"):
+            vocab_parallel(hidden, shard(table, mesh), None, tokens, rule)
+
+
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_importance_of_another_type_leaves_that_of_the_loss(mesh: Any, kind: torch.dtype, each: bool) -> None:
+    hidden, table, tokens = some()
+    factor = torch.tensor([1.0, 0.5, 2.0, 0.25, 0.0, 4.0])
+    found = []
+    for importance in (factor, factor.to(kind)):
+        given = replace(tokens, importance=importance)
+        loss = vocab_parallel(hidden, shard(table, mesh), None, given, MLE(), each=each).loss
+        (grad,) = torch.autograd.grad(loss.sum(), hidden)
+        found.append((loss, grad))
+    assert found[1][0].dtype == torch.float32
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("gap", [8.0, 10.0, 11.0, 12.0, 14.0])
+def test_a_charge_for_a_token_that_dominates_keeps_its_digits(mesh: Any, gap: float) -> None:
+    N, V = 12, 300
+    target = torch.arange(N)
+    hidden = torch.randn(N, V, generator=torch.Generator().manual_seed(0)) * 0.3 - 6
+    hidden[target, target] = 0.0
+    hidden[target[1:], target[:-1]] = gap
+    tokens = Tokens(target, target * 0, target)
+    (made, grads), (expected, true) = both(mesh, (hidden, torch.eye(V), None), tokens, Unlikelihood())
+    assert made.loss.item() == pytest.approx(expected.loss.item(), rel=1e-6)
+    for grad, exact in zip(grads, true, strict=True):
+        torch.testing.assert_close(grad.double(), exact, rtol=0, atol=1e-6 * largest(exact))
+
+
+class Everyone(Gated):
+    """Charges for a seen target too, whose row keeps all of its gradient."""
+
+    history = True
+
+    def charge(self, logprob: Tensor, pairs: Any) -> Tensor:
+        return 0.7 * logprob.exp()
+
+
+def test_a_charge_for_the_target_itself_is_not_gated(mesh: Any) -> None:
+    generator = torch.Generator().manual_seed(3)
+    hidden, weight = (torch.randn(n, 4, generator=generator, dtype=torch.float64) for n in (8, 20))
+    target = torch.tensor([2, 7, 2, 7, 9, 9, 0, 2])
+    tokens = Tokens(target, target * 0, torch.arange(8))
+    (made, grads), (expected, true) = both(mesh, (hidden, weight, None), tokens, Everyone((0.5, 0.1)))
+    torch.testing.assert_close(made.loss, expected.loss)
+    for grad, exact in zip(grads, true, strict=True):
+        torch.testing.assert_close(grad, exact)
+
+
+def some(N: int = 6, V: int = 9, H: int = 4, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tokens]:
     index = torch.arange(N)
-    return torch.randn(N, H).requires_grad_(), torch.randn(V, H), Tokens(index % V, index * 0, index)
+    hidden, table = torch.randn(N, H, dtype=dtype), torch.randn(V, H, dtype=dtype)
+    return hidden.requires_grad_(), table, Tokens(index % V, index * 0, index)
 
 
 def test_gradients_come_back_cut_like_the_weight(mesh: Any) -> None:

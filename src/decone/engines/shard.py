@@ -1,5 +1,6 @@
 """A table cut along the vocabulary: which rows this rank holds, and how the ranks add up what each of them knows."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, distributed
 from torch.distributed.device_mesh import DeviceMesh
+
+from decone.engines.contract import Gate, Pairs, Rule, Tokens, wide
 
 
 @dataclass(frozen=True)
@@ -48,21 +51,24 @@ class Shard:
             distributed.all_gather(list(every), values.contiguous(), group=self.group)
         return every
 
-    def agree(self, rows: int, target: Int[Tensor, " N"], settings: list[int]) -> None:
+    def agree(self, rows: int, target: Int[Tensor, " N"], settings: dict[str, Any]) -> None:
         """Stops all ranks together where one would add up what does not belong together.
 
         Args:
             rows: rows of the table that this rank really holds.
             target: its targets.
-            settings: whatever else must be the same on all ranks.
+            settings: whatever else must be the same on all ranks, by the names that an error gives them; the same
+                names everywhere, and values that differ must print differently.
 
         Raises:
-            ValueError: ranks hold other targets, rows or settings than each other.
+            ValueError: ranks hold other targets, rows or settings than each other, or a target is no row of the table.
         """
         index = torch.arange(1, target.numel() + 1, device=target.device)
-        mine = torch.tensor([self.vocabulary, rows, target.numel(), *settings], device=target.device)
-        every = self.joined(torch.cat((mine, (index * target.long()).sum()[None]))).tolist()
-        if any(row[2:3] + row[-1:] != every[0][2:3] + every[0][-1:] for row in every):
+        marks = [_mark(value) for value in settings.values()]
+        mine = torch.tensor([self.vocabulary, rows, target.numel(), *marks], device=target.device)
+        ends = torch.stack(target.aminmax()).long() if target.numel() else target.new_zeros(2, dtype=torch.int64)
+        every = self.joined(torch.cat((mine, (index * target.long()).sum()[None], ends))).tolist()
+        if any(row[2:3] + row[-3:] != every[0][2:3] + every[0][-3:] for row in every):
             raise ValueError(
                 "the ranks of this mesh dimension hold different targets; give them the same hidden states and "
                 "targets, or, if the table is cut for data parallelism, gather it and let gradients add up: "
@@ -74,11 +80,60 @@ class Shard:
                 f"the shards hold {_list(lengths)} rows, which a weight of {self.vocabulary} rows does not; "
                 "make the weight with decone.engines.shard.shard(local, mesh)"
             )
-        if any(row[3:-1] != every[0][3:-1] for row in every):
+        others = [row[3:-3] for row in every]
+        names = [name for name, *marks in zip(settings, *others, strict=True) if len(set(marks)) > 1]
+        if names:
             raise ValueError(
-                "the ranks were called with different settings or different tensors that need gradients; "
-                "call the engine with the same arguments on every rank"
+                f"the ranks were called with different {_list(names)}; call the engine with the same arguments on "
+                "every rank"
             )
+        low, high = every[0][-2:]
+        if target.numel() and (low < 0 or high >= self.vocabulary):
+            raise ValueError(
+                f"target {low if low < 0 else high} is outside the vocabulary of {self.vocabulary}; leave out the "
+                "positions that do not count, with their hidden states"
+            )
+
+
+def stated(rule: Rule, gate: Gate | None, hidden: Float[Tensor, "N H"], vocabulary: int) -> dict[str, Any]:
+    """What a rule is, as far as its hooks say it of made-up positions: for `Shard.agree`.
+
+    Args:
+        rule: the objective.
+        gate: its gate, asked for once.
+        hidden: hidden states, of which only the type counts.
+        vocabulary: V.
+
+    Example:
+        >>> from decone.objectives import Threshold
+        >>> stated(Threshold(2.0), None, torch.zeros(3, 4), 9)["margins"]
+        [-2.0]
+    """
+    one, vector = torch.zeros(1, dtype=torch.int64, device=hidden.device), wide(hidden.detach()[:0])
+    tokens = Tokens(one, one, one, hidden=vector.new_ones(1, hidden.size(1)))
+    tokens = tokens.part(slice(None), tokens.hidden, tokens.hidden)
+    floor = charge = parts = None
+    if rule.history:
+        tokens = tokens.remembering(vocabulary)
+        # A token before another target, once of chance 1 / e and once of chance 1.
+        pairs = Pairs(torch.cat((one, one + 1)), torch.cat((one, one)), torch.cat((one, one)) + 1)
+        charge = rule.charge(vector.new_tensor([-1.0, 0.0]), pairs)
+    if not rule.general:
+        floor = rule.floor(vector.new_zeros(1), tokens)
+    if gate is not None:
+        index = torch.arange(1, vocabulary + 1, device=gate.rare.device)
+        sums = gate.rare.sum(), (gate.rare * index).sum(), (gate.on_common * index).sum(), (gate.on_rare * index).sum()
+        parts = torch.stack([value.double() for value in sums]).tolist()
+    return {
+        "objectives": (type(rule).__name__, rule.general, rule.history, rule.vectors, rule.scale(), rule.shift()),
+        "margins": None if floor is None else floor.tolist(),
+        "charges": None if charge is None else charge.tolist(),
+        "gates": parts,
+    }
+
+
+def _mark(value: Any) -> int:
+    return int.from_bytes(hashlib.sha256(repr(value).encode()).digest()[:7], "big")
 
 
 def shard_of(weight: Tensor, bias: Tensor | None) -> Shard:

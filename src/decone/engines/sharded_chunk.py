@@ -3,7 +3,7 @@
 Logits lie vocabulary-major, [v, n]: the rows that a threshold leaves are then gathered as whole stretches of memory.
 While a chunk is alive, ranks tell each other three numbers per position (largest logit, sum of exponentials, target's
 logit), one more before them where a floor stands on the target's logit, and one after them where the rule charges
-earlier tokens.
+earlier tokens. Where a rank keeps nothing of a position, its sum is -1 and counts for nothing.
 """
 
 from dataclasses import dataclass
@@ -102,37 +102,48 @@ def evaluate(job: Job, part: slice, weights: Float[Tensor, " N"], found: Found, 
         target = shard.total(target)
         logits, live, targets = _keep(job, part, tokens, logits, target, targets, found)
     elif found.kept is not None:
-        found.kept[part] = logits.size(0)
+        found.kept[part] = (logits > -torch.inf).sum(0).to(found.kept.dtype)
     found.touched += logits.numel()
     pair_logit = logits.view(-1)[entry]
 
     # Largest logit and sum travel apart: a logarithm of both, rounded at the size of a logit, would cost digits.
     top = logits.amax(0) if logits.size(0) else torch.full_like(target, -torch.inf)
     chance = logits.sub_(torch.where(top == -torch.inf, 0.0, top)).exp_()  # this rank may keep nothing of a position
-    tops, parts, owned = shard.joined(torch.stack((top, chance.sum(0), target))).unbind(1)
-    highest = tops.amax(0)
-    total = (parts * (tops - highest).exp()).sum(0)
+    tops, parts, owned = shard.joined(torch.stack((top, _rest(chance, job.charged), target))).unbind(1)
+    highest, where = tops.max(0)
+    # One 1 is left out of the sum and comes back inside the logarithm, so that 1 - p of a token that dominates keeps
+    # its digits where a charge needs them.
+    away = (tops - highest).exp()
+    rest = (parts * away).sum(0) + away.scatter(0, where[None], 0.0).sum(0)
+    total, log_total = rest + 1, rest.log1p()
     target = target if job.floored else owned.sum(0)
-    found.lse[part], found.nll[part] = highest + total.log(), highest - target + total.log()
+    found.lse[part], found.nll[part] = highest + log_total, highest - target + log_total
     factor = (top - highest).exp_() / total  # from this rank's exponentials to probabilities
     slopes = None
     if job.charged:
-        # d sum_c f(log p_c) / dz = f'(log p_c) at each c, minus p times the sum of all f'.
-        logprob = pair_logit - highest[pairs.position] - total.log()[pairs.position]
+        logprob = pair_logit - highest[pairs.position] - log_total[pairs.position]
         slopes, sum_of_slopes = _charge(job, part, pairs, logprob, found, sums is not None)
-        factor *= 1 - sum_of_slopes
+        factor *= (1 - sum_of_slopes).to(factor.dtype)
     if sums is None:
         return
     pull = weights[part] * rule.scale() if isinstance(slope, Tensor) else weights[part] * (rule.scale() * slope)
     dz = chance.mul_(factor * pull)
     if slopes is not None:
-        # A dropped logit is a constant: its charge counts, and no gradient goes through it.
-        slopes = torch.where(pair_logit > -torch.inf, slopes * pull[pairs.position], 0.0)
-        dz.view(-1).index_add_(0, entry, slopes)
+        dz.view(-1).index_copy_(0, entry, slopes * pull[pairs.position])
     targets.write(targets.read(dz) - pull, dz)
     if isinstance(slope, Tensor):
         dz *= slope if live is None else slope[live]
     _add(job, sums, part, hidden, dz, live, targets, rare)
+
+
+def _rest(chance: Float[Tensor, "v n"], exact: bool) -> Float[Tensor, " n"]:
+    """The sum of a rank's exponentials, of which the largest is 1, less one 1; exact below 1 too where asked."""
+    if not exact:
+        return chance.sum(0) - 1
+    ones = chance == 1
+    rest = chance.masked_fill_(ones, 0.0).sum(0) + (ones.sum(0) - 1)
+    chance.masked_fill_(ones, 1.0)
+    return rest
 
 
 def _product(job: Job, hidden: Float[Tensor, "n H"]) -> Float[Tensor, "v n"]:
@@ -181,28 +192,41 @@ def _keep(
             index = None
     below = logits < floor
     targets.write(torch.zeros_like(targets.mine), below)
-    if found.kept is not None:
-        found.kept[part] = (below.size(0) - below.sum(0)).to(found.kept.dtype)
     if index is not None:
         live = ~below.all(1)
         logits, below, index, targets = logits[live], below[live], index[live], targets.among(live)
-    return logits.masked_fill_(below, -torch.inf), index, targets
+    logits.masked_fill_(below, -torch.inf)
+    if found.kept is not None:  # not what is below: a floor of -inf lies under no logit of -inf
+        found.kept[part] = (logits > -torch.inf).sum(0).to(found.kept.dtype)
+    return logits, index, targets
 
 
 def _charge(
     job: Job, part: slice, pairs: Pairs, logprob: Tensor, found: Found, learning: bool
-) -> tuple[Tensor | None, Tensor | float]:
-    """Notes the charge for earlier tokens; gives its slope per pair and, over all ranks, their sum per position."""
+) -> tuple[Tensor | None, Tensor]:
+    """Notes the charge f for earlier tokens.
+
+    Returns:
+        The slope of the whole loss at the logit of each pair, and the sum of all f' per position over all ranks.
+    """
     with torch.set_grad_enabled(learning):
         leaf = logprob.requires_grad_(learning)
         cost = job.rule.charge(leaf, pairs)
     assert cost is not None
     assert found.cost is not None
-    found.cost[part] = logprob.new_zeros(part.stop - part.start).index_add_(0, pairs.position, cost.detach())
+    position, many = pairs.position, logprob.new_zeros(part.stop - part.start, dtype=torch.float64)
+    found.cost[part] = torch.zeros_like(many, dtype=logprob.dtype).index_add_(0, position, cost.detach())
     if not learning:
-        return None, 0.0
+        return None, many
     (slopes,) = torch.autograd.grad(cost, leaf, torch.ones_like(cost))
-    return slopes, job.shard.total(slopes.new_zeros(part.stop - part.start).index_add_(0, pairs.position, slopes))
+    total = job.shard.total(many.index_add_(0, position, slopes.double()))
+    # d sum_c f(log p_c) / dz = f'(log p_c) at each c, minus p times the sum of all f'. Where one token has almost all
+    # probability both are large and nearly equal, so what stands at a token is put together from small parts.
+    logprob, others = leaf.detach(), (total[position] - slopes).to(slopes.dtype)
+    chance = logprob.exp()
+    slopes = chance - slopes * logprob.expm1() - chance * others
+    # A dropped logit is a constant: its charge counts, and no gradient goes through it.
+    return torch.where(logprob > -torch.inf, slopes, 0.0), total
 
 
 def _add(
@@ -218,7 +242,7 @@ def _add(
     """The two large products of a chunk; changes dz."""
     if sums.hidden is not None:
         table = job.table if live is None else job.table[live]
-        sums.hidden[part] = wide(dz.to(hidden.dtype).T @ table)
+        sums.hidden[part] = _multiplied(dz.T, table)
     if job.gate is not None:
         # A gate factor depends only on the row and on the class of the target, which is one for the whole chunk. The
         # target's own entry is never gated.
@@ -229,11 +253,37 @@ def _add(
     if sums.bias is not None:
         _add_rows(sums.bias, dz.sum(1), live)
     if sums.table is not None:
-        low = dz.to(hidden.dtype)
-        if live is None and low.dtype == sums.table.dtype:
-            sums.table.addmm_(low, hidden)
+        if live is None and hidden.dtype == sums.table.dtype:
+            sums.table.addmm_(dz, hidden)
         else:
-            _add_rows(sums.table, wide(low @ hidden), live)
+            _add_rows(sums.table, _multiplied(dz, hidden), live)
+
+
+def _multiplied(dz: Float[Tensor, "A B"], other: Float[Tensor, "B H"]) -> Float[Tensor, "A H"]:
+    """The product in the precision of the model, as at least float32."""
+    if other.dtype != torch.float16:
+        return wide(dz.to(other.dtype) @ other)
+    # Sums over a chunk are made in float32, as float16 ends at 65504.
+    if other.device.type != "cuda":
+        return dz @ other.float()
+    low, back = raised(dz)
+    return torch.mm(low, other, out_dtype=torch.float32) * back
+
+
+def raised(dz: Float[Tensor, "A B"]) -> tuple[Float[Tensor, "A B"], Float[Tensor, ""]]:
+    """Slopes in float16, times a power of two that takes the largest to 2^14, and the factor that undoes it.
+
+    Float16 ends at 6e-8. Slopes below it matter once the loss scaling of mixed precision has multiplied their sums,
+    which happens later.
+
+    Example:
+        >>> low, back = raised(torch.tensor([[1.0, 1e-8]]))
+        >>> low.float() * back
+        tensor([[1.0000e+00, 9.9972e-09]])
+    """
+    largest = dz.abs().amax() if dz.numel() else dz.new_ones(())
+    exponent = 14 - largest.clamp(min=1e-30).log2().ceil()
+    return (dz * exponent.exp2()).half(), (-exponent).exp2()
 
 
 def _add_rows(to: Tensor, values: Tensor, live: Tensor | None) -> None:

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decone.engines.contract import PLAIN, Evaluation, Gate, Pairs, Readout, Rule, Tokens, wide
-from decone.engines.shard import Shard, rows_of, shard_of
+from decone.engines.shard import Shard, rows_of, shard_of, stated
 from decone.engines.sharded_chunk import Found, Job, Sums, evaluate
 
 CHUNK_BYTES = 32 * 2**20  # one chunk of float32 logits of one rank
@@ -66,7 +66,7 @@ def vocab_parallel(
 
     Raises:
         ValueError: the weight is not cut in this way, the rule needs whole rows of logits, the ranks do not fit each
-            other, or not one position fits into chunk_bytes.
+            other, a target is outside the vocabulary, or not one position fits into chunk_bytes.
 
     Example:
         >>> from torch.distributed import HashStore, destroy_process_group, init_process_group
@@ -83,19 +83,33 @@ def vocab_parallel(
     shard = shard_of(weight, bias)
     if hasattr(hidden, "device_mesh"):
         raise ValueError("hidden is a DTensor; pass the plain states that every rank holds, hidden.full_tensor()")
+    if rule.history:
+        tokens = tokens.remembering(shard.vocabulary)
+    table, own_bias = rows_of(weight), None if bias is None else rows_of(bias)
+    wanted = tuple(t is not None and t.requires_grad and torch.is_grad_enabled() for t in (hidden, table, own_bias))
+    gate, longest = rule.gate(), 0
+    if tokens.earlier is not None and tokens.target.numel():
+        longest = int(tokens.earlier.length.max())
+    kinds = [t if t is None else t.dtype for t in (hidden, table, own_bias, tokens.importance)]
+    device = hidden.device.type
+    automatic = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    settings = stated(rule, gate, hidden, shard.vocabulary) | {
+        "histories": longest,
+        "readouts": readout,
+        "shapes": (*hidden.shape, table.size(1)),
+        "types, biases or importance": (kinds, automatic),
+        "settings": (chunk_bytes, each, nll, detail),
+        "tensors that need gradients": wanted,
+    }
+    # Nothing about the call is refused before this: a rank that stops alone lets the others wait for ever.
+    shard.agree(table.size(0), tokens.target, settings)
     if rule.general:
         raise ValueError(
             f"{type(rule).__name__} looks at whole rows of logits, of which every rank holds a part; pass "
             "weight.full_tensor() with engine='chunked'"
         )
-    if rule.history:
-        tokens = tokens.remembering(shard.vocabulary)
-    table, own_bias = rows_of(weight), None if bias is None else rows_of(bias)
-    wanted = tuple(t is not None and t.requires_grad and torch.is_grad_enabled() for t in (hidden, table, own_bias))
-    settings = (chunk_bytes, each, nll, detail, *wanted)
-    shard.agree(table.size(0), tokens.target, [int(setting) for setting in settings])
-    rows = _rows(tokens, shard, chunk_bytes)
-    call = _Call(tokens, rule, readout, shard, rows, rule.gate(), each, nll, detail, wanted)
+    rows = _rows(longest, shard, chunk_bytes)
+    call = _Call(tokens, rule, readout, shard, rows, gate, each, nll, detail, wanted)
     return Evaluation(*_VocabParallel.apply(hidden, table, own_bias, call))  # type: ignore[no-untyped-call]  # in torch
 
 
@@ -166,6 +180,8 @@ class _VocabParallel(torch.autograd.Function):
 def _planned(call: _Call, hidden: Tensor, table: Tensor) -> _Call:
     """Settles what the sweep must know beforehand: the order of positions, and which hooks the rule uses."""
     tokens, shard = call.tokens, call.shard
+    if tokens.importance is not None:  # of another type it would change that of the loss
+        tokens = replace(tokens, importance=tokens.importance.to(wide(hidden[:0]).dtype))
     mine, row = shard.place(tokens.target)
     logit = hidden.new_zeros(tokens.target.numel(), dtype=wide(hidden[:0]).dtype)
     own = mine.nonzero().squeeze(1)
@@ -191,8 +207,6 @@ def _planned(call: _Call, hidden: Tensor, table: Tensor) -> _Call:
         vectors = (everything.hidden, everything.target_row)
         everything = everything.part(order, *(None if v is None else v[order] for v in vectors))
     rows = call.rows
-    if hidden.dtype == torch.float16:
-        rows = min(rows, 1024)  # the products sum a whole chunk in float16, which ends at 65504
     if floored and hidden.device.type == "cpu":
         rows = min(rows, SORTED_ROWS)
     return replace(call, tokens=everything, rows=rows, order=order, common=common, floored=floored, charged=charged)
@@ -257,11 +271,9 @@ def _cast(sums: Sums, types: Any) -> tuple[Tensor | None, ...]:
     return tuple(None if grad is None else grad.to(kind) for grad, kind in zip(made, types, strict=True))
 
 
-def _rows(tokens: Tokens, shard: Shard, chunk_bytes: int) -> int:
-    """Positions per chunk, the same on all ranks."""
-    position = 4 * max(1, shard.most)
-    if tokens.earlier is not None and tokens.target.numel():
-        position = max(position, PAIR_BYTES * int(tokens.earlier.length.max()))
+def _rows(longest: int, shard: Shard, chunk_bytes: int) -> int:
+    """Positions per chunk, the same on all ranks; `longest` is the largest number of earlier targets."""
+    position = max(4 * max(1, shard.most), PAIR_BYTES * longest)
     if position > chunk_bytes:
         raise ValueError(f"chunk_bytes {chunk_bytes} cannot hold one position; give at least {position}")
     return chunk_bytes // position
