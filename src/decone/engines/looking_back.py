@@ -1,6 +1,7 @@
 """The tokens before each position of a chunk: their logits are shifted, and the rule may charge for them."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,11 +21,32 @@ def split(ids: Tensor, vocabulary: int, block: int) -> list[Tensor]:
     return list(order.tensor_split(torch.searchsorted(ordered, edges).cpu()))
 
 
-LOG2E = math.log2(math.e)  # torch's exp2 costs a third of its exp
+@dataclass
+class Settled:
+    """What the pairs of a chunk of n positions come to, in float64.
+
+    Attributes:
+        rest: sum of the exponentials over all tokens but the target, [n].
+        kept: how many of the pairs' logits stayed, targets apart, [n].
+        charge: what each position is charged, [n]; None if the rule charges nothing.
+        left: 1 less the sum of a charge's slopes, [n]: a factor on the gradient of every other logit.
+        entry: gradient of each pair's logit, zero at targets, [P].
+        own: what a charge adds to the gradient of the target's logit, [n].
+    """
+
+    rest: Tensor
+    kept: Tensor
+    charge: Tensor | None
+    left: Tensor | None = None
+    entry: Tensor | None = None
+    own: Tensor | None = None
 
 
 class Seen:
     """Pairs of a position and a token seen before it, and what becomes of their logits.
+
+    They are taken out of the matrix and kept apart, in float64: a token used before may be nearly certain, and then
+    all that its charge is about is the small rest that the others leave it.
 
     Args:
         rule: the objective.
@@ -53,6 +75,7 @@ class Seen:
         starts = torch.tensor(range(0, vocabulary, block), device=token.device) * reference.numel()
         self._edges = [*torch.searchsorted(ordered, starts).tolist(), ordered.numel()]
         self._ordered, self._logit = ordered, reference.new_empty(ordered.numel())
+        self._target_in_order = self.is_target[self._order]
         self._slope = None if readout.softcap is None else torch.empty_like(self._logit)
 
     @property
@@ -63,57 +86,54 @@ class Seen:
         """Shifts the pairs that lie in a block of logits, [rows, n], and reads what they are now."""
         part, entry = self._block(index, start, logits.size(1))
         flat, shift = logits.view(-1), self.rule.shift()
+        found = flat[entry]
         if self._slope is not None:
-            absolute = (flat[entry] + self.reference[entry % logits.size(1)]) / self.rule.scale()
+            absolute = (found + self.reference[entry % logits.size(1)]) / self.rule.scale()
             self._slope[part] = torch.as_tensor(self.readout.slope(absolute), dtype=flat.dtype)
         if shift is not None:
-            # What all logits share does not matter to a softmax; no pair occurs twice, so no order of additions does.
-            flat.index_add_(0, entry, flat.new_full((1,), shift.seen - shift.novel).expand(entry.numel()))
-        torch.index_select(flat, 0, entry, out=self._logit[part])
+            # What all logits share does not matter to a softmax.
+            found += shift.seen - shift.novel
+        self._logit[part] = found
+        flat[entry] = found.masked_fill_(~self._target_in_order[part], -math.inf)
 
-    def unshift(self, index: int, start: int, slope: Tensor) -> None:
-        """Puts the slope of the logits as they were before the shift into a block of slopes, [rows, n]."""
-        part, entry = self._block(index, start, slope.size(1))
-        if self._slope is not None:
-            slope.view(-1)[entry] = self._slope[part]
+    def greatest(self) -> float:
+        """The greatest logit of a pair after the shift; -inf without pairs."""
+        return float(self._logit.max()) if self._logit.numel() else -math.inf
 
-    def charge(
-        self, total: Tensor, floor: Tensor | None, learning: bool
-    ) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
-        """The rule's charge.
+    def settle(self, rest: Tensor, own: Tensor, floor: Tensor | None, learning: bool) -> "Settled":
+        """Adds the pairs to the sum, charges for them, and finds the gradients of their logits.
 
         Args:
-            total: sum of the exponentials over all tokens, [n].
-            floor: relative logits below it were dropped, [n]; a target never is.
-            learning: also find the slopes.
-
-        Returns:
-            Cost per position, [n], slope per pair with respect to its log-probability, [P], and the sum of slopes per
-            position, [n]; None if the rule charges nothing.
+            rest: sum of the exponentials over all tokens but the target and the pairs', [n].
+            own: what is left of the target's logit, [n].
+            floor: relative logits below it are dropped, [n]; a target never is.
+            learning: also find the gradients.
         """
         position = self.pairs.position
-        logit = self._in_pairs(self._logit)
+        logit = self._in_pairs(self._logit).double()
         if floor is not None:
             logit.masked_fill_((logit < floor[position]) & ~self.is_target, -math.inf)
-        # Relative to the greatest, so that 1 - p of a token that is nearly certain keeps its digits; by the same exp2
-        # as the sum, so that their roundings cancel.
-        top = torch.zeros_like(total).scatter_reduce_(0, position, logit, "amax")
-        rest = (total * torch.exp2(-(top * LOG2E))).log()
+        others = logit.exp().masked_fill_(self.is_target, 0.0)
+        rest = rest.double() + self._sum(others)
+        total = rest + own.double().exp()
         with torch.set_grad_enabled(learning):
-            leaf = (logit - top[position] - rest[position]).requires_grad_(learning)
+            leaf = (logit - total.log()[position]).requires_grad_(learning)
             cost = self.rule.charge(leaf, self.pairs)
-        if cost is None:
-            return None
-        each = torch.zeros_like(total).index_add_(0, position, cost.detach())
-        if not learning:
-            return each, None, None
-        (slope,) = torch.autograd.grad(cost, leaf, torch.ones_like(cost))
-        return each, slope, torch.zeros_like(total).index_add_(0, position, slope)
+        kept = self._sum(((logit > -math.inf) & ~self.is_target).double()).long()
+        settled = Settled(rest, kept, None if cost is None else self._sum(cost.detach()))
+        if learning:
+            slope, slopes = torch.zeros_like(leaf), torch.zeros_like(total)
+            if cost is not None:
+                (slope,) = torch.autograd.grad(cost, leaf, torch.ones_like(cost))
+                slopes = self._sum(slope)
+            # d sum_c f(log p_c) / dz = f'(log p_c) at each c, minus p times the sum of all f'.
+            settled.left = 1 - slopes
+            settled.entry = (leaf.detach().exp() * settled.left[position] + slope).masked_fill_(self.is_target, 0.0)
+            settled.own = self._sum(slope.masked_fill(~self.is_target, 0.0))
+        return settled
 
-    def of_target(self, slope: Tensor) -> Tensor:
-        """Of numbers per pair, [P], the sum of those at the positions' own targets, [n]."""
-        mine = slope.masked_fill(~self.is_target, 0.0)
-        return torch.zeros_like(self.reference).index_add_(0, self.pairs.position, mine)
+    def _sum(self, values: Tensor) -> Tensor:
+        return values.new_zeros(self.reference.numel()).index_add_(0, self.pairs.position, values)
 
     def _block(self, index: int, start: int, n: int) -> tuple[slice, Tensor]:
         part = slice(self._edges[index], self._edges[index + 1])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from decone.engines.job import Found, Job, Sums, low_product
-from decone.engines.looking_back import Seen
+from decone.engines.looking_back import Seen, Settled
 from decone.engines.relative import Chunk
 
 
@@ -21,28 +21,28 @@ def settle(job: Job, part: slice, chunk: Chunk, up: Tensor | None, found: Found,
         found: where losses go.
         sums: where gradients go, None if there are none to make.
     """
-    total = chunk.total
-    loss = (chunk.rest * (-chunk.own).exp()).log1p()
-    charge = None if chunk.seen is None else chunk.seen.charge(total, chunk.floor, sums is not None)
+    seen = None if chunk.seen is None else chunk.seen.settle(chunk.rest, chunk.own, chunk.floor, sums is not None)
+    rest, own = (chunk.rest, chunk.own) if seen is None else (seen.rest, chunk.own.double())
+    total = rest + own.exp()
+    loss = (rest * (-own).exp()).log1p()
     plain = None if chunk.plain is None else chunk.plain.total.log() - chunk.plain.own
     if found.nll is not None:
         found.nll[part] = loss if plain is None else plain
-    found.loss[part] = loss if charge is None else loss + charge[0]
+    found.loss[part] = loss if seen is None or seen.charge is None else loss + seen.charge
     if found.lse is not None and found.kept is not None:
         shift = job.rule.shift()
         found.lse[part] = total.log() + chunk.reference + (0.0 if shift is None else shift.novel)
-        found.kept[part] = chunk.kept
+        found.kept[part] = chunk.kept if seen is None else chunk.kept + seen.kept
         found.touched += chunk.used * total.numel()
     if sums is None:
         return
     # Every logit's gradient is its exponential times `share`, which waits for the products: one number per position.
-    share, own = 1 / total, -chunk.rest / total
-    if charge is not None:
-        _, slope, slopes = charge
-        assert chunk.seen is not None and slope is not None and slopes is not None
-        mine = chunk.seen.of_target(slope)
-        own = own - chunk.own.exp() / total * slopes + mine
-        share = _charged(chunk, chunk.seen, share, slope, slopes)
+    share, own = 1 / total, -rest / total
+    if seen is not None:
+        assert chunk.seen is not None and seen.left is not None and seen.own is not None
+        own = own - (1 + own) * (1 - seen.left) + seen.own
+        share = _with_pairs(chunk.matrix, chunk.seen, seen, share)
+    share, own = share.to(chunk.rest.dtype), own.to(chunk.rest.dtype)
     if job.readout.softcap is not None:
         own = own * job.readout.slope(chunk.reference / job.rule.scale())
     chain = job.rule.scale() * (job.readout.scale if job.readout.softcap is None else 1.0)
@@ -51,17 +51,14 @@ def settle(job: Job, part: slice, chunk: Chunk, up: Tensor | None, found: Found,
     _multiply(job, part, chunk, share * chain * up, sums)
 
 
-def _charged(chunk: Chunk, seen: Seen, share: Tensor, slope: Tensor, slopes: Tensor) -> Tensor:
-    """Puts the slope of a charge at its token, so that it comes out whole when the column is multiplied by `share`."""
-    # d sum_c f(log p_c) / dz = f'(log p_c) at each c, minus p times the sum of all f'. What is left of 1 after that sum
-    # is rounded already: it may be as small as the rounding, but not zero.
-    least = torch.finfo(share.dtype).eps / 2
-    left = 1 - slopes
-    share = share * torch.where(left.abs() < least, least, left)
-    slope = slope if (readout := seen.slope) is None else slope * readout
-    # The target's own entry has been taken out of the matrix: it is never gated.
-    slope = slope.masked_fill(seen.is_target, 0.0)
-    chunk.matrix.view(-1).index_add_(0, seen.entry, slope / share[seen.pairs.position])
+def _with_pairs(matrix: Tensor, seen: Seen, settled: Settled, share: Tensor) -> Tensor:
+    """Puts the gradients of pairs into the matrix, whole once a column is multiplied by the share it returns."""
+    assert settled.left is not None and settled.entry is not None
+    # What a charge leaves of 1 is rounded: it may be as small as the rounding, but not zero.
+    least = torch.finfo(matrix.dtype).eps / 2
+    share = share * torch.where(settled.left.abs() < least, least, settled.left)
+    entry = settled.entry / share[seen.pairs.position]
+    matrix.view(-1)[seen.entry] = (entry if seen.slope is None else entry * seen.slope).to(matrix.dtype)
     return share
 
 

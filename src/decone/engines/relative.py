@@ -22,12 +22,13 @@ from torch import Tensor
 
 from decone.engines.contract import Rule, Tokens
 from decone.engines.job import Job, tokens_of
-from decone.engines.looking_back import LOG2E, Seen, split
+from decone.engines.looking_back import Seen, split
 
 BLOCK = 2**18  # logits between the product and exp: few enough to stay in the cache
 SMALL = 1024  # a table of fewer rows has none to leave out that would pay for the search
+LOG2E = math.log2(math.e)  # torch's exp2 costs a third of its exp
 LARGE, FAR = 1e30, 60.0  # a sum, an exponent beyond this leaves no room for what is multiplied with it
-LARGE_SEEN = 1e12  # the same where slopes of a charge, up to 1e5 or so, are divided by a share
+FAR_SEEN = 27.0  # the same for a token seen before: its slope, up to 1e5 or so, is divided by its share
 DENSE = 0.7  # from this share of live rows on, gathering them costs more than it saves
 
 
@@ -57,11 +58,11 @@ class Chunk:
         scaled: the same times the factor that the rule and the readout put on logits.
         tokens: their targets.
         matrix: exponentials of relative logits times the readout's slope, [V, n]; rows up to the last segment's end
-            are in use. Zero at targets and under the floor.
+            are in use. Zero at targets, at tokens seen before and under the floor.
         segments: which rows of the table those are.
         reference: what was taken off every logit, [n].
         own: what is left of the target's logit, [n].
-        rest: sum of the exponentials over all tokens but the target, [n].
+        rest: sum of the exponentials over all tokens but the target and those seen before, [n].
         kept: how many logits stayed, [n]; counted if the job asks for it.
         plain: what the plain NLL needs, if asked for.
         seen: the tokens before each position, if the rule looks back.
@@ -80,11 +81,6 @@ class Chunk:
     plain: Plain | None
     seen: Seen | None
     floor: Tensor | None = None
-
-    @property
-    def total(self) -> Tensor:
-        """Sum of the exponentials over all tokens, [n]."""
-        return self.rest + self.own.exp()
 
     @property
     def block(self) -> int:
@@ -126,14 +122,14 @@ def relative(job: Job, part: slice, memory: Tensor, plain: bool) -> Chunk | None
                 continue
         _append_all(chunk, rows)
         if gap is None:
-            _exponentiate(job, chunk, logits, None, start)
+            _exponentiate(job, chunk, logits, None)
     if gap is not None:
         if chunk.seen is not None:
             gap = _gap(job, chunk, chunk.reference + chunk.own)
             assert gap is not None
         chunk.floor = floor = chunk.own - gap
         for begin in range(0, chunk.used, block):
-            _exponentiate(job, chunk, chunk.matrix[begin : min(chunk.used, begin + block)], floor, begin)
+            _exponentiate(job, chunk, chunk.matrix[begin : min(chunk.used, begin + block)], floor)
     return chunk if _sound(job, chunk, picked=lowest is not None) else None
 
 
@@ -227,7 +223,7 @@ def _append_some(chunk: Chunk, rows: Tensor, logits: Tensor) -> None:
         chunk.segments.append(Segment(rows, begin, begin + count))
 
 
-def _exponentiate(job: Job, chunk: Chunk, logits: Tensor, floor: Tensor | None, begin: int) -> None:
+def _exponentiate(job: Job, chunk: Chunk, logits: Tensor, floor: Tensor | None) -> None:
     """Exp in place, zero under the floor; adds to the sum, and leaves the readout's slope in the matrix."""
     # The comparison is written as numbers: multiplying by booleans is many times slower than all the rest.
     keep = None if floor is None else torch.ge(logits, floor, out=torch.empty_like(logits))
@@ -236,9 +232,7 @@ def _exponentiate(job: Job, chunk: Chunk, logits: Tensor, floor: Tensor | None, 
         chunk.kept += (there if keep is None else there.logical_and_(keep > 0)).sum(0)
     slope = None
     if job.readout.softcap is not None:
-        slope = torch.as_tensor(job.readout.slope((logits + chunk.reference) / job.rule.scale()))
-        if chunk.seen is not None:
-            chunk.seen.unshift(begin // chunk.block, begin, slope)
+        slope = job.readout.slope((logits + chunk.reference) / job.rule.scale())
     logits.mul_(LOG2E).exp2_()
     if keep is not None:
         logits.mul_(keep)
@@ -249,10 +243,11 @@ def _exponentiate(job: Job, chunk: Chunk, logits: Tensor, floor: Tensor | None, 
 
 def _sound(job: Job, chunk: Chunk, picked: bool) -> bool:
     """Whether every number can be multiplied and divided by the others; NaN is not sound."""
-    most = LARGE if chunk.seen is None else LARGE_SEEN
+    if chunk.seen is not None and not chunk.seen.greatest() < FAR_SEEN:
+        return False
     own, sums = [chunk.own], [chunk.rest, chunk.rest * (-chunk.own).exp()]
     if chunk.plain is not None:
         own, sums = [*own, chunk.plain.own], [*sums, chunk.plain.total]
     # Rows were picked before all targets' own logits were known: the tolerance must have been enough.
     exact = not picked or float(chunk.own.abs().max()) <= job.slack
-    return exact and all(bool((t < most).all()) for t in sums) and all(bool((t.abs() < FAR).all()) for t in own)
+    return exact and all(bool((t < LARGE).all()) for t in sums) and all(bool((t.abs() < FAR).all()) for t in own)

@@ -61,6 +61,7 @@ class ScaleGrad(Objective):
         if not 0 <= eps < math.inf:
             raise ValueError(f"eps must be 0 or more and finite, got {eps}; 1e-8 is the authors' code, 0 the paper")
         self.gamma, self.eps = gamma, eps
+        self.history = gamma != 1 or eps > 0
 
     @property
     def general(self) -> bool:

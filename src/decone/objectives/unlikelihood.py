@@ -57,6 +57,7 @@ class Unlikelihood(Objective):
         if not 0 < clamp < 1:
             raise ValueError(f"clamp must lie in (0, 1), got {clamp}; 1e-5 is the authors'")
         self.alpha, self.clamp, self.whole_batch = alpha, clamp, flatten
+        self.history = alpha != 0
 
     def charge(self, logprob: Tensor, pairs: Pairs) -> Tensor | None:
         if self.alpha == 0:
