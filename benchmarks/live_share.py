@@ -45,7 +45,7 @@ TOKENS = 2048  # of the fixed batch
 WATCHED = 977  # names its stream of random windows
 
 
-class Enough(Exception):
+class Enough(Exception):  # noqa: N818  # no error: the run may end here
     """Everything has been looked at."""
 
 
