@@ -24,7 +24,7 @@ from decone.engines.products import settle
 from decone.engines.relative import picks, relative
 
 CHUNK_BYTES = 16 * 2**20  # larger gains nothing measurable
-CHUNK_ROWS = 64  # below, products of the usual widths slow down: a large vocabulary gets a larger chunk
+CHUNK_ROWS = 128  # with fewer, products of the usual widths slow down: a large vocabulary gets a larger chunk
 LOGITS = 2**21  # of a chunk with a floor: the fewer positions, the more rows of the table nobody keeps
 PAIR_BYTES = 32  # what one pair of a position and an earlier target takes while a chunk is alive
 
@@ -55,7 +55,7 @@ def chunked(
         detail: also return the log-sum-exp, the number of kept logits and the live share, detached.
         readout: what the model does to its logits before anything else.
         chunk_bytes: most bytes that one chunk of logits may take, in float32 (float64 takes twice as many); None for
-            16 MiB, or 64 rows where those take more.
+            16 MiB, or 128 rows where those take more.
 
     Returns:
         See `Evaluation`.
@@ -171,7 +171,7 @@ def _positions(job: Job, chunk_bytes: int | None, floor: bool) -> int:
     V = max(1, job.weight.size(0))
     chunk = max(CHUNK_ROWS, CHUNK_BYTES // (4 * V)) if chunk_bytes is None else chunk_bytes // (4 * V)
     if floor and picks(job.weight, job.rule) and chunk_bytes is None:
-        chunk = min(chunk, max(2 * CHUNK_ROWS, LOGITS // V))
+        chunk = min(chunk, max(CHUNK_ROWS, LOGITS // V))
     if job.hidden.dtype == torch.float16:
         chunk = min(chunk, 1024)  # the products sum a whole chunk in float16, which ends at 65504
     earlier = job.tokens.earlier
