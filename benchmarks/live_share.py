@@ -140,7 +140,7 @@ def plot(documents: list[dict[str, Any]]) -> str:
     """One row of panels per model: live share and cost of the loss against training steps."""
     text = 'font-family="system-ui, sans-serif" font-size="12" fill="#57606a"'
     models = sorted({str(d["model"]) for d in documents})
-    width, height = LEFT + 2 * SIZE[0] + GAP + 20, TOP + len(models) * (SIZE[1] + 72)
+    width, height = LEFT + 2 * SIZE[0] + GAP + 60, TOP + len(models) * (SIZE[1] + 72)
     parts = [f'<rect width="{width}" height="{height}" fill="#ffffff"/>']
     for row, model in enumerate(models):
         runs = sorted((d for d in documents if d["model"] == model), key=lambda d: d["margin"])
