@@ -8,7 +8,7 @@ summed in float32 whatever the precision of the model. One loss per target (`eac
 pass: the backward pass sweeps again with the gradient that came for each target.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -159,7 +159,10 @@ def _sweep(job: Job, up: Tensor | None, wanted: Sequence[bool], nll: bool, chunk
     sorted_job = replace(job, hidden=job.hidden[order], tokens=job.tokens.part(order), reference=job.reference[order])
     found, sums = _in_order(sorted_job, None if up is None else up[order], wanted, nll, chunk, common, floor)
     back = torch.empty_like(order).scatter_(0, order, torch.arange(target.numel(), device=order.device))
-    put: Callable[[Tensor | None], Tensor | None] = lambda t: None if t is None else t[back]  # noqa: E731
+
+    def put(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[back]
+
     found = Found(found.loss[back], put(found.nll), put(found.lse), put(found.kept), found.touched)
     if sums is not None:
         sums.hidden = put(sums.hidden)
