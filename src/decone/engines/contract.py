@@ -236,6 +236,11 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
+def exact(tensor: Tensor) -> Tensor:
+    """The tensor in float64, as it is on a device that has none (MPS); for a few numbers per position."""
+    return tensor if tensor.device.type == "mps" else tensor.double()
+
+
 def ruled(rule: Rule, logits: Float[Tensor, "n V"], tokens: Tokens, own: bool = False) -> Float[Tensor, "n V"]:
     """Logits after scale, shift, adjust and floor; dropped entries are -inf, the target is never dropped.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decone.engines.contract import Readout, Rule, Tokens
+from decone.engines.contract import Readout, Rule, Tokens, exact
 
 
 def split(ids: Tensor, vocabulary: int, block: int) -> list[Tensor]:
@@ -110,16 +110,16 @@ class Seen:
             learning: also find the gradients.
         """
         position = self.pairs.position
-        logit = self._in_pairs(self._logit).double()
+        logit = exact(self._in_pairs(self._logit))
         if floor is not None:
             logit.masked_fill_((logit < floor[position]) & ~self.is_target, -math.inf)
         others = logit.exp().masked_fill_(self.is_target, 0.0)
-        rest = rest.double() + self._sum(others)
-        total = rest + own.double().exp()
+        rest = exact(rest) + self._sum(others)
+        total = rest + exact(own).exp()
         with torch.set_grad_enabled(learning):
             leaf = (logit - total.log()[position]).requires_grad_(learning)
             cost = self.rule.charge(leaf, self.pairs)
-        kept = self._sum(((logit > -math.inf) & ~self.is_target).double()).long()
+        kept = self._sum(((logit > -math.inf) & ~self.is_target).to(total.dtype)).long()
         settled = Settled(rest, kept, None if cost is None else self._sum(cost.detach()))
         if learning:
             slope, slopes = torch.zeros_like(leaf), torch.zeros_like(total)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decone.engines.contract import Rule, Tokens
+from decone.engines.contract import Rule, Tokens, exact
 from decone.engines.job import Job, tokens_of
 from decone.engines.looking_back import Seen, split
 
@@ -164,7 +164,7 @@ def _start(job: Job, part: slice, memory: Tensor, plain: bool) -> Chunk:
 def _gap(job: Job, chunk: Chunk, target_logit: Tensor) -> Tensor | None:
     """How far below the target's logit the floor lies, [n]; None without a floor."""
     shift = job.rule.shift()
-    target = target_logit.double() + (0.0 if shift is None else shift.novel)
+    target = exact(target_logit) + (0.0 if shift is None else shift.novel)
     # In float64, so that a floor of target - margin gives the margin back to the last digit.
     floor = job.rule.floor(target, chunk.tokens)
     if floor is None:
