@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from decone.data import corpora
+from decone.data import published as files
 
 TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n"
 
@@ -120,7 +121,7 @@ def test_a_compressed_text_is_unpacked(
     packed.write_bytes(lzma.compress(TEXT.encode()))
     assert corpora.load("shakespeare").text == TEXT
     with monkeypatch.context() as small, pytest.raises(ValueError, match="is not the published shakespeare text"):
-        small.setattr(corpora, "MAX_PACKED", len(TEXT) - 1)
+        small.setattr(files, "MAX_PACKED", len(TEXT) - 1)
         corpora.load("shakespeare")
     packed.write_bytes(packed.read_bytes()[:-5])
     with pytest.raises(ValueError, match="is not the published shakespeare text"):
@@ -146,7 +147,7 @@ def test_a_text_is_downloaded_once(
     assert first == second and first.text == TEXT
     assert asked == [published.address]
     assert capfd.readouterr() == ("", ""), "a progress bar is for terminals, and stdout for results"
-    assert [path.name for path in (corpora.cache() / "tiny").iterdir()] == ["input.txt"]
+    assert [path.name for path in (files.cache() / "tiny").iterdir()] == ["input.txt"]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_a_download_that_fails_says_what_to_do_and_leaves_nothing(
     serve(monkeypatch, answer)
     with pytest.raises(ValueError, match=message):
         corpora.load("shakespeare")
-    assert not corpora.cache().exists()
+    assert not files.cache().exists()
 
 
 @pytest.mark.parametrize(("name", "length"), [("shakespeare", 1_115_394), ("wikitext-2", 10_780_437)])

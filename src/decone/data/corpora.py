@@ -1,20 +1,14 @@
 """Plain text by name: the embedded default, Tiny Shakespeare, or the user's own file."""
 
 import hashlib
-import http.client
-import lzma
-import os
-import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from decone.data import published
+from decone.data.published import Published
 
 DEFAULT = "default"
 MAX_BYTES = 4 * 2**30
-MAX_PACKED = 2**28  # no published text is larger when it is unpacked
 
 
 @dataclass(frozen=True)
@@ -32,15 +26,6 @@ class Corpus:
     text: str
     sha256: str
     source: str
-
-
-@dataclass(frozen=True)
-class Published:
-    """A public file: where it lies under the data folder, its address, its digest."""
-
-    path: str
-    address: str
-    sha256: str
 
 
 PUBLISHED = {
@@ -110,71 +95,8 @@ def decode(data: bytes, path: Path) -> str:
 
 
 def find(name: str) -> tuple[bytes, Path]:
-    """Content and local path of a published file, downloaded into the cache when it is nowhere; `.xz` will do."""
-    public = PUBLISHED[name]
-    folders = [Path(os.environ["DECONE_DATA"])] if os.environ.get("DECONE_DATA") else []
-    for folder in (*folders, Path.cwd().parent / "shared" / "data", cache()):
-        for path in (folder / public.path, folder / f"{public.path}.xz"):
-            if path.is_file():
-                data = _content(path)
-                if data is not None and hashlib.sha256(data).hexdigest() == public.sha256:
-                    return data, path
-                raise ValueError(f"{path} is not the published {name} text (SHA-256 differs); remove or replace it")
-    path = _download(name, public)
-    return path.read_bytes(), path
-
-
-def _content(path: Path) -> bytes | None:
-    """The bytes of a file, unpacked if it is compressed; None if it cannot be, or would be far too large."""
-    if path.suffix != ".xz":
-        return path.read_bytes()
-    try:
-        with lzma.open(path) as file:
-            data = file.read(MAX_PACKED + 1)
-    except (lzma.LZMAError, EOFError):
-        return None
-    return data if len(data) <= MAX_PACKED else None
-
-
-def cache() -> Path:
-    """Folder of downloaded texts: DECONE_CACHE, else decone under the user's cache folder."""
-    if os.environ.get("DECONE_CACHE"):
-        return Path(os.environ["DECONE_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "decone"
-
-
-def _download(name: str, public: Published) -> Path:
-    path = cache() / public.path
-    console = Console(stderr=True)
-    columns = (TextColumn("downloading {task.description}"), BarColumn(), DownloadColumn())
-    try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task(name, total=None)
-            data = _fetch(public.address, lambda done, total: progress.update(task, completed=done, total=total))
-    except (OSError, http.client.HTTPException) as error:
-        raise ValueError(
-            f"cannot download {name} from {public.address} ({error}); fetch it elsewhere, put it at "
-            f"DIR/{public.path} and set DECONE_DATA=DIR, or use --corpus {DEFAULT}"
-        ) from None
-    if hashlib.sha256(data).hexdigest() != public.sha256:
-        raise ValueError(f"{public.address} no longer gives the published {name} text (SHA-256 differs)")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    beside.write_bytes(data)
-    beside.replace(path)
-    return path
-
-
-def _fetch(address: str, report: Callable[[int, int | None], None]) -> bytes:
-    data = bytearray()
-    with urllib.request.urlopen(address, timeout=30) as answer:
-        total = int(answer.headers["Content-Length"]) if answer.headers.get("Content-Length") else None
-        while block := answer.read(1 << 16):
-            data += block
-            report(len(data), total)
-    if total is not None and len(data) < total:
-        raise OSError(f"the answer ended after {len(data)} of {total} bytes")
-    return bytes(data)
+    """Content and local path of a published text, downloaded into the cache when it is nowhere; `.xz` will do."""
+    return published.find(PUBLISHED[name], name, f", or use --corpus {DEFAULT}")
 
 
 def _language_reference() -> str:

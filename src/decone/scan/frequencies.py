@@ -1,7 +1,6 @@
 """How frequent each token is: from a text, a file of counts, a run's own training text, or the order of merges."""
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from jaxtyping import Int64
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from decone.data import corpora
+from decone.data import corpora, published
 from decone.models.located import Located
 from decone.scan.result import FrequencyFacts
 from decone.scan.rows import Rows
@@ -240,9 +239,7 @@ def _is_here(name: str) -> bool:
     """Whether a text can be read without fetching anything."""
     if name not in corpora.PUBLISHED:
         return name == corpora.DEFAULT or Path(name).is_file()
-    named = os.environ.get("DECONE_DATA")
-    folders = [*([Path(named)] if named else []), Path.cwd().parent / "shared" / "data", corpora.cache()]
-    return any((folder / corpora.PUBLISHED[name].path).is_file() for folder in folders)
+    return any(path.is_file() for path in published.places(corpora.PUBLISHED[name]))
 
 
 def _by_order(located: Located, why: str) -> FrequencyFacts:
