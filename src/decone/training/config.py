@@ -105,7 +105,7 @@ class RunConfig(Section):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ValueError(_sentence(cls, error)) from None
+            raise ValueError(sentence(cls, error)) from None
 
     @classmethod
     def read(cls, path: Path, overrides: dict[str, Any] | None = None) -> Self:
@@ -130,8 +130,13 @@ class RunConfig(Section):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def pairs(texts: Sequence[str]) -> dict[str, Any]:
+def pairs(texts: Sequence[str], option: str = "--set", example: str = "optimizer.lr=3e-4") -> dict[str, Any]:
     """Reads overrides such as "optimizer.lr=3e-4".
+
+    Args:
+        texts: as on the command line.
+        option: that gave them, for the message.
+        example: of one, likewise.
 
     Raises:
         ValueError: a text is not key=value.
@@ -144,7 +149,7 @@ def pairs(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise ValueError(f"--set {text!r} is not key=value; write e.g. --set optimizer.lr=3e-4")
+            raise ValueError(f"{option} {text!r} is not key=value; write e.g. {option} {example}")
         found[key.strip()] = value.strip()
     return found
 
@@ -168,7 +173,8 @@ def merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _sentence(model: type[BaseModel], error: ValidationError) -> str:
+def sentence(model: type[BaseModel], error: ValidationError) -> str:
+    """The first mistake of a configuration in words: its key, what is wrong, the nearest key that exists."""
     first = error.errors()[0]
     *path, last = [str(part) for part in first["loc"]] or ["configuration"]
     dotted = ".".join([*path, last])

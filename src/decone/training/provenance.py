@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "tokenizers", "scipy")
+PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "tokenizers", "transformers", "scipy")
 
 
 def provenance() -> dict[str, Any]:
