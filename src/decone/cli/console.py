@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from decone.studies.pool import Job
+from decone.studies.pool import Piece
 
 WIDTH = 120  # columns of a file or pipe; a terminal, or COLUMNS, says its own
 
@@ -55,21 +55,21 @@ class Watcher:
         self.all = progress.add_task("all runs", total=total)
         self.steps = dict[str, int]()
 
-    def watch(self, job: Job, step: int) -> None:
+    def watch(self, job: Piece, step: int) -> None:
         """Shows how far a run is."""
         if step and job.name not in self.tasks:
-            self.tasks[job.name] = self.progress.add_task(escape(job.name), total=job.config.steps)
+            self.tasks[job.name] = self.progress.add_task(escape(job.name), total=job.steps)
         if job.name in self.tasks:
             self.progress.update(self.tasks[job.name], completed=step)
         self._sum(job, step)
 
-    def done(self, job: Job, step: int) -> None:
+    def done(self, job: Piece, step: int) -> None:
         """Takes a finished run's bar away."""
         if job.name in self.tasks:
             self.progress.remove_task(self.tasks.pop(job.name))
         self._sum(job, step)
 
-    def _sum(self, job: Job, step: int) -> None:
+    def _sum(self, job: Piece, step: int) -> None:
         self.steps[job.name] = step
         self.progress.update(self.all, completed=sum(self.steps.values()))
 

@@ -9,9 +9,10 @@ from rich.markup import escape
 from decone.cli.console import Watcher, bars, out, print_json, say
 from decone.cli.options import Device, Jobs, Json, Quiet, Seeds
 from decone.report import markdown, terminal
-from decone.studies.paper import PaperTable, Reproduction
+from decone.studies.catalogue import TABLES
 from decone.studies.seeds import seeds as read_seeds
-from decone.studies.stop_jostling import TABLES
+from decone.studies.study import Reproducible, Wish
+from decone.training.config import pairs
 
 
 def command(
@@ -20,7 +21,19 @@ def command(
     seeds: Seeds = "3",
     show: Annotated[bool, typer.Option("--show", help="Only show what is there; run nothing.")] = False,
     every: Annotated[bool, typer.Option("--list", help="Name every table and its rows.")] = False,
-    select: Annotated[str, typer.Option(help="Checkpoint that counts: best or last.")] = "best",
+    select: Annotated[
+        str | None, typer.Option(help="Checkpoint that counts: best or last.", show_default="the paper's")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model that is fine-tuned: a preset, a folder or a hub name.")
+    ] = None,
+    tasks: Annotated[str | None, typer.Option(help="Tasks to fine-tune on, separated by commas.")] = None,
+    deltas: Annotated[
+        list[str] | None, typer.Option("--delta", metavar="ROW=FILE", help="A delta for a row, instead of our own.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the fine-tuning.")
+    ] = None,
     folder: Annotated[Path, typer.Option("--out", "-o", help="Folder of results, one JSON per run.")] = Path("results"),
     runs: Annotated[Path, typer.Option(help="Folder of the runs themselves.")] = Path("runs"),
     device: Device = "auto",
@@ -31,31 +44,37 @@ def command(
     """Reproduce a published table: run what is missing, then show the paper's numbers beside ours."""
     if every:
         for name, known in TABLES.items():
-            rows_there = ", ".join(row.name for row in known.rows)
-            out.print(escape(f"{name}  {known.title}\n    rows: {rows_there}"), soft_wrap=True)
+            out.print(escape(f"{name}  {known.title}\n    rows: {', '.join(known.row_names)}"), soft_wrap=True)
         return
-    if select not in ("best", "last"):
-        raise ValueError(f"unknown --select {select!r}; choose best or last")
-    paper = _find(table)
-    study = Reproduction(paper, paper.choose(rows), read_seeds(seeds), folder, runs, device)
+    wish = Wish(
+        rows=rows,
+        seeds=read_seeds(seeds),
+        out=folder,
+        runs=runs,
+        device=device,
+        select=select,
+        model=model,
+        tasks=tasks,
+        deltas={row: Path(file) for row, file in pairs(deltas or [], "--delta", "definitions=FILE").items()},
+        settings=pairs(settings or []),
+    )
+    study = _find(table).plan(wish)
     if not show:
         with bars(quiet) as progress:
-            total = sum(paper.config(row, seed).steps for row, seed in study.missing())
-            watcher = Watcher(progress, total)
+            watcher = Watcher(progress, study.steps())
             study.run(jobs, watcher.watch, watcher.done)
     if as_json:
-        print_json({label: list(found.values()) for label, found in study.results().items()})
+        print_json(study.documents())
         return
-    rendered = study.render(select)
+    rendered = study.render()
     out.print(terminal.render(rendered))
     if not show:
-        target = folder / paper.study / f"{paper.name}.md"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(markdown.render(rendered), encoding="utf-8")
-        say(f"the table is {target}")
+        study.page.parent.mkdir(parents=True, exist_ok=True)
+        study.page.write_text(markdown.render(rendered), encoding="utf-8")
+        say(f"the table is {study.page}")
 
 
-def _find(name: str) -> PaperTable:
+def _find(name: str) -> Reproducible:
     if name not in TABLES:
         raise ValueError(f"nothing to reproduce under {name!r}; choose one of {', '.join(TABLES)}")
     return TABLES[name]

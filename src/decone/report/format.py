@@ -2,13 +2,14 @@
 
 import math
 import unicodedata
+from collections.abc import Iterable
 
 from decone.metrics.intervals import Interval
+from decone.studies.table import MAIN as MAIN
 from decone.studies.table import Measure
 
 DASH = "—"
 NOT_RUN = "not run"
-MAIN = ("best_perplexity", "accuracy")  # measures whose change against the first method is shown
 LARGE = 1e5  # from here on digits after the point say nothing
 
 LANGUAGES = {"HR": "high-resource language", "LR": "low-resource language", "all": "whole text"}
@@ -114,6 +115,19 @@ def count(amount: int, noun: str) -> str:
         ('1 seed', '3 seeds')
     """
     return f"{amount} {noun}{'' if amount == 1 else 's'}"
+
+
+def seeds(counts: Iterable[int]) -> str:
+    """How many seeds are behind the cells of a line: one number, or the least and the most.
+
+    Example:
+        >>> seeds([3, 3]), seeds([2, 0, 3]), seeds([0])
+        ('3', '0–3', 'not run')
+    """
+    found = sorted(set(counts))
+    if not found or found == [0]:
+        return NOT_RUN
+    return str(found[0]) if len(found) == 1 else f"{found[0]}–{found[-1]}"
 
 
 def clear(difference: Interval) -> bool:

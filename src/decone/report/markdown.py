@@ -3,7 +3,19 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from decone.report.format import DASH, MAIN, NOT_RUN, clear, estimate, language, number, percent, verdict, visible
+from decone.report.format import (
+    DASH,
+    LANGUAGES,
+    NOT_RUN,
+    clear,
+    estimate,
+    language,
+    number,
+    percent,
+    seeds,
+    verdict,
+    visible,
+)
 from decone.studies.table import ALIGNED, Row, Table
 
 
@@ -28,9 +40,9 @@ def render(table: Table) -> str:
             "### Alignment",
             _grid(["Method", "Runs aligned", "95 % interval", "Every seed"], _shares(table), left=4),
         ]
-    seeds = _seeds(table)
-    if seeds:
-        blocks += ["### Every seed", _grid(_seed_headings(table), seeds, left=1)]
+    every = _seeds(table)
+    if every:
+        blocks += ["### Every seed", _grid(_seed_headings(table), every, left=1)]
     blocks.append(_legend(table))
     blocks += [_escape(note) for note in table.notes]
     return "\n\n".join(blocks) + "\n"
@@ -38,26 +50,27 @@ def render(table: Table) -> str:
 
 def _lines(table: Table, row: Row) -> Iterable[list[str]]:
     cells = [(measure, row.cells[measure.key]) for measure in table.measures]
-    runs = max(cell.mean.count for _, cell in cells)
     values = [estimate(cell.mean, measure.digits) for measure, cell in cells]
-    yield [f"**{_escape(row.label)}**", str(runs) if runs else NOT_RUN, *values]
+    yield [f"**{_escape(row.label)}**", seeds(cell.mean.count for _, cell in cells), *values]
     if any(cell.published is not None for _, cell in cells):
         yield [
             "paper",
             "",
             *(DASH if cell.published is None else number(cell.published, m.digits) for m, cell in cells),
         ]
-    changes, compared = [], 0
+    elif table.absent:
+        yield [f"paper: {table.absent}", "", *(DASH for _ in cells)]
+    changes, compared = [], list[int]()
     for measure, cell in cells:
-        if cell.difference is None or measure.key not in MAIN:
+        if cell.difference is None or measure.key not in table.main:
             changes.append("")
             continue
-        compared = max(compared, cell.difference.count)
+        compared.append(cell.difference.count)
         word = verdict(measure, cell.difference)
         mark = f" **{word}**" if clear(cell.difference) else f" {word}"
         changes.append(estimate(cell.difference, measure.digits, signed=True) + mark)
     if compared:
-        yield ["change", str(compared), *changes]
+        yield ["change", seeds(compared), *changes]
 
 
 def _shares(table: Table) -> Iterable[list[str]]:
@@ -75,8 +88,11 @@ def _shares(table: Table) -> Iterable[list[str]]:
 def _main(table: Table) -> list[tuple[str, str, str, int]]:
     """Language, key, heading and digits of every column of the table of seeds."""
     languages = dict.fromkeys(row.language for row in table.rows)
-    measures = [measure for measure in table.measures if measure.key in MAIN]
-    return [(name, m.key, f"{visible(name)} {m.heading}", m.digits) for name in languages for m in measures]
+    measures = [measure for measure in table.measures if measure.key in table.main]
+    # One group that is no language, as of the development sets of tasks, need not be told from another.
+    alone = len(languages) == 1 and not languages.keys() & LANGUAGES.keys()
+    called = {name: "" if alone else f"{visible(name)} " for name in languages}
+    return [(name, m.key, f"{called[name]}{m.heading}", m.digits) for name in languages for m in measures]
 
 
 def _seed_headings(table: Table) -> list[str]:
@@ -104,7 +120,7 @@ def _seeds(table: Table) -> list[list[str]]:
 
 def _legend(table: Table) -> str:
     said = ["± is half a 95 % interval over seeds."]
-    if any(row.cells[key].difference for row in table.rows for key in MAIN):
+    if any(row.cells[key].difference for row in table.rows for key in table.main):
         said.append(f"Changes are paired by seed against {_escape(table.labels[0])}.")
     if table.alignment:
         said.append(

@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from decone.report.format import DASH, MAIN, NOT_RUN, clear, half, language, number, percent, verdict, visible
+from decone.report.format import DASH, clear, half, language, number, percent, seeds, verdict, visible
 from decone.studies.table import ALIGNED, Row, Table
 
 STYLES = {"better": "green", "worse": "red"}
@@ -50,30 +50,32 @@ def _block(table: Table, name: str) -> Grid:
 
 def _lines(table: Table, row: Row) -> list[list[Text]]:
     cells = [(measure, row.cells[measure.key]) for measure in table.measures]
-    runs = max(cell.mean.count for _, cell in cells)
+    runs = [cell.mean.count for _, cell in cells]
     values = [Text(number(cell.mean.mean, measure.digits), style="bold") for measure, cell in cells]
-    lines = [[Text(visible(row.label), style="bold"), Text(str(runs) if runs else NOT_RUN, style="dim"), *values]]
+    lines = [[Text(visible(row.label), style="bold"), Text(seeds(runs), style="dim"), *values]]
     dim = "dim"
-    if runs > 1:
+    if max(runs) > 1:
         lines.append(_line("  ± 95 %", [Text(half(cell.mean, measure.digits), style=dim) for measure, cell in cells]))
     if any(cell.published is not None for _, cell in cells):
         numbers = [DASH if cell.published is None else number(cell.published, m.digits) for m, cell in cells]
         lines.append(_line("  paper", [Text(text, style=dim) for text in numbers]))
-    changes, reaches, compared = [], [], 0
+    elif table.absent:
+        lines.append(_line(f"  paper: {table.absent}", [Text(DASH, style=dim) for _ in cells]))
+    changes, reaches, compared = [], [], list[int]()
     for measure, cell in cells:
-        difference = cell.difference if measure.key in MAIN else None
-        compared = max(compared, difference.count if difference else 0)
+        difference = cell.difference if measure.key in table.main else None
         if difference is None:
             changes.append(Text())
             reaches.append(Text())
             continue
+        compared.append(difference.count)
         star = "*" if clear(difference) else " "
         style = STYLES.get(verdict(measure, difference), "")
         changes.append(Text(number(difference.mean, measure.digits, signed=True) + star, style=style))
         reaches.append(Text(half(difference, measure.digits) + " ", style=dim))
     if compared:
-        lines.append(_line("  change", changes, str(compared)))
-    if compared > 1:
+        lines.append(_line("  change", changes, seeds(compared)))
+    if compared and max(compared) > 1:
         lines.append(_line("  ± 95 %", reaches))
     return lines
 
@@ -94,14 +96,14 @@ def _alignment(table: Table) -> Grid:
             continue
         aligned = sum(share > ALIGNED for share in found.seeds.values())
         interval = f"[{percent(found.share.low)}, {percent(found.share.high)}]"
-        seeds = "  ".join(f"{seed}:\N{NO-BREAK SPACE}{100 * share:.0f}%" for seed, share in found.seeds.items())
-        grid.add_row(Text(visible(label), style="bold"), Text(f"{aligned}/{len(found.seeds)}  {interval}"), Text(seeds))
+        every = "  ".join(f"{seed}:\N{NO-BREAK SPACE}{100 * share:.0f}%" for seed, share in found.seeds.items())
+        grid.add_row(Text(visible(label), style="bold"), Text(f"{aligned}/{len(found.seeds)}  {interval}"), Text(every))
     return grid
 
 
 def _legend(table: Table) -> str:
     said = ["n seeds; ± is half a 95 % interval over seeds."]
-    if any(row.cells[key].difference for row in table.rows for key in MAIN):
+    if any(row.cells[key].difference for row in table.rows for key in table.main):
         said.append(
             f"change: mean difference to {visible(table.labels[0])}, paired by seed; * its interval excludes 0."
         )

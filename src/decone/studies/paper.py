@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from decone.studies.pool import Job, Watch, check, run_all
+from decone.studies.study import Wish, chosen
 from decone.studies.table import Results, Table, build
 from decone.training.checkpoint import write_text
 from decone.training.config import RunConfig, merge
@@ -49,13 +50,20 @@ class PaperTable:
         if names is None:
             return list(self.rows)
         known = {row.name: row for row in self.rows}
-        wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-        if not wanted:
-            raise ValueError(f"--rows is empty; {self.study}:{self.name} has {', '.join(known)}")
-        for name in wanted:
-            if name not in known:
-                raise ValueError(f"{self.study}:{self.name} has no row {name!r}; its rows: {', '.join(known)}")
-        return [known[name] for name in wanted]
+        return [known[name] for name in chosen(names, list(known), "row", f"{self.study}:{self.name}")]
+
+    @property
+    def row_names(self) -> list[str]:
+        """Names of the rows, in order."""
+        return [row.name for row in self.rows]
+
+    def plan(self, wish: Wish) -> "Reproduction":
+        """What is to be run and shown; ValueError for a wish that makes no sense here."""
+        wish.refuse_settings(f"{self.study}:{self.name}")
+        select = wish.select or "best"
+        if select not in ("best", "last"):
+            raise ValueError(f"unknown --select {select!r}; choose best or last")
+        return Reproduction(self, self.choose(wish.rows), wish.seeds, wish.out, wish.runs, wish.device, select)
 
     def config(self, row: PaperRow, seed: int, device: str = "auto") -> RunConfig:
         """The configuration of one run."""
@@ -76,6 +84,20 @@ class Reproduction:
     out: Path
     runs: Path
     device: str = "auto"
+    select: str = "best"
+
+    @property
+    def page(self) -> Path:
+        """Where the table is written."""
+        return self.out / self.table.study / f"{self.table.name}.md"
+
+    def steps(self) -> int:
+        """Optimiser steps of the runs that are missing."""
+        return sum(self.table.config(row, seed).steps for row, seed in self.missing())
+
+    def documents(self) -> dict[str, list[dict[str, Any]]]:
+        """All results that are there, by printed label."""
+        return {label: list(found.values()) for label, found in self.results().items()}
 
     def path(self, row: PaperRow, seed: int) -> Path:
         """Where a result is kept."""
@@ -129,10 +151,10 @@ class Reproduction:
                     found[row.label][int(seed)] = result
         return found
 
-    def render(self, select: str = "best") -> Table:
+    def render(self, select: str | None = None) -> Table:
         """The table of what is there, published beside ours."""
         published = {row.label: row.published for row in self.rows}
-        return build(self.table.title, self.results(), select, published, self.table.notes)
+        return build(self.table.title, self.results(), select or self.select, published, self.table.notes)
 
     def _read(self, row: PaperRow, seed: int) -> dict[str, Any] | None:
         path = self.path(row, seed)

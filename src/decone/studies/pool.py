@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -25,6 +25,31 @@ from decone.training.run import Run
 POLL = 0.5  # seconds between looks at the logs
 
 
+@runtime_checkable
+class Piece(Protocol):
+    """A piece of work for one process."""
+
+    @property
+    def name(self) -> str:
+        """In messages."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """The folder whose log tells how far it is."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """How many steps it takes."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it is carried out, by name."""
+        ...
+
+
 @dataclass(frozen=True)
 class Job:
     """One run of a study: its name in messages, its configuration, its folder."""
@@ -33,12 +58,24 @@ class Job:
     config: RunConfig
     path: Path
 
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the run."""
+        return self.config.steps
+
+    @property
+    def device(self) -> str:
+        """Where it trains."""
+        return self.config.machine.device
+
 
 class Stopped(Exception):  # noqa: N818  # the user's wish, no error
     """The study was interrupted; every run has a checkpoint and the same command resumes."""
 
 
-Watch = Callable[[Job, int], None]
+P = TypeVar("P", bound=Piece)
+Watch = Callable[[Any, int], None]  # a piece of work, and its step
+Stop = Callable[[], bool]
 
 
 def cores() -> int:
@@ -64,7 +101,7 @@ def run_all(
         Stopped: Ctrl-C; the same call resumes.
         ValueError: a run failed; the message says which and why. Other runs keep their checkpoints.
     """
-    results, waiting = {}, []
+    results, waiting = dict[Path, dict[str, Any]](), list[Job]()
     for run in [Run.plan(job.path, job.config) for job in jobs]:
         run.claim()
     for job in jobs:
@@ -75,9 +112,40 @@ def run_all(
             results[job.path] = result
             if done is not None:
                 done(job, job.config.steps)
-    if not waiting:
-        return results
-    count = min(processes or _processes(waiting), len(waiting))
+
+    def keep(job: Job, result: dict[str, Any]) -> None:
+        results[job.path] = result
+        if done is not None:
+            done(job, job.steps)
+
+    work_off(waiting, _train, keep, processes, watch)
+    return results
+
+
+def work_off(
+    pieces: Sequence[P],
+    work: Callable[[P, int, Stop], dict[str, Any]],
+    keep: Callable[[P, dict[str, Any]], None],
+    processes: int = 0,
+    watch: Watch | None = None,
+) -> None:
+    """Carries out pieces of work, several at once.
+
+    Args:
+        pieces: what is to be done.
+        work: does one, in a process of its own: called with the piece, a number of CPU threads, and a function to ask
+            whether to stop; a function of a module.
+        keep: called in this process with a piece and its result as soon as it is there.
+        processes: how many at once; 0 is one per core, or one where a CUDA device is shared.
+        watch: called with a piece and its step while it is under way.
+
+    Raises:
+        Stopped: Ctrl-C; what was kept stays.
+        ValueError: a piece failed; the message says which and why.
+    """
+    if not pieces:
+        return
+    count = min(processes or _processes(pieces), len(pieces))
     threads = max(1, cores() // count)
     # Spawned, not forked: a forked child inherits the parent's thread pools in an unknown state.
     context = multiprocessing.get_context("spawn")
@@ -85,23 +153,20 @@ def run_all(
     with ProcessPoolExecutor(count, mp_context=context, initializer=_ready, initargs=(stop,)) as pool:
         try:
             with _children_spared():
-                futures = {pool.submit(_work, job.config.model_dump(), str(job.path), threads): job for job in waiting}
+                futures = {pool.submit(_work, work, piece, threads): piece for piece in pieces}
             while futures:
                 for future in [future for future in futures if future.done()]:
-                    job = futures.pop(future)
-                    results[job.path] = _result(future, job)
-                    if done is not None:
-                        done(job, job.config.steps)
+                    piece = futures.pop(future)
+                    keep(piece, _result(future, piece))
                 if watch is not None:
-                    for job in futures.values():
-                        watch(job, _step(job.path))
+                    for piece in futures.values():
+                        watch(piece, _step(piece.path))
                 time.sleep(POLL)
         except BaseException as error:
             _wind_up(pool, stop)
             if isinstance(error, KeyboardInterrupt | Interrupted):
                 raise Stopped from None
             raise
-    return results
 
 
 def check(configs: Sequence[RunConfig]) -> None:
@@ -122,20 +187,20 @@ def _wind_up(pool: ProcessPoolExecutor, stop: Event) -> None:
             child.kill()
 
 
-def _result(future: Future[dict[str, Any]], job: Job) -> dict[str, Any]:
+def _result(future: Future[dict[str, Any]], piece: Piece) -> dict[str, Any]:
     try:
         return future.result()
     except BrokenProcessPool:
         raise ValueError(
-            f"the process of {job.name} was killed (out of memory?); run the same command again to resume, "
+            f"the process of {piece.name} was killed (out of memory?); run the same command again to resume, "
             "with fewer --jobs if memory is short"
         ) from None
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{job.name}: {error}") from None
+        raise ValueError(f"{piece.name}: {error}") from None
 
 
-def _processes(jobs: Sequence[Job]) -> int:
-    shared = any(job.config.machine.device not in ("cpu", "mps") for job in jobs) and torch.cuda.is_available()
+def _processes(pieces: Sequence[Piece]) -> int:
+    shared = any(piece.device not in ("cpu", "mps") for piece in pieces) and torch.cuda.is_available()
     return 1 if shared else cores()
 
 
@@ -181,13 +246,16 @@ def _follow() -> None:
     os._exit(1)
 
 
-def _work(config: dict[str, Any], path: str, threads: int) -> dict[str, Any]:
+def _work(work: Callable[[P, int, Stop], dict[str, Any]], piece: P, threads: int) -> dict[str, Any]:
     assert _stop is not None  # the pool has called `_ready`
     if _stop.is_set():
-        raise Interrupted(Path(path), 0)
+        raise Interrupted(piece.path, 0)
     torch.set_num_threads(threads)
-    settings = RunConfig.build(config)
-    return Trainer(settings, Run.create(Path(path), settings)).train(stop=_stop.is_set)
+    return work(piece, threads, _stop.is_set)
+
+
+def _train(job: Job, threads: int, stop: Stop) -> dict[str, Any]:
+    return Trainer(job.config, Run.create(job.path, job.config)).train(stop=stop)
 
 
 def _step(path: Path) -> int:

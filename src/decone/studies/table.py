@@ -6,6 +6,7 @@ from typing import Any
 
 from decone.metrics.intervals import Interval, mean_interval, paired_difference, share_interval
 
+MAIN = ("best_perplexity", "accuracy")  # measures whose change against the first method is shown
 ALIGNED = 0.5  # a run's languages count as aligned when more than this share of rows meets its own translation
 
 Results = Mapping[str, Mapping[int, dict[str, Any]]]  # label of a method -> seed -> content of result.json
@@ -13,12 +14,13 @@ Results = Mapping[str, Mapping[int, dict[str, Any]]]  # label of a method -> see
 
 @dataclass(frozen=True)
 class Measure:
-    """A column: its key, its heading, whether higher is better (None: neither), digits shown."""
+    """A column: its key, its heading, whether higher is better (None: neither), digits shown, whether seeds matter."""
 
     key: str
     heading: str
     higher: bool | None
     digits: int
+    seeded: bool = True
 
 
 MEASURES = (
@@ -68,7 +70,18 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Table:
-    """A comparison ready to be drawn, in a terminal, in markdown or on a page."""
+    """A comparison ready to be drawn, in a terminal, in markdown or on a page.
+
+    Attributes:
+        title: heading.
+        measures: columns.
+        rows: methods by language; what is no language is a heading of its own.
+        alignment: by method, where two languages were simulated.
+        select: which state of a run counts, "best" or "last".
+        notes: sentences under the table.
+        main: keys of the measures whose change against the first method is shown.
+        absent: stands where the paper's number would, if there is a paper but none of its numbers was found.
+    """
 
     title: str
     measures: tuple[Measure, ...]
@@ -76,6 +89,8 @@ class Table:
     alignment: dict[str, Alignment]
     select: str
     notes: list[str] = field(default_factory=list)
+    main: tuple[str, ...] = MAIN
+    absent: str = ""
 
     @property
     def labels(self) -> list[str]:

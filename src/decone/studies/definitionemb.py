@@ -1,0 +1,28 @@
+"""Zhang, Li and Okumura, DefinitionEMB (arXiv 2408.01308): are tables rebuilt from definitions better fine-tuned?
+
+The paper fine-tunes RoBERTa-base and BART-large on GLUE and on summarisation, with DelDirection as a baseline.
+"""
+
+from decone.studies.downstream import DownstreamTable
+from decone.studies.downstream_runs import ORIGINAL, TableRow
+from decone.studies.glue import Glue
+
+STUDY = "definitionemb"
+
+ROWS = (
+    TableRow(ORIGINAL, "Original table"),
+    TableRow("directions", "DelDirection, as released"),
+    TableRow("definitions", "DefinitionEMB"),
+    TableRow("directions-mean", "All-but-the-top"),
+)
+USUAL = (ORIGINAL, "directions", "definitions")
+NOTE = (
+    "None found: the paper's numbers are in no source that could be reached, and its code holds no result tables, so "
+    "nothing is quoted."
+)
+
+GLUE = DownstreamTable(
+    STUDY, "glue", "DefinitionEMB, GLUE: tables before fine-tuning compared after it", Glue(), ROWS, USUAL, (NOTE,)
+)
+
+TABLES = {f"{STUDY}:{table.name}": table for table in (GLUE,)}

@@ -1,0 +1,106 @@
+"""The tables that a downstream study compares: a pretrained model as it is, or with a repair applied.
+
+This is the one place that knows how each repair is called; a delta of the user's own takes its place.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from decone.models.locate import locate
+from decone.repair import checkpoint
+from decone.repair.delta import read_delta, write_delta
+from decone.repair.directions import Centre, remove_directions
+from decone.repair.tables import home, targets
+
+Maker = Callable[[str, Path], None]  # a model (folder or hub name), and the delta file to write
+
+
+def directions(model: str, out: Path, components: int | None = None, centre: Centre = "mean") -> None:
+    """Makes a delta that takes the mean and principal directions out of all rows; see `repair.directions`.
+
+    Args:
+        model: folder or hub name.
+        out: the delta to write.
+        components: taken out; None is a hundredth of the width.
+        centre: which formula.
+
+    Raises:
+        ValueError: as `locate`, `remove_directions` and `write_delta`.
+    """
+    located = locate(model)
+    ids = torch.arange(located.embedding.shape[0])
+    changes, found = [], dict[str, Any]()
+    for target in targets(located):
+        change, found[target.role] = remove_directions(target, ids, components, centre)
+        changes.append(change)
+    settings = {"components": components, "centre": centre, "rows": "all", "statistics": "all", "table": "input"}
+    write_delta(out, located, "directions", settings, changes, found)
+
+
+def del_direction(model: str, out: Path) -> None:
+    """DelDirection as released with DefinitionEMB: ten components of the rows as they were."""
+    directions(model, out, components=10, centre="released")
+
+
+def definitions(model: str, out: Path) -> None:
+    """Makes a delta whose rows are rebuilt from dictionary definitions; see `repair.definition`.
+
+    Args:
+        model: folder or hub name.
+        out: the delta to write.
+
+    Raises:
+        ValueError: this version cannot make such a delta.
+    """
+    try:
+        made: Any = importlib.import_module("decone.repair.definition")
+        make: Maker = made.make_delta
+    except (ImportError, AttributeError):
+        raise ValueError(
+            "this version of decone makes no definition deltas; give one with --delta definitions=FILE.safetensors, or "
+            "leave the row out: --rows original,directions"
+        ) from None
+    make(model, out)
+
+
+MAKERS: Mapping[str, Maker] = {
+    "directions": del_direction,
+    "directions-mean": directions,
+    "definitions": definitions,
+}
+
+
+def make_delta(row: str, model: str, out: Path) -> None:
+    """Makes the delta of a row, unless it is there.
+
+    Args:
+        row: one of `MAKERS`.
+        model: folder or hub name.
+        out: the delta to write, a .safetensors file.
+
+    Raises:
+        ValueError: it cannot be made; nothing is left behind.
+    """
+    if not out.exists():
+        MAKERS[row](model, out)
+
+
+def repaired(model: str, delta: Path, folder: Path) -> Path:
+    """A model with a delta applied, under a folder, by the digest of its table; made unless it is there.
+
+    Other files than those of the table are hard links where both lie on one disk, and copies elsewhere.
+
+    Raises:
+        ValueError: as `checkpoint.apply`.
+    """
+    facts = read_delta(delta).facts
+    out = folder / f"{facts.method}-{facts.tables[0].after[:16]}"
+    if not out.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        source = Path(model) if Path(model).exists() else home(locate(model))
+        checkpoint.apply(model, delta, out, link=source.stat().st_dev == folder.stat().st_dev)
+    return out
