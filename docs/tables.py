@@ -1,5 +1,7 @@
 """Writes the tables of committed results into the pages, between `<!-- table NAME -->` and `<!-- end -->`.
 
+A table of fine-tuned models has the model behind its name, `<!-- table definitionemb:glue minilm -->`.
+
 Tables of `benchmarks/engines.py` stand between `<!-- engines WORKLOAD -->` and `<!-- end -->`.
 
 python docs/tables.py
@@ -11,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from decone.report import markdown
-from decone.studies.paper import Reproduction
-from decone.studies.stop_jostling import TABLES
+from decone.studies.catalogue import TABLES
+from decone.studies.study import Study, Wish
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACE = re.compile(r"(<!-- table (?P<name>[\w:-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- table (?P<name>[\w:-]+)(?: (?P<model>[\w.-]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 ENGINES = re.compile(r"(<!-- engines (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 WAYS = {
     "chunked": "**decone**",
@@ -32,16 +34,19 @@ LOSSES = {"ce": "cross-entropy", "agg": "AGG", "scalegrad": "ScaleGrad", "unlike
 def filled(text: str) -> str:
     """The page with every table drawn from the results under `results/`."""
     text = ENGINES.sub(lambda place: f"{place[1]}\n{engines(place['name'])}\n{place[3]}", text)
-    return PLACE.sub(lambda place: f"{place[1]}\n{table(place['name'])}\n{place[3]}", text)
+    return PLACE.sub(lambda place: f"{place[1]}\n{table(place['name'], place['model'])}\n{place[4]}", text)
 
 
-def table(name: str) -> str:
+def table(name: str, model: str | None) -> str:
     """One table in markdown; rows without a finished run are left out."""
     paper = TABLES[name]
-    folder = ROOT / "results" / paper.study
-    rows = [row for row in paper.rows if any(folder.glob(f"{row.name}-seed-*.json"))]
-    study = Reproduction(paper, rows, [], ROOT / "results", ROOT / "runs")
-    return markdown.render(study.render()).strip() + "\n"
+
+    def study(rows: list[str]) -> Study:
+        return paper.plan(Wish(",".join(rows), [], ROOT / "results", ROOT / "runs", model=model))
+
+    there = zip(paper.row_names, study(paper.row_names).documents().values(), strict=True)
+    rows = [row for row, documents in there if documents]
+    return markdown.render(study(rows).render()).strip() + "\n" if rows else "No run is finished yet.\n"
 
 
 def engines(name: str) -> str:

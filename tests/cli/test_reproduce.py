@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.training.finetuning.tiny import bert
 
 from decone.studies import pool
 from decone.studies.paper import PaperRow, PaperTable
@@ -91,3 +92,26 @@ def test_other_folders(decone: Decone) -> None:
     assert sorted(path.name for path in Path("kept/tiny").iterdir()) == ["short-seed-3.json", "table1.md"]
     assert Path("scratch/tiny/short/seed-3/model.safetensors").is_file()
     assert not Path("results").exists()
+
+
+def test_a_table_is_fine_tuned_in_processes_of_its_own(
+    decone: Decone, data: Path, workers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Workers of the nursery have the environment of its first day, but the folder of today.
+    Path("shared").mkdir()
+    Path("shared/data").symlink_to(data)
+    Path("checkout").mkdir()
+    monkeypatch.chdir("checkout")
+    bert(Path("model"), width=32)
+    options = ("--model", "model", "--rows", "original,directions", "--tasks", "CoLA", "--device", "cpu")
+    options = (*options, "--set", "examples=32", "--set", "epochs=1", "--set", "length=16")
+    code, out, err = decone("reproduce", "definitionemb:glue", *options, "--seeds", "2")
+    assert (code, err) == (0, "the table is results/definitionemb/glue/model.md\n")
+    assert "CoLA MCC" in out and "DelDirection" in out and "paper: none found" in out
+    names = [f"{row}-CoLA-seed-{seed}.json" for row in ("directions", "original") for seed in (1, 1337)]
+    assert sorted(path.name for path in Path("results/definitionemb/glue/model").iterdir()) == names
+    assert decone("reproduce", "definitionemb:glue", *options, "--show") == (0, out, "")
+    found = json.loads(decone("reproduce", "definitionemb:glue", *options, "--show", "--json").out)
+    assert [result["seed"] for result in found["Original table"]] == [1, 1337]
+    wrong = decone("reproduce", "definitionemb:glue", "--delta", "x")
+    assert wrong == (2, "", "decone: --delta 'x' is not key=value; write e.g. --delta definitions=FILE\n")

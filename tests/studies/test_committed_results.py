@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from decone.studies import catalogue
 from decone.studies.paper import Reproduction
 from decone.studies.stop_jostling import TABLES
+from decone.studies.study import Wish
 
 ROOT = Path(__file__).resolve().parents[2]
+FINE_TUNED = sorted((ROOT / "results" / "definitionemb").glob("*/*/*.json"))
 RESULTS = sorted((ROOT / "results" / "stop-jostling").glob("*-seed-*.json"))
 
 
@@ -24,6 +27,20 @@ def test_every_result_belongs_to_a_row_and_says_where_it_comes_from(path: Path) 
     assert result["seed"] == int(seed)
     assert result["versions"]["torch"] and result["machine"]["processor"] and result["date"] and result["commit"]
     assert "dirty" not in result["commit"]
+
+
+@pytest.mark.parametrize("path", FINE_TUNED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_fine_tuning_belongs_to_a_table_and_says_where_it_comes_from(path: Path) -> None:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    study, table, model = path.relative_to(ROOT / "results").parts[:3]
+    plan = catalogue.TABLES[f"{study}:{table}"].plan(
+        Wish(result["row"], [], ROOT / "results", ROOT / "runs", tasks=result["task"], model=model)
+    )
+    (found,) = plan.documents().values()  # reading refuses other settings
+    assert result in found
+    assert path.name == f"{result['row']}-{result['task']}-seed-{result['seed']}.json"
+    assert result["versions"]["transformers"] and result["machine"]["processor"] and result["date"]
+    assert result["commit"] and "dirty" not in result["commit"]
 
 
 def test_pages_show_the_committed_results() -> None:

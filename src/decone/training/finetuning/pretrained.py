@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-FRESH = ("classifier", "classification_head", "score", "pooler")  # parts that a pretrained model need not have
+HEADS = ("classifier", "classification_head", "score")
+FRESH = (*HEADS, "pooler")  # parts that a pretrained model need not have
 
 
 def load_classifier(name: str, outputs: int, seed: int) -> tuple[Any, Any]:
@@ -30,17 +31,17 @@ def load_classifier(name: str, outputs: int, seed: int) -> tuple[Any, Any]:
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, in words
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the libraries behind it raise their own, tokenizers a bare Exception
         raise ValueError(f"cannot load {name} to be fine-tuned: {reason(error)}") from None
     missing = set(map(str, report["missing_keys"]))
-    absent = sorted(key for key in missing if not any(part in key.split(".") for part in FRESH))
+    mismatched = {str(entry[0]) for entry in report["mismatched_keys"]}
+    absent = sorted(key for key in missing | mismatched if not any(part in FRESH for part in key.split(".")))
     if absent:
         raise ValueError(f"{name} lacks weights, e.g. {absent[0]}; name a complete checkpoint")
-    heads = {key for key in dict(model.named_parameters()) if key.split(".")[0] in FRESH[:3]}
-    mismatched = {str(entry[0] if isinstance(entry, tuple) else entry) for entry in report["mismatched_keys"]}
-    if heads - missing or mismatched:
+    if {key for key, _ in model.named_parameters() if key.split(".")[0] in HEADS} - missing:
         raise ValueError(f"{name} has a head for another task already; name the pretrained model it was made from")
     return model, tokenizer
 
