@@ -38,7 +38,7 @@ def minilm() -> str:
 # Settings were taken from the papers' own (RoBERTa, Liu et al. 2019; BART, Lewis et al. 2020), and for MiniLM from what
 # is usual for encoders of six layers; none was tuned here.
 PRESETS = {
-    "minilm": Preset(minilm, {"epochs": 3, "lr": 1e-4, "batch": 32, "length": 128, "precision": "bfloat16"}),
+    "minilm": Preset(minilm, {"epochs": 2, "lr": 1e-4, "batch": 32, "length": 128, "precision": "bfloat16"}),
     "roberta-base": Preset(
         found_on_hub("FacebookAI/roberta-base"),
         {
