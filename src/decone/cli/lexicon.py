@@ -8,11 +8,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from decone.cli.aligning import Case, Format, Forms, Inflections, Language, Numbers, Pieces, aligned, opened
 from decone.cli.console import out, print_json, say, stages
 from decone.cli.options import Json, Quiet
-from decone.data.lexicons import FORMATS, Lexicon
 from decone.models.locate import locate
-from decone.repair.alignment import align
 from decone.repair.coverage import Coverage, coverage
 from decone.repair.entries import Choices
 from decone.report.scan_strings import plain, shown
@@ -20,7 +19,6 @@ from decone.scan.frequencies import read_counts
 from decone.training.checkpoint import write_text
 
 GLOSS = 70  # characters of a definition that are shown
-FORMS = ("follow", "keep", "skip")
 MEANT = {
     "exact": "written as in the lexicon",
     "normalised": "as the tokenizer writes a word of the lexicon",
@@ -34,14 +32,14 @@ MEANT = {
 def command(
     model: Annotated[str, typer.Argument(help="A Hugging Face model (folder or hub name), or a decone run.")],
     lexicon: Annotated[list[Path], typer.Argument(help="File, or WordNet's folder; earlier ones go first.")],
-    format: Annotated[str, typer.Option(help=f"{', '.join(FORMATS)}; auto looks at the content.")] = "auto",
-    language: Annotated[str, typer.Option(help="Of Wiktionary: the code of the entries wanted, or all.")] = "en",
-    case: Annotated[str, typer.Option(help="auto, exact, or fold: also words that differ in case.")] = "auto",
+    format: Format = "auto",
+    language: Language = "en",
+    case: Case = "auto",
     senses: Annotated[str, typer.Option(help="all of a word, or the first.")] = "all",
-    forms: Annotated[str, typer.Option(help="Senses like 'plural of X': follow, keep or skip.")] = "follow",
-    inflections: Annotated[bool, typer.Option("--inflections", help="Undo English suffixes.")] = False,
-    numbers: Annotated[bool, typer.Option("--numbers", help="Spell out numbers without a definition.")] = False,
-    pieces: Annotated[bool, typer.Option("--pieces", help="Define word pieces as parts of words.")] = False,
+    forms: Forms = "follow",
+    inflections: Inflections = False,
+    numbers: Numbers = False,
+    pieces: Pieces = False,
     counts: Annotated[Path | None, typer.Option(help="Token frequencies: lines of id or token, tab, count.")] = None,
     file: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file to write the report to.")] = None,
     as_json: Json = False,
@@ -51,24 +49,16 @@ def command(
 
     Changes nothing; tells how far a repair by definitions can reach.
     """
-    if forms not in FORMS:
-        raise ValueError(f"--forms {plain(forms, 40)!r} is not one of {', '.join(FORMS)}")
     if file is not None and not (file.absolute().parent.is_dir() and not file.is_dir()):
         raise ValueError(f"cannot write {file}; name a file in a folder that exists")
     choices = Choices(case, senses, forms == "follow", inflections, numbers, pieces)
-    code = None if language == "all" else language
-    opened = [Lexicon.open(path, format, code, forms != "skip") for path in lexicon]
+    words = opened(lexicon, format, language, forms)
     with stages(quiet) as progress:
         progress("reading the vocabulary", 0, 1)
         located = locate(model)
-        if located.tokenizer is None:
-            why = "; ".join(located.notes) or "its folder holds none"
-            raise ValueError(f"{located.name} has no tokenizer to align a lexicon with ({why})")
         found = None if counts is None else read_counts(counts, located)
-        progress("reading the lexicon", 0, 1)
-        rows = located.embedding.shape[0]
-        aligned = align(located.tokenizer, sum(opened[1:], opened[0]), rows, located.special, choices)
-    report = coverage(aligned, located.name, found)
+        alignment = aligned(located, words, choices, progress)
+    report = coverage(alignment, located.name, found)
     if file is not None:
         write_text(file, report.model_dump_json(by_alias=True, indent=1, ensure_ascii=True) + "\n")
         say(f"the report is {file}")

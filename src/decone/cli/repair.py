@@ -7,23 +7,21 @@ from typing import Annotated, Any
 import torch
 import typer
 from jaxtyping import Int64
-from pydantic import BaseModel
 from torch import Tensor
 
 from decone.cli import repair_shown
-from decone.cli.console import out, print_json, stages
+from decone.cli.console import stages
 from decone.cli.options import Json, Quiet
+from decone.cli.repair_definitions import definitions
+from decone.cli.repairing import finish, require_place, tell
 from decone.models.locate import locate
 from decone.models.located import Located
 from decone.repair import checkpoint
-from decone.repair.delta import Change, read_delta, vacant, write_delta
+from decone.repair.delta import Change, read_delta
 from decone.repair.directions import Centre, Statistics, remove_directions
-from decone.repair.measure import measure, warnings
-from decone.repair.result import REPAIR, Report
 from decone.repair.rows import last_rows, read_ids
 from decone.repair.tables import Which, targets
 from decone.scan.frequencies import frequencies
-from decone.scan.tokens import token_texts
 
 HELP = """Mend a table of a model without training it.
 
@@ -32,6 +30,10 @@ decone repair directions MODEL --out DELTA.safetensors   take the mean and the s
        [--components K] [--centre mean|released|kept|origin] [--rows all|rare|last:SHARE|FILE] [--counts FILE]
        [--statistics all|chosen] [--table input|output|both] [--embedding NAME] [--head NAME]
        [--dry-run] [--tokens N] [--seed S] [--json] [--quiet]
+decone repair definitions MODEL --lexicon FILE --out DELTA.safetensors   rebuild rows from a dictionary
+       [--rows doubtful|rare|last:SHARE|seen:SHARE|all|FILE] [--counts FILE] [--preset decone|paper] [--set key=value]
+       [--format F] [--language L] [--case C] [--forms F] [--inflections] [--numbers] [--pieces] [--mask TOKEN]
+       [--embedding NAME] [--device D] [--dry-run] [--tokens N] [--seed S] [--json] [--quiet]
 decone repair show DELTA [--json]                        what a delta changes, and where it comes from
 decone repair apply MODEL DELTA --out FOLDER [--link]    a new checkpoint with the repaired table
 decone repair undo FOLDER DELTA --out FOLDER [--link]    the original again, to the last byte
@@ -52,7 +54,7 @@ Folder = Annotated[Path, typer.Option("--out", "-o", help="The new folder; it mu
 def group(answering: Callable[[Callable[..., None]], Callable[..., None]]) -> typer.Typer:
     """The commands; `answering` makes exit codes and sentences of exceptions."""
     app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-    for command in (directions, show, apply, undo):
+    for command in (directions, definitions, show, apply, undo):
         app.command(name=command.__name__)(answering(command))
     return app
 
@@ -132,14 +134,6 @@ def undo(
     tell(written, repair_shown.written(written), as_json)
 
 
-def require_place(delta: Path | None, located: Located, dry_run: bool) -> None:
-    """Refuses early what could not be written late."""
-    if delta is None and not dry_run:
-        raise ValueError("say where the delta goes, --out NAME.safetensors, or measure only with --dry-run")
-    if delta is not None:
-        vacant(delta, located)
-
-
 def choose(rows: str, counts: Path | None, located: Located) -> tuple[Int64[Tensor, " M"], list[str]]:
     """The rows that --rows names, and what must be known of them."""
     size = located.embedding.shape[0]
@@ -161,48 +155,3 @@ def choose(rows: str, counts: Path | None, located: Located) -> tuple[Int64[Tens
             ) from None
         return last_rows(size, share), []
     return read_ids(Path(rows), size), []
-
-
-def finish(
-    method: str,
-    located: Located,
-    changes: list[Change],
-    delta: Path | None,
-    settings: dict[str, Any],
-    found: dict[str, Any],
-    notes: list[str],
-    tokens: int,
-    seed: int,
-    dry_run: bool,
-    as_json: bool,
-    progress: Callable[[str, int, int], None],
-) -> None:
-    """Measures what a method made, writes the delta unless it is a dry run, and tells both."""
-    texts, tables = token_texts(located), []
-    for change in changes:
-        progress(f"geometry of the {change.target.role} table", 0, 1)
-        tables.append(measure(change, texts, tokens, seed))
-    said = [*located.notes, *notes, *(sentence for table in tables for sentence in warnings(table))]
-    if not dry_run and delta is not None:
-        progress("writing", 0, 1)
-        write_delta(delta, located, method, settings, changes, found, said)
-    report = Report(
-        schema=REPAIR,
-        model=located.name,
-        method=method,
-        settings=settings,
-        found=found,
-        tables=tables,
-        notes=said,
-        delta=None if dry_run else str(delta),
-        bytes=None if dry_run or delta is None else delta.stat().st_size,
-    )
-    tell(report, repair_shown.report(report), as_json)
-
-
-def tell(document: BaseModel, shown: Any, as_json: bool) -> None:
-    """Prints a result, as data or for eyes."""
-    if as_json:
-        print_json(document.model_dump(mode="json", by_alias=True))
-    else:
-        out.print(shown)

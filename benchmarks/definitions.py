@@ -1,0 +1,186 @@
+"""A loss planted in a real table, and how much of it definitions give back.
+
+    python benchmarks/definitions.py MODEL LEXICON DATA [--ways slot,ridge,gradient] [--out FILE]
+
+MODEL is a folder of an encoder, LEXICON a file of glosses, DATA a folder with word-sim/ and glue/STS-B/dev.tsv. Of the
+whole words that have a definition, the last fifth by index get each other's rows. Each way learns from the other four
+fifths of the damaged model and rebuilds the lost rows. They are held against the true ones, with intervals over tokens,
+in word similarity over the pairs whose words are both defined (with bootstrap intervals), and in STS-B without
+fine-tuning; the share of the loss that is recovered is (repaired - damaged) / (original - damaged).
+"""
+
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer
+
+from decone.data import glue
+from decone.data.lexicons import Lexicon
+from decone.data.word_pairs import read_word_pairs
+from decone.metrics.word_similarity import spearman, spearman_interval
+from decone.models.locate import locate
+from decone.models.located import Located, MemoryTable
+from decone.repair import checkpoint
+from decone.repair.alignment import Alignment, align
+from decone.repair.definitions.lengths import scaled
+from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.reconstructor import Reconstructor
+from decone.repair.definitions.scores import doubtful, ranks, score
+from decone.repair.delta import Change, write_delta
+from decone.repair.measure import compare
+from decone.repair.tables import targets
+from decone.training.finetuning.sentences import similarity_correlation
+from decone.training.provenance import provenance
+
+SETS = {"MEN": "EN-MEN-TR-3k.txt", "WS-353": "EN-WS-353-ALL.txt", "RW": "EN-RW-STANFORD.txt"}
+SHARE = 0.2
+WAYS: dict[str, dict[str, Any]] = {
+    # What a map from the frozen encoder's state at one masked slot can do, the first sense alone.
+    "slot": {"read": "slot", "senses": "first", "mention": "keep", "ridge": None},
+    "ridge": {},
+    "ridge-mean": {"senses": "mean"},
+    "gradient": {"solver": "gradient"},
+    "gradient-slot": {"solver": "gradient", "read": "slot", "senses": "mean", "noise": (0.5, 0.25, 0.25), "most": 4},
+}
+
+
+class Judge:
+    """Word similarity and STS-B of a table."""
+
+    def __init__(self, folder: str, data: Path, words: dict[str, int]) -> None:
+        self.model = AutoModel.from_pretrained(folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        file = data / "glue" / "STS-B" / "dev.tsv"
+        self.sentences = glue.parse(glue.TASKS["STS-B"], file.read_text(encoding="utf-8"), file)
+        self.pairs: dict[str, tuple[list[int], list[int], np.ndarray]] = {}
+        for name, file in SETS.items():
+            found = [
+                (pair.first.lower(), pair.second.lower(), pair.score)
+                for pair in read_word_pairs(data / "word-sim" / file)
+            ]
+            found = [pair for pair in found if pair[0] in words and pair[1] in words]
+            first, second = ([words[pair[side]] for pair in found] for side in (0, 1))
+            self.pairs[name] = (first, second, np.array([pair[2] for pair in found]))
+
+    def __call__(self, table: Tensor) -> dict[str, list[float]]:
+        """Correlation, its interval's ends where there is one, and the number of pairs."""
+        found: dict[str, list[float]] = {}
+        for name, (first, second, scores) in self.pairs.items():
+            cosine = torch.cosine_similarity(table[first].double(), table[second].double()).numpy()
+            ends = spearman_interval(cosine, scores)
+            found[name] = [spearman(cosine, scores) or 0.0, *(ends or ()), len(scores)]
+        self.model.get_input_embeddings().weight.data.copy_(table)
+        found["STS-B"] = [similarity_correlation(self.model, self.tokenizer, self.sentences, 128), len(self.sentences)]
+        return found
+
+
+def recovered(found: dict[str, list[float]], damaged: dict[str, list[float]], original: dict[str, list[float]]) -> Any:
+    return {name: (found[name][0] - damaged[name][0]) / (original[name][0] - damaged[name][0]) for name in found}
+
+
+def damage(folder: str, ids: Tensor, place: Path, seed: int) -> tuple[Located, str]:
+    """A copy of a model in which some rows are shuffled."""
+    located = locate(folder)
+    (target,) = targets(located)
+    order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))
+    rows = target.table.read()[ids][order]
+    write_delta(place / "loss.safetensors", located, "loss", {}, [Change(target, ids, MemoryTable("loss", rows))])
+    checkpoint.apply(folder, place / "loss.safetensors", place / "damaged")
+    return locate(str(place / "damaged")), str(place / "damaged")
+
+
+def whole_words(folder: str, lexicon: Path) -> Alignment:
+    located = locate(folder)
+    assert located.tokenizer is not None
+    found = align(located.tokenizer, Lexicon.open(lexicon), located.embedding.shape[0], located.special)
+    found.entries = {id: entry for id, entry in found.entries.items() if entry.surface.text.isalpha()}
+    return found
+
+
+def run(
+    model: Annotated[str, typer.Argument()],
+    lexicon: Annotated[Path, typer.Argument()],
+    data: Annotated[Path, typer.Argument()],
+    ways: str = "slot,ridge,ridge-mean,gradient",
+    precision: str = "bfloat16",
+    seed: int = 0,
+    out: Path = Path("results/benchmarks/definitions.json"),
+) -> None:
+    """Plants the loss, mends it in several ways, and writes what was measured after each."""
+    console = Console(stderr=True)
+    alignment = whole_words(model, lexicon)
+    defined = torch.tensor(alignment.covered())
+    lost = defined[len(defined) - int(SHARE * len(defined)) :]
+    words = {alignment.surfaces[id].text: id for id in reversed(defined.tolist())}
+    table = locate(model).embedding.read().float()
+    judge = Judge(model, data, words)
+    mean = table[defined[: -len(lost)]].mean(0)
+    with tempfile.TemporaryDirectory() as place:
+        located, folder = damage(model, lost, Path(place), seed)
+        broken = locate(folder).embedding.read().float()
+
+        def put(rows: Tensor) -> Tensor:
+            new = broken.clone()
+            new[lost] = rows
+            return new
+
+        original, damaged = judge(table), judge(broken)
+        content: dict[str, Any] = {
+            "schema": "decone.definitions-benchmark/1",
+            "defined": len(defined),
+            "lost": len(lost),
+        }
+        content |= {"seed": seed, "threads": torch.get_num_threads(), "precision": precision, **provenance()}
+        content |= {"original": original, "damaged": damaged, "ways": {}}
+        flat = judge(put(mean.expand(len(lost), -1)))
+        content["mean"] = {"judged": flat, "recovered": recovered(flat, damaged, original)}
+        console.print(content)
+        for way in ways.split(","):
+            begun = time.perf_counter()
+            recipe = Recipe(**{"precision": precision, "seed": seed, **WAYS[way]})
+            reconstructor = Reconstructor(located, located.embedding, alignment, recipe, "cpu")
+            chosen = torch.isin(reconstructor.ids, lost)
+            if way == "ridge":  # whether the loss is seen at all
+                everything = torch.ones(len(chosen), dtype=torch.bool)
+                predicted, _ = reconstructor.crossfit(everything)
+                wrong = doubtful(reconstructor.ranks(predicted, torch.arange(len(chosen))), len(table))
+                content["doubtful"] = {
+                    "lost": float(wrong[chosen].double().mean()),
+                    "kept": float(wrong[~chosen].double().mean()),
+                }
+            told = reconstructor.learn(~chosen)
+            rebuilt = reconstructor.predict(told, chosen.nonzero().squeeze(1))
+            seconds = time.perf_counter() - begun
+            usable = torch.ones(len(table), dtype=torch.bool)
+            found = ranks(rebuilt, table[lost], MemoryTable("original", table), usable)
+            result: dict[str, Any] = {"recipe": recipe.model_dump(mode="json"), "seconds": seconds}
+            result["lost"] = score(rebuilt, table[lost], mean, found, len(table)).facts()
+            result["held_out"] = told.scores.facts()
+            if told.trained is not None:
+                result["errors"] = told.trained.errors
+            kept = broken[reconstructor.ids[~chosen]]
+            for scale in ("none", "row", "table", "spread"):
+                new = put(scaled(rebuilt, broken[lost], kept, scale)[0].float())
+                judged = judge(new)
+                geometry = compare(broken, new)
+                result[scale] = {"judged": judged, "recovered": recovered(judged, damaged, original)}
+                result[scale]["geometry"] = geometry.model_dump(mode="json")
+            content["ways"][way] = result
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            console.print(way, {key: result[key] for key in ("seconds", "lost", "held_out")})
+            console.print({scale: result[scale]["recovered"] for scale in ("none", "row", "table", "spread")})
+        shutil.rmtree(Path(place) / "damaged")
+
+
+if __name__ == "__main__":
+    typer.run(run)

@@ -1,0 +1,98 @@
+"""`decone repair definitions`: rows rebuilt from what a dictionary says of their tokens."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from jaxtyping import Int64
+from torch import Tensor
+
+from decone.cli.aligning import Case, Format, Forms, Inflections, Language, Numbers, Pieces, aligned, opened
+from decone.cli.console import stages
+from decone.cli.options import Device, Json, Quiet
+from decone.cli.repairing import finish, require_place
+from decone.models.locate import locate
+from decone.repair.definitions.choice import rows_by_name
+from decone.repair.definitions.rebuild import in_doubt, rebuild
+from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.reconstructor import Reconstructor
+from decone.repair.entries import Choices
+from decone.repair.tables import targets
+from decone.scan.frequencies import read_counts
+
+ROWS = (
+    "doubtful (those of the rarest fifth that their definitions contradict), rare or rare:SHARE, seen:SHARE (the "
+    "rarest that occur in --counts), last:SHARE of the ids, all, or a file of ids; shares are of the defined tokens."
+)
+SET = "A setting of the method, key=value; see docs/repair.md. Repeat it for more."
+
+
+def definitions(
+    model: Annotated[str, typer.Argument(help="An encoder, or an encoder with a decoder (folder or hub name).")],
+    lexicon: Annotated[list[Path], typer.Option("--lexicon", "-l", help="File, or WordNet's folder; may be repeated.")],
+    delta: Annotated[Path | None, typer.Option("--out", "-o", help="The delta to write, a .safetensors file.")] = None,
+    rows: Annotated[str, typer.Option(help=ROWS)] = "doubtful",
+    counts: Annotated[Path | None, typer.Option(help="Token frequencies: lines of id or token, tab, count.")] = None,
+    preset: Annotated[str, typer.Option(help="decone, or paper: as released with DefinitionEMB.")] = "decone",
+    settings: Annotated[list[str] | None, typer.Option("--set", help=SET)] = None,
+    format: Format = "auto",
+    language: Language = "en",
+    case: Case = "auto",
+    forms: Forms = "follow",
+    inflections: Inflections = False,
+    numbers: Numbers = False,
+    pieces: Pieces = False,
+    mask: Annotated[str | None, typer.Option(help="The token that stands for what is asked.")] = None,
+    embedding: Annotated[str | None, typer.Option(help="Name of the table in the file.")] = None,
+    device: Device = "auto",
+    tokens: Annotated[int, typer.Option(min=0, help="Changed rows shown one by one.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of training, folds and the rows shown.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and show, write nothing.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Rebuild rows of a table from the definitions of their tokens (DefinitionEMB), where these were lost.
+
+    Writes a delta, see apply. Tells by held-out tokens how much of a row a definition gives back.
+    """
+    pairs = dict(_pair(text) for text in settings or [])
+    recipe = Recipe.build(preset, {"seed": str(seed), **pairs})
+    words = opened(lexicon, format, language, forms)
+    choices = Choices(case, "all", forms == "follow", inflections, numbers, pieces)
+    with stages(quiet) as progress:
+        progress("tables", 0, 1)
+        located = locate(model, embedding)
+        require_place(delta, located, dry_run)
+        known = None if counts is None else read_counts(counts, located)
+        (target,) = targets(located)
+        alignment = aligned(located, words, choices, progress)
+        reconstructor = Reconstructor(located, target.table, alignment, recipe, device, mask, progress)
+        found: dict[str, Any] = {}
+        ids: Int64[Tensor, " M"]
+        if rows == "doubtful":
+            ids, found = in_doubt(reconstructor, rows_by_name(alignment, "rare", known))
+        else:
+            ids = rows_by_name(alignment, rows, known)
+        change, facts, notes = rebuild(target, reconstructor, ids)
+        if known is None and rows != "all" and not Path(rows).is_file():
+            notes.append("rare is what has a high id; give --counts to go by how often a token occurs")
+        if located.head is not None:
+            notes.append("the output table is one of its own and stays as it is")
+        said = {
+            "rows": rows,
+            "counts": None if counts is None else counts.name,
+            "lexicon": [Path(source.name).name for source in words.sources],
+            "licence": [source.licence for source in words.sources],
+            "preset": preset,
+            "recipe": recipe.model_dump(mode="json"),
+            "alignment": dict(vars(choices)),
+        }
+        together: dict[str, Any] = {target.role: {**found, **facts}}
+        finish("definitions", located, [change], delta, said, together, notes, tokens, seed, dry_run, as_json, progress)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, mark, value = text.partition("=")
+    if not mark:
+        raise ValueError(f"--set {text[:40]!r} is not key=value; write e.g. --set solver=gradient")
+    return key.strip(), value.strip()

@@ -1,0 +1,131 @@
+"""The model that reads definitions, and what is taken from its states."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from decone.models.located import Located
+from decone.repair.definitions.prompts import Batch, Prompt, by_length, collate
+from decone.repair.definitions.recipe import Read
+from decone.repair.tables import home
+
+POSITIONS = 512  # of a model that counts none, such as T5
+READ_AT_ONCE = 128  # prompts
+Progress = Callable[[str, int, int], None]
+
+
+class Body(nn.Module):
+    """A model of `transformers` without its heads, read at the slots of prompts.
+
+    Args:
+        model: an encoder, or an encoder with a decoder.
+        read: what is taken: "slot" is the mean state at the slots (the decoder's where there is one), [H]; "states"
+            also the mean state of the encoder, [2H]; "words" also the mean input row of the definition, [2H + D].
+    """
+
+    def __init__(self, model: Any, read: Read) -> None:
+        super().__init__()
+        self.model, self.read = model, read
+        config = model.config
+        self.pad = int(config.pad_token_id or 0)
+        decodes = bool(config.is_encoder_decoder)
+        self.decoder_start: int | None = config.decoder_start_token_id if decodes else None
+        if decodes and self.decoder_start is None:
+            raise ValueError(f"the {config.model_type}'s configuration has no decoder_start_token_id; add it")
+
+    @property
+    def rows(self) -> Float[Tensor, "V D"]:
+        """Its input table."""
+        found: Tensor = self.model.get_input_embeddings().weight
+        return found
+
+    @property
+    def limit(self) -> int:
+        """Tokens that fit."""
+        known = getattr(self.model.config, "max_position_embeddings", None)
+        # RoBERTa and its kin begin to count behind the padding.
+        offset = 0 if known is None else self.pad + 1 if "roberta" in str(self.model.config.model_type) else 0
+        return int(known) - offset if known else POSITIONS
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B F"]:
+        """What is taken from the states of each prompt, float32."""
+        inputs = {"input_ids": batch.ids, "attention_mask": batch.attention}
+        if batch.decoder is None:
+            states = self.model(**inputs).last_hidden_state.float()
+            at_slots = states
+        else:
+            found = self.model(**inputs, decoder_input_ids=batch.decoder, use_cache=False)
+            states, at_slots = found.encoder_last_hidden_state.float(), found.last_hidden_state.float()
+        parts = [_mean(at_slots, batch.slots)]
+        if self.read != "slot":
+            parts.append(_mean(states, batch.attention.bool()))
+        if self.read == "words":
+            with torch.no_grad():  # what they are, not a way to change them
+                parts.append(_mean(self.rows[batch.ids].float(), batch.gloss))
+        return torch.cat(parts, 1)
+
+    @torch.no_grad()
+    def features(self, prompts: Sequence[Prompt], progress: Progress | None = None) -> Float[Tensor, "N F"]:
+        """Reads prompts as they are, in eval mode; the modes are restored."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        found: Tensor | None = None
+        batches, done = by_length(prompts, READ_AT_ONCE), 0
+        for places in batches:
+            batch = collate([prompts[place] for place in places], self.pad, self.decoder_start)
+            part = self(batch.to(self.rows.device)).cpu()
+            found = torch.zeros(len(prompts), part.shape[1]) if found is None else found
+            found[places] = part
+            done += len(places)
+            if progress is not None:
+                progress("reading definitions", done, len(prompts))
+        for module, mode in modes.items():
+            module.training = mode
+        assert found is not None  # callers have prompts
+        return found
+
+    def student(self) -> "Body":
+        """A deep copy to be trained; this one stays as it is."""
+        return Body(copy.deepcopy(self.model), self.read)
+
+
+def load_body(located: Located, read: Read, device: torch.device) -> Body:
+    """Loads the model of a folder for reading: safetensors only, none of its code.
+
+    Raises:
+        ValueError: transformers is missing, the model reads from left to right only, is quantised, or lacks weights.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise ValueError('definitions are read with transformers: pip install "decone[hf]"') from None
+    if located.kind in ("causal", "run", "tables"):
+        raise ValueError(
+            f"{located.name} is no model that reads a definition in both directions (it is {located.kind}); repair an "
+            "encoder, or an encoder with a decoder"
+        )
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped there
+    try:
+        config = transformers.AutoConfig.from_pretrained(home(located), trust_remote_code=False)
+        if getattr(config, "quantization_config", None) is not None:
+            raise ValueError("it is quantised; repair the original and quantise it again")
+        load: Any = transformers.AutoModel.from_pretrained
+        safe = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
+        model, report = load(home(located), config=config, **safe, output_loading_info=True)
+    except Exception as error:  # the libraries behind it raise their own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"cannot load {located.name} from safetensors to read definitions: {reason}") from None
+    absent = sorted(str(name) for name in (*report["missing_keys"], *report["mismatched_keys"]) if "pooler" not in name)
+    if absent:  # transformers would fill them with random numbers; a pooler is never read
+        raise ValueError(f"{located.name} lacks weights, e.g. {absent[0]}; name a complete checkpoint")
+    return Body(model.to(device).eval(), read)
+
+
+def _mean(states: Float[Tensor, "B T H"], chosen: Tensor) -> Float[Tensor, "B H"]:
+    weight = chosen.to(states.dtype)
+    total: Tensor = torch.einsum("bth,bt->bh", states, weight)
+    return total / weight.sum(1, keepdim=True).clamp_min(1)

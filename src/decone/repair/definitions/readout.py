@@ -1,0 +1,165 @@
+"""The linear map from what a model makes of a definition to a row: ridge regression in closed form, in float64.
+
+With features F [N, F] and rows E [N, H], both around their means, and each block of features scaled to unit variance,
+
+    B = (F^T F + ridge I)^-1 F^T E
+
+Crossfit predicts each token from the others: the tokens are cut into folds by chance, and the Gram matrices of one
+fold are taken out before solving for it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+PENALTIES = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5)  # tried where none is given
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A linear map with its offsets: `(features * scale - centre) matrix + mean`.
+
+    Attributes:
+        scale: factor of each feature, [F].
+        centre: mean of the scaled features, [F].
+        matrix: [F, H].
+        mean: of the rows, [H].
+    """
+
+    scale: Float64[Tensor, " F"]
+    centre: Float64[Tensor, " F"]
+    matrix: Float64[Tensor, "F H"]
+    mean: Float64[Tensor, " H"]
+
+    def __call__(self, features: Float[Tensor, "N F"]) -> Float[Tensor, "N H"]:
+        """Rows in float32."""
+        return ((features.double() * self.scale - self.centre) @ self.matrix + self.mean).float()
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What least squares needs of some tokens."""
+
+    count: int
+    features: Float64[Tensor, " F"]
+    rows: Float64[Tensor, " H"]
+    gram: Float64[Tensor, "F F"]
+    cross: Float64[Tensor, "F H"]
+
+    @classmethod
+    def of(cls, features: Float64[Tensor, "n F"], rows: Float64[Tensor, "n H"]) -> "_Sums":
+        return cls(len(features), features.sum(0), rows.sum(0), features.T @ features, features.T @ rows)
+
+    def __sub__(self, other: "_Sums") -> "_Sums":
+        return _Sums(
+            self.count - other.count,
+            self.features - other.features,
+            self.rows - other.rows,
+            self.gram - other.gram,
+            self.cross - other.cross,
+        )
+
+    def solve(self, ridge: float) -> tuple[Float64[Tensor, " F"], Float64[Tensor, "F H"], Float64[Tensor, " H"]]:
+        centre, mean = self.features / self.count, self.rows / self.count
+        gram = self.gram - self.count * torch.outer(centre, centre)
+        gram.diagonal().add_(ridge)
+        matrix = torch.linalg.solve(gram, self.cross - self.count * torch.outer(centre, mean))
+        return centre, matrix, mean
+
+
+def fit(
+    features: Float[Tensor, "N F"], rows: Float[Tensor, "N H"], ridge: float, blocks: Sequence[int] | None = None
+) -> Readout:
+    """Fits the map on some tokens.
+
+    Args:
+        features: what the model made of their definitions, finite.
+        rows: of their tokens, finite.
+        ridge: penalty, above 0.
+        blocks: how many features of one kind stand side by side; without it all are of one kind.
+
+    Raises:
+        ValueError: there are fewer than two tokens.
+
+    Example:
+        >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+        >>> bool((fit(x, 2 * x + 1, 1e-6)(x) - (2 * x + 1)).abs().max() < 1e-4)
+        True
+    """
+    if len(features) < 2:
+        raise ValueError(f"a map needs at least 2 tokens with definitions to learn from, not {len(features)}")
+    scale = _scale(features.double(), blocks)
+    return Readout(scale, *_Sums.of(features.double() * scale, rows.double()).solve(ridge))
+
+
+def crossfit(
+    features: Float[Tensor, "N F"],
+    rows: Float[Tensor, "N H"],
+    learn: Bool[Tensor, " N"],
+    ridge: float | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    blocks: Sequence[int] | None = None,
+) -> tuple[Float[Tensor, "N H"], float]:
+    """Predicts every row without having seen it.
+
+    Args:
+        features: of all tokens.
+        rows: of all tokens; those not to learn from are not looked at.
+        learn: tokens to learn from; each is predicted from those of the other folds, the others from all of them.
+        ridge: penalty; without it the one of `PENALTIES` with the least squared error of these very predictions.
+        folds: parts, 2 or more.
+        seed: of the cut.
+        blocks: as of `fit`.
+
+    Returns:
+        The predictions, and the penalty.
+
+    Raises:
+        ValueError: there are fewer tokens to learn from than folds, or than two.
+    """
+    size = int(learn.sum())
+    if size < max(2, folds):
+        raise ValueError(f"{size} tokens to learn from cannot be cut into {folds} folds; define more, or replace fewer")
+    scale = _scale(features[learn].double(), blocks)
+    scaled, exact = features.double() * scale, rows.double()
+    chosen = learn.nonzero().squeeze(1)
+    fold = torch.full((len(features),), -1)
+    fold[chosen] = torch.randperm(size, generator=torch.Generator().manual_seed(seed)) % folds
+    whole = _Sums.of(scaled[chosen], exact[chosen])
+    parts = [whole - _Sums.of(scaled[fold == part], exact[fold == part]) for part in range(folds)] + [whole]
+    best: tuple[float, Tensor, float] | None = None
+    for penalty in PENALTIES if ridge is None else (ridge,):
+        found = torch.empty(len(features), rows.shape[1], dtype=torch.float64)
+        for part, sums in zip([*range(folds), -1], parts, strict=True):
+            centre, matrix, mean = sums.solve(penalty)
+            found[fold == part] = (scaled[fold == part] - centre) @ matrix + mean
+        error = float((found[chosen] - exact[chosen]).square().mean())
+        if best is None or error < best[0]:
+            best = (error, found, penalty)
+    assert best is not None
+    return best[1].float(), best[2]
+
+
+def averaged(
+    features: Float[Tensor, "P F"], owner: Int64[Tensor, " P"], size: int
+) -> tuple[Float[Tensor, "N F"], Int64[Tensor, " N"]]:
+    """Mean features of each token over its prompts, and how many it has; zeros where it has none.
+
+    Example:
+        >>> averaged(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 2]), 3)[0].squeeze(1).tolist()
+        [2.0, 0.0, 5.0]
+    """
+    count = torch.bincount(owner, minlength=size)
+    total = torch.zeros(size, features.shape[1], dtype=torch.float64).index_add_(0, owner, features.double())
+    return (total / count.clamp_min(1)[:, None]).float(), count
+
+
+def _scale(features: Float64[Tensor, "n F"], blocks: Sequence[int] | None) -> Float64[Tensor, " F"]:
+    """One factor per block: then a penalty means the same for states and rows, whatever their size."""
+    spread = (features - features.mean(0)).square().mean(0)
+    parts = torch.split(spread, list(blocks) if blocks else [features.shape[1]])
+    return torch.cat([part.mean().clamp_min(1e-30).rsqrt().expand(len(part)) for part in parts])
