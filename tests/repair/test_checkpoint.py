@@ -11,7 +11,7 @@ from tests.repair.checkpoints import INPUT, OUTPUT, V, cone, contents, llama
 
 from decone.models.locate import locate
 from decone.models.located import MemoryTable
-from decone.repair import checkpoint
+from decone.repair import checkpoint, new_folder
 from decone.repair.checkpoint import apply, undo
 from decone.repair.delta import Change, read_delta, write_delta
 from decone.repair.directions import remove_directions
@@ -149,7 +149,7 @@ def test_an_interrupt_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.shutil, "copyfile", stop)
+    monkeypatch.setattr(new_folder.shutil, "copyfile", stop)
     before = contents(Path())
     with pytest.raises(KeyboardInterrupt):
         apply("m", DELTA, Path("n"))

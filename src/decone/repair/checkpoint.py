@@ -4,24 +4,29 @@ Only the files that hold a table are written anew, its bytes replaced and all ot
 made beside and renamed when it is whole.
 """
 
-import errno
 import os
-import shutil
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
 
-from decone.models.folder import inside, plain
+from decone.models.folder import plain
 from decone.models.locate import locate
 from decone.models.tensors import Weights, open_weights
 from decone.repair.delta import Delta, Rows, digest, patched, read_delta
+from decone.repair.new_folder import (
+    LEFT_OUT,
+    copy_bytes,
+    files_of,
+    listed,
+    new_folder,
+    other_weights,
+    take_over,
+    vacant_folder,
+)
 from decone.repair.places import Place, places
 from decone.repair.result import WRITTEN, Written
 from decone.repair.tables import home
 
 STEP = 1 << 24  # bytes copied at once
-LEFT_OUT = (".git",)  # history of the source, which the new folder is no commit of
-_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".safetensors")
 
 
 def apply(model: str, delta: Path, out: Path, *, link: bool = False, backwards: bool = False) -> Written:
@@ -43,39 +48,23 @@ def apply(model: str, delta: Path, out: Path, *, link: bool = False, backwards: 
     """
     opened = read_delta(delta)
     source = Path(model) if Path(model).exists() else home(locate(model))
-    _vacant(out, source)
+    vacant_folder(out, source)
     weights = open_weights(source)
     shards = _shards(weights, opened, backwards)
-    files = _files(source) if source.is_dir() else {source.name: source}
+    files = files_of(source) if source.is_dir() else {source.name: source}
     result = Written(
         schema=WRITTEN, folder=str(out), rewritten=[], copied=[], linked=[], notes=_notes(source, files, weights)
     )
-    beside = out.absolute().with_name(f".{out.name}.{os.getpid()}.writing")
-    absent = [place for place in beside.parents if not place.exists()]
-    try:
-        beside.mkdir(parents=True)
+    with new_folder(out, source) as beside:
         for name, path in files.items():
             target = beside / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if path in shards:
                 _rewrite(path, target, shards[path], opened, backwards)
                 result.rewritten.append(name)
-            elif link:
-                os.link(path.resolve(), target)
-                result.linked.append(name)
             else:
-                shutil.copyfile(path, target)
-                result.copied.append(name)
-        _vacant(out, source)  # somebody may have made it meanwhile
-        beside.rename(out)
-    except BaseException as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        for place in absent:
-            if place.is_dir() and not any(place.iterdir()):
-                place.rmdir()
-        if isinstance(error, OSError):
-            raise ValueError(_failure(out, error)) from None
-        raise
+                take_over(path, target, link)
+                (result.linked if link else result.copied).append(name)
     return result
 
 
@@ -92,14 +81,6 @@ def undo(folder: str, delta: Path, out: Path, *, link: bool = False) -> Written:
         ValueError: as `apply`; also when the table was trained or changed after the repair.
     """
     return apply(folder, delta, out, link=link, backwards=True)
-
-
-def _vacant(out: Path, source: Path) -> None:
-    if out.exists() or out.is_symlink():
-        raise ValueError(f"{plain(out)} exists; remove it, or choose another folder with --out")
-    home = (source if source.is_dir() else source.parent).resolve()
-    if source.is_dir() and out.resolve().is_relative_to(home):
-        raise ValueError(f"{plain(out)} lies in the model's own folder, which stays as it is; choose another place")
 
 
 def _shards(weights: Weights, delta: Delta, backwards: bool) -> dict[Path, list[tuple[Place, Rows]]]:
@@ -141,34 +122,11 @@ def _require_match(held: str, name: str, rows: Rows, place: Path, delta: Delta, 
     )
 
 
-def _files(root: Path) -> dict[str, Path]:
-    """Every file of a folder by its name there; links may lead to other files of it, or of a hub's cache."""
-    found: dict[str, Path] = {}
-    for above, folders, names in os.walk(root):
-        if Path(above) == root:
-            folders[:] = [name for name in folders if name not in LEFT_OUT]
-        for name in folders:
-            if (Path(above) / name).is_symlink():
-                raise ValueError(
-                    f"{Path(above) / plain(name)} is a link to a folder, which is not followed; replace it"
-                )
-        for name in sorted(names):
-            relative = str((Path(above) / name).relative_to(root))
-            path = inside(root, relative)
-            if not path.is_file():
-                raise ValueError(f"{root / plain(relative)} is no ordinary file; take it out of the model's folder")
-            found[relative] = path
-    return found
-
-
 def _notes(source: Path, files: dict[str, Path], weights: Weights) -> list[str]:
     """What a reader must know of files that are taken over as they are."""
-    read = {entry.file for entry in weights.entries.values()}
-    others = [name for name, path in files.items() if path.suffix in _WEIGHTS and path not in read]
     notes = []
-    if others:
-        shown = ", ".join(plain(name) for name in others[:5]) + (", …" if len(others) > 5 else "")
-        notes.append(f"taken over as they are, with the old table if they hold it: {shown}")
+    if others := other_weights(files, weights):
+        notes.append(f"taken over as they are, with the old table if they hold it: {listed(others)}")
     if source.is_dir() and (left := [name for name in LEFT_OUT if (source / name).exists()]):
         notes.append(f"left out: {', '.join(left)}")
     return notes
@@ -179,7 +137,7 @@ def _rewrite(source: Path, target: Path, parts: list[tuple[Place, Rows]], delta:
     with source.open("rb") as old, target.open("xb") as new:
         here = 0
         for place, rows in parts:
-            _copy(old, new, here, place.begin)
+            copy_bytes(old, new, here, place.begin, STEP)
             made = sha256()
             for content in patched(old, place, delta, rows, backwards, STEP):
                 made.update(content)
@@ -187,23 +145,6 @@ def _rewrite(source: Path, target: Path, parts: list[tuple[Place, Rows]], delta:
             if made.hexdigest() != (rows.facts.before if backwards else rows.facts.after):
                 raise ValueError(f"{delta.path} is damaged (its rows do not make the table it tells of); make it again")
             here = place.end
-        _copy(old, new, here, source.stat().st_size)
+        copy_bytes(old, new, here, source.stat().st_size, STEP)
         new.flush()
         os.fsync(new.fileno())
-
-
-def _copy(old: BinaryIO, new: BinaryIO, begin: int, end: int) -> None:
-    old.seek(begin)
-    while begin < end:
-        content = old.read(min(STEP, end - begin))
-        if not content:
-            raise ValueError(f"{plain(old.name)} became shorter while it was read; start again")
-        new.write(content)
-        begin += len(content)
-
-
-def _failure(out: Path, error: OSError) -> str:
-    if error.errno == errno.EXDEV:
-        return f"files cannot be linked from the model to {plain(out)}, which is on another disk; leave out --link"
-    reason = error.strerror or str(error)
-    return f"cannot write {plain(out)}: {reason}; free space or choose another place. Nothing was written"
