@@ -21,7 +21,7 @@ LEFT_OUT = ("*/*", "consolidated*", "adapter_*", "optimizer*")
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _WORDS = re.compile(r".*(ForMaskedLM|ForCausalLM|LMHead|ForConditionalGeneration|MTModel|EncoderDecoderModel)")
-_NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "decoder", "text_encoder")
+NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "decoder", "text_encoder")
 _UNKNOWN = Family("causal", (), (), softcap=("final_logit_softcapping", None))
 _RUN = Family("run", ("embedding.weight",), ("untied.weight",))
 
@@ -166,7 +166,7 @@ def _settled(whole: dict[str, Any]) -> Config:
     On tying the outer one has the word, unless it joins two whole models.
     """
     config = whole
-    for key in _NESTED * 2:  # some nest twice
+    for key in NESTED * 2:  # some nest twice
         if isinstance(inner := config.get(key), dict):
             config = {**config, **inner, key: None}
     if isinstance(outer := whole.get("tie_word_embeddings"), bool) and not isinstance(whole.get("decoder"), dict):

@@ -41,6 +41,20 @@ def read_tokenizer(folder: Path) -> tuple[Tokenizer | None, frozenset[int], list
     return tokenizer, frozenset(special | {index for index in known if index is not None}), notes
 
 
+def declared_tokens(folder: Path) -> list[str]:
+    """Tokens that the files beside a tokenizer.json name; transformers adds those that it lacks when it loads it.
+
+    Raises:
+        ValueError: such a file is damaged.
+    """
+    names = ("tokenizer_config.json", "special_tokens_map.json")
+    settings = [read_object(folder, name) or {} for name in names]
+    found = [content for setting in settings for name in _NAMES for content in _contents(setting.get(name))]
+    listed = [setting.get("added_tokens_decoder") for setting in settings]
+    found += [content for part in listed if isinstance(part, dict) for content in _contents(part)]
+    return list(dict.fromkeys([*found, *(read_object(folder, "added_tokens.json") or {})]))
+
+
 def _guarded(folder: Path, contents: list[str], settings: list[dict[str, Any]], notes: list[str]) -> Tokenizer | None:
     """The tokenizer; whatever goes wrong becomes a note."""
     try:

@@ -1,0 +1,165 @@
+"""Which tensors of a checkpoint have a row, or a number, for every token: those that a new vocabulary changes."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from decone.models.families import FAMILIES
+from decone.models.folder import inside, plain, read_object
+from decone.models.located import Located
+from decone.models.tensors import FileTable, Weights, open_weights
+from decone.models.tokenizer_files import MAKE
+from decone.repair.new_folder import listed
+from decone.repair.tables import home, targets
+
+Role = Literal["input", "output", "bias"]
+
+_INPUTS = tuple({name for family in FAMILIES.values() for name in family.embedding})
+_OUTPUTS = tuple({name for family in FAMILIES.values() for name in family.head})
+_BIASES = tuple({name for family in FAMILIES.values() for name in family.bias})
+_APART = ("fsmt",)  # families whose source and target have vocabularies of their own
+_SHORTER = "embed_tokens_per_layer.weight"  # a second input table of another length
+
+
+@dataclass(frozen=True)
+class ByToken:
+    """Tensors that are one: a table or bias, and others with the same bytes, as tied tables that are stored twice.
+
+    Attributes:
+        role: what the model uses it for; "input" where it is both input and output.
+        names: of the tensors, the one that is read first.
+        shape: [V, H] of a table, [V] or [1, V] of a bias.
+        dtype: in the words of the header, "F32" and the like.
+    """
+
+    role: Role
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def width(self) -> int:
+        """Numbers per token."""
+        return self.shape[1] if self.role != "bias" else 1
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A model whose vocabulary can be changed.
+
+    Attributes:
+        located: the model.
+        folder: where its files lie.
+        config: its config.json.
+        weights: its tensors, unread.
+        rows: V, of every table.
+        tensors: all that have V rows or numbers; the input table first.
+    """
+
+    located: Located
+    folder: Path
+    config: dict[str, Any]
+    weights: Weights
+    rows: int
+    tensors: list[ByToken]
+
+    def table(self, tensor: ByToken) -> FileTable:
+        """The rows of a table."""
+        return self.weights.table(tensor.names[0])
+
+
+def vocabulary(located: Located, leave: Collection[str] = ()) -> Vocabulary:
+    """Finds everything in a checkpoint that goes by tokens.
+
+    Args:
+        located: the model.
+        leave: tensors that happen to be as long as the vocabulary, but have nothing to do with it.
+
+    Raises:
+        ValueError: it is no folder of transformers with a tokenizer.json, its tables differ in length, it has several
+            vocabularies, or a tensor is as long as the vocabulary and is neither a table nor a bias that is known.
+    """
+    name, folder = located.name, home(located)
+    config = read_object(folder, "config.json") if folder.is_dir() else None
+    if config is None:
+        raise ValueError(f"{name} is no folder of transformers (config.json); a vocabulary is changed in such a folder")
+    if isinstance(config.get("encoder"), dict) and isinstance(config.get("decoder"), dict):
+        raise ValueError(f"{name} joins two models, each with its own vocabulary; change them one by one, then join")
+    if located.family in _APART or config.get("share_encoder_decoder_embeddings") is False:
+        raise ValueError(f"{name} has one vocabulary for the source and another for the target; that is not supported")
+    if not inside(folder, "tokenizer.json").is_file():
+        raise ValueError(f"{name} has no tokenizer.json, and without it its vocabulary cannot be changed; {MAKE}")
+    if located.tokenizer is None:
+        raise ValueError(f"the vocabulary of {name} cannot be changed: {'; '.join(located.notes)}")
+    weights = open_weights(folder)
+    found = _tables(located, weights)
+    rows = found[0].shape[0]
+    for table in found:
+        if table.shape[0] != rows:
+            raise ValueError(
+                f"{plain(table.names[0])} has {table.shape[0]:,} rows and {plain(found[0].names[0])} {rows:,}: rows "
+                "that only one of them has stand for something else than tokens; that is not supported"
+            )
+    highest = max(located.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if highest >= rows:
+        raise ValueError(
+            f"the tokenizer of {name} gives the id {highest:,} but its tables have {rows:,} rows; save the model again "
+            "after resize_token_embeddings"
+        )
+    found += _biases(weights, rows, {name for table in found for name in table.names})
+    _require_known(weights, rows, {name for part in found for name in part.names} | set(leave), name)
+    return Vocabulary(located, folder, config, weights, rows, found)
+
+
+def _tables(located: Located, weights: Weights) -> list[ByToken]:
+    known = targets(located, "both" if located.head is not None or located.tied else "input")
+    found = [_described(target.role, target.names, weights) for target in known]
+    taken = {name for table in found for name in table.names}
+    for name, entry in weights.entries.items():
+        if name in taken or len(entry.shape) != 2 or entry.shape[0] != found[0].shape[0]:
+            continue
+        if _ends(name, _INPUTS):  # of an encoder and a decoder that are not tied
+            found.append(_described("input", (name,), weights))
+        elif _ends(name, _OUTPUTS):
+            found.append(_described("output", (name,), weights))
+    return found
+
+
+def _biases(weights: Weights, rows: int, tables: set[str]) -> list[ByToken]:
+    known = (
+        *_BIASES,
+        *(name.removesuffix("weight") + "bias" for name in (*_OUTPUTS, *tables) if name[-6:] == "weight"),
+    )
+    names = [
+        name for name, entry in weights.entries.items() if entry.shape in ((rows,), (1, rows)) and _ends(name, known)
+    ]
+    for name in names:
+        weights.vector(name)  # refuses what is no floating point
+    return [_described("bias", (name,), weights) for name in names]
+
+
+def _described(role: Role, names: tuple[str, ...], weights: Weights) -> ByToken:
+    entry = weights.entries[names[0]]
+    if role != "bias":
+        weights.table(names[0])  # refuses what is no floating point
+    return ByToken(role, names, entry.shape, entry.dtype)
+
+
+def _ends(name: str, patterns: Collection[str]) -> bool:
+    return any(name == pattern or name.endswith(f".{pattern}") for pattern in patterns)
+
+
+def _require_known(weights: Weights, rows: int, known: set[str], model: str) -> None:
+    shapes = weights.shapes
+    if absent := sorted(known - shapes.keys()):
+        raise ValueError(f"{model} has no tensor {plain(absent[0])!r}; give --leave the name of one it has")
+    if second := [name for name in shapes if _ends(name, (_SHORTER,)) and name not in known]:
+        raise ValueError(f"{model} has a second table of tokens, {plain(second[0])}; such models are not supported")
+    strange = [name for name, shape in shapes.items() if rows in shape and name not in known]
+    if strange:
+        raise ValueError(
+            f"{model} holds what is as long as its vocabulary ({rows:,}) but no table or bias that is known: "
+            f"{listed(strange)}; a quantised model is changed before it is quantised, and a tensor that has nothing to "
+            f"do with tokens is passed over with --leave {plain(strange[0])}"
+        )
