@@ -1,0 +1,77 @@
+"""`decone grow` from the command line to a model that transformers loads."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.repair.checkpoints import contents
+from tests.repair.vocabularies import build, loaded, logits
+
+from decone.repair.vocabulary_result import Grown
+
+Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
+
+
+@pytest.fixture
+def model() -> Path:
+    return build("gpt2", Path("m"), padding=1)
+
+
+def test_a_file_of_tokens(decone: Decone, model: Path) -> None:
+    Path("t.txt").write_text("covid\nblog\nthe\n")
+    Path("text.txt").write_text("the cat sat on the mat, by the sea. " * 5)
+    arguments = ("--init", "neighbours", "--neighbours", "3", "--text", "text.txt", "--multiple", "8")
+    code, out, err = decone("grow", "m", "t.txt", "--out", "n", *arguments)
+    said = " ".join(out.split())
+    assert (code, err) == (0, "") and "2 new tokens, 1 of them in rows that were free" in said
+    assert "rows 321 → 328" in said and "bit for bit the same" in said and "known already (the)" in said
+    assert "lengths of rows" in said and "nearest tokens" in said and "transformer.wte.weight" in said
+    ids = torch.arange(30)[None]
+    assert torch.equal(logits(model, ids)[..., :320], logits(Path("n"), ids)[..., :320])
+    assert loaded(Path("n")).convert_tokens_to_ids(["covid", "blog"]) == [320, 321]
+
+
+def test_json_and_dry_run(decone: Decone, model: Path) -> None:
+    before = contents(Path())
+    code, out, _ = decone("grow", "m", "covid,blog", "--dry-run", "--json")
+    report = Grown.model_validate_json(out)
+    assert code == 0 and report.written is None and report.rows_after == 322 and contents(Path()) == before
+    code, out, _ = decone("grow", "m", "covid,blog", "--dry-run")
+    assert code == 0 and "a dry run: nothing was written" in out and contents(Path()) == before
+    code, out, _ = decone("grow", "m", "covid,blog", "--out", "n", "--json", "--quiet", "--link")
+    written = Grown.model_validate_json(out)
+    assert written.written is not None and "tokenizer_config.json" in written.written.linked
+    assert written.model_copy(update={"written": None, "tables": []}) == report
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("m", "covid"), "say where the new model goes"),
+        (("m", "the", "--out", "n"), "no new token"),
+        (("m", "absent.txt", "--out", "n"), "no file"),
+        (("absent", "covid", "--out", "n"), "there is no"),
+        (("m", "covid", "--out", "m"), "exists"),
+        (("m", "covid", "--out", "m/n"), "own folder"),
+        (("m", "covid", "--out", "n", "--init", "best"), "take one of pieces"),
+        (("m", "covid", "--out", "n", "--text", "absent.txt"), "no file"),
+        (("m", "covid", "--dry-run", "--text", "m/config.json"), "leave out --dry-run"),
+        (("m", "covid", "--out", "n", "--match", "some"), "anywhere"),
+        (("m", "covid", "--out", "n", "--embedding", "no.such"), "no.such"),
+    ],
+)
+def test_mistakes_are_one_sentence(decone: Decone, model: Path, arguments: tuple[str, ...], said: str) -> None:
+    before = contents(Path())
+    code, out, err = decone("grow", *arguments)
+    assert code == 2 and out == "" and said in err and "Traceback" not in err
+    assert contents(Path()) == before
+
+
+def test_strange_tokens_do_not_reach_the_terminal(decone: Decone, model: Path) -> None:
+    parts = json.loads((model / "tokenizer.json").read_text())
+    code, out, err = decone("grow", "m", "[bold]x,\x1b[31mred,a\u202eb,the,the", "--out", "n")
+    assert code == 0 and "\x1b" not in out + err and "\u202e" not in out + err and "[bold]x" in out
+    assert len(json.loads(Path("n/tokenizer.json").read_text())["added_tokens"]) == len(parts["added_tokens"]) + 3

@@ -1,0 +1,75 @@
+"""Rows for new tokens beside naive loops, and draws beside the moments they are drawn with."""
+
+import numpy as np
+import pytest
+import torch
+from tests.repair.checkpoints import cone
+
+from decone.models import located
+from decone.models.located import MemoryTable
+from decone.repair import initialisations
+from decone.repair.initialisations import INITIALISATIONS, Wanted, find
+
+V, H = 60, 5
+
+
+def wanted(tokens: int = 3, dtype: torch.dtype = torch.float32, **settings: int) -> Wanted:
+    trained = torch.ones(V, dtype=torch.bool)
+    trained[[0, 7, 59]] = False
+    pieces = [[1, 2, 2], [40], [], *([[5]] * tokens)][:tokens]
+    table = MemoryTable("weight", cone(V, H, dtype))
+    return Wanted([f"new{place}" for place in range(tokens)], pieces, table, trained, **settings)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_by_hand(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    monkeypatch.setattr(located, "BLOCK", 7 * H)  # many blocks
+    asked = wanted(dtype=dtype, neighbours=4)
+    table = asked.table.read().double().numpy()
+    usable = [row for row in range(V) if row not in (0, 7, 59)]
+    mean = table[usable].mean(0)
+    chosen = [[1, 2, 2], [40], usable]
+    centres = [np.mean([table[row] for row in rows], axis=0) for rows in chosen]
+    np.testing.assert_allclose(INITIALISATIONS["mean"](asked).rows.numpy(), [mean] * 3, atol=1e-12)
+    made = INITIALISATIONS["pieces"](asked)
+    np.testing.assert_allclose(made.rows.numpy(), centres, atol=1e-12)
+    assert [ids.tolist() for ids in made.sources] == chosen
+    made = INITIALISATIONS["neighbours"](asked)
+    for place, centre in enumerate(centres):
+        cosine = {row: table[row] @ centre / np.linalg.norm(table[row]) / np.linalg.norm(centre) for row in usable}
+        near = sorted(usable, key=lambda row: -cosine[row])[:4]  # used at once
+        assert sorted(made.sources[place].tolist()) == sorted(near)
+        np.testing.assert_allclose(made.rows[place].numpy(), table[near].mean(0), atol=1e-12)
+
+
+def test_samples_have_the_moments_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(initialisations, "DRAWN", 11)
+    asked = wanted(20_000, seed=3)
+    rows = INITIALISATIONS["sample"](asked).rows.numpy()
+    table = asked.table.read().double().numpy()[asked.trained.numpy()]
+    cov = np.cov(table.T, bias=True)
+    scale = np.sqrt(np.diag(cov))
+    assert np.abs((rows.mean(0) - table.mean(0)) / scale).max() < 4 / np.sqrt(len(rows))
+    assert np.abs((np.cov(rows.T) - cov) / np.outer(scale, scale)).max() < 5 / np.sqrt(len(rows))
+    kurtosis = (((rows - rows.mean(0)) / rows.std(0)) ** 4).mean(0)
+    assert np.abs(kurtosis - 3).max() < 0.2  # that of a normal distribution
+
+
+def test_samples_are_repeatable_and_go_together() -> None:
+    first, again, other = (INITIALISATIONS["sample"](wanted(4, seed=seed)).rows for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    # An output that is twice the input draws twice the rows.
+    asked = wanted(4, seed=1)
+    double = Wanted(asked.surfaces, asked.pieces, MemoryTable("o", 2 * asked.table.read()), asked.trained, seed=1)
+    torch.testing.assert_close(INITIALISATIONS["sample"](double).rows, 2 * first)
+
+
+def test_what_cannot_be() -> None:
+    with pytest.raises(ValueError, match=r"--init 'best' is not known; take one of pieces"):
+        find("best")
+    with pytest.raises(ValueError, match="at least 1"):
+        INITIALISATIONS["neighbours"](wanted(neighbours=0))
+    asked = wanted()
+    nothing = Wanted(asked.surfaces, asked.pieces, asked.table, torch.zeros(V, dtype=torch.bool))
+    with pytest.raises(ValueError, match="was trained"):
+        INITIALISATIONS["mean"](nothing)
