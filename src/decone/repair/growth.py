@@ -13,7 +13,7 @@ from decone.repair.layout import Layout
 from decone.repair.new_folder import listed
 from decone.repair.new_tokens import Match, grown_files, sort_out
 from decone.repair.surfaces import surfaces
-from decone.repair.tokenizer_parts import opened, read_parts, unknown_ids
+from decone.repair.tokenizer_parts import encoded, opened, read_parts, unknown_ids
 
 _UNTRAINED = ("special", "unused", "padding")  # kinds of surfaces
 
@@ -89,8 +89,8 @@ def plan_growth(
     origin = torch.full((rows,), -1)
     origin[: model.rows] = torch.arange(model.rows)
     origin[torch.tensor(ids)] = -1
-    cut = tokenizer.encode_batch(new.tokens, add_special_tokens=False)
-    pieces = [[index for index in encoded.ids if index not in unknown] for encoded in cut]
+    cut = encoded(tokenizer, new.tokens)
+    pieces = [[index for index in each.ids if index not in unknown] for each in cut]
     notes = new.notes()
     if lost := [token for token, known in zip(new.tokens, pieces, strict=True) if not known]:
         notes.append(f"the old tokenizer knows no piece of {listed(lost)}; they start from the mean of all rows")
@@ -101,7 +101,7 @@ def plan_growth(
         tokens=new.tokens,
         ids=ids,
         pieces=pieces,
-        cut=[encoded.tokens for encoded in cut],
+        cut=[each.tokens for each in cut],
         ordinary=ordinary,
         layout=Layout(origin),
         vocabulary=tokenizer.get_vocab(with_added_tokens=True),

@@ -12,7 +12,7 @@ from decone.data.corpora import read_text
 from decone.models.folder import plain, read_object
 from decone.repair.configured import written
 from decone.repair.new_folder import listed
-from decone.repair.tokenizer_parts import opened
+from decone.repair.tokenizer_parts import encoded, opened
 from decone.vocab.scripts import script
 
 Match = Literal["word", "anywhere"]
@@ -64,6 +64,10 @@ def read_tokens(given: str) -> list[str]:
         return [line.strip() for line in read_text(path).removesuffix("\n").split("\n")]
     if "," not in given and (given.endswith(_LIKE_FILES) or os.sep in given):
         raise ValueError(f"no file {plain(given)}; name a file with one token per line, or tokens: covid,blog")
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the tokens are not UTF-8; write them into a file, one per line") from None
     return [token.strip() for token in given.split(",")]
 
 
@@ -96,16 +100,16 @@ def sort_out(tokens: Iterable[str], tokenizer: Tokenizer, unknown: set[int]) -> 
             left["given twice"].append(token)
         else:
             new[token] = None
-    for token in list(new):
-        ids = tokenizer.encode(token, add_special_tokens=False).ids
+    for token, found in zip(list(new), encoded(tokenizer, list(new)), strict=True):
+        ids = found.ids
         if len(ids) == 1 and ids[0] not in unknown and not _added(tokenizer, ids[0]):
             left["read as one token already"].append(token)
             del new[token]
-    found = NewTokens(list(new), {reason: names for reason, names in left.items() if names})
+    sorted_out = NewTokens(list(new), {reason: names for reason, names in left.items() if names})
     if not new:
-        said = "; ".join(found.notes()) or "none was given"
+        said = "; ".join(sorted_out.notes()) or "none was given"
         raise ValueError(f"there is no new token ({said}); give some that the tokenizer does not have")
-    return found
+    return sorted_out
 
 
 def grown_files(
@@ -170,7 +174,7 @@ def _numbered(entries: list[dict[str, Any]], taken: Mapping[str, int]) -> list[d
 
 def _require_found(tokenizer: Tokenizer, tokens: list[str], ids: list[int]) -> None:
     texts = [text for token in tokens for text in (token, f"x {token} x")]
-    found = [encoded.ids for encoded in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    found = [each.ids for each in encoded(tokenizer, texts)]
     lost = [
         token
         for place, (token, index) in enumerate(zip(tokens, ids, strict=True))

@@ -1,10 +1,11 @@
 """The files of a tokenizer as JSON: what they say that a change of the vocabulary must know."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from decone.models.folder import plain, read_text
 from decone.models.tokenizer_files import MAKE, SIZE_LIMIT, declared_tokens
@@ -50,6 +51,27 @@ def opened(parts: dict[str, Any], where: object) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoding]:
+    """What a tokenizer makes of texts, without marks around them.
+
+    Raises:
+        ValueError: it cannot take one: it has no token for what it does not know.
+    """
+    try:
+        return list(tokenizer.encode_batch(texts, add_special_tokens=False))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises bare Exception, and panics beside it
+        reason = plain(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        if len(texts) > 1:  # says which
+            for text in texts:
+                encoded(tokenizer, [text])
+        said = plain(texts[0] if texts else "", 60)
+        raise ValueError(
+            f"the tokenizer cannot take {said!r} ({reason}); give another text, or a tokenizer with an unknown token"
+        ) from None
 
 
 def unknown_ids(parts: dict[str, Any], tokenizer: Tokenizer) -> set[int]:

@@ -1,0 +1,102 @@
+"""Texts as a tokenizer cuts them, by the piece and by the line: what is used, and what must stay the same."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from decone.data.corpora import read_text
+from decone.models.folder import plain
+from decone.repair.tokenizer_parts import encoded
+
+PIECE = 1 << 18  # characters tokenized at once, to the next end of a line
+BATCH = 256  # texts tokenized at once
+
+
+def pieces(paths: Iterable[Path]) -> Iterator[str]:
+    """Texts in pieces of many lines.
+
+    Raises:
+        ValueError: a file cannot be read or is no text.
+    """
+    for path in paths:
+        text, start = read_text(path), 0
+        while start < len(text):
+            end = text.find("\n", start + PIECE) + 1 or len(text)
+            yield text[start:end]
+            start = end
+
+
+def lines(paths: Iterable[Path]) -> Iterator[str]:
+    """The same texts line by line: a tokenizer may treat the beginning of a text otherwise.
+
+    Raises:
+        ValueError: as `pieces`.
+    """
+    for piece in pieces(paths):
+        yield from piece.split("\n")
+
+
+def spelled(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+    """The text of single tokens, alone and behind a word: what to check where no text is given."""
+    for index in ids:
+        text = tokenizer.decode([index], skip_special_tokens=False)
+        yield from (text, f"a {text}", f"a{text}")
+
+
+def cut(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[tuple[str, list[int]]]:
+    """Texts and their ids, without marks around them."""
+    batch: list[str] = []
+
+    def done() -> Iterator[tuple[str, list[int]]]:
+        yield from zip(batch, (found.ids for found in encoded(tokenizer, batch)), strict=True)
+
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if len(batch) >= BATCH or size >= PIECE:
+            yield from done()
+            batch, size = [], 0
+    if batch:
+        yield from done()
+
+
+def count(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[int]:
+    """How often each id is in some texts."""
+    found: Counter[int] = Counter()
+    for _, ids in cut(tokenizer, texts):
+        found.update(ids)
+    return found
+
+
+def require_same(old: Tokenizer, new: Tokenizer, texts: Iterable[str], ids: Mapping[int, int]) -> int:
+    """Compares how two tokenizers cut texts; those with a token that went are passed over.
+
+    Args:
+        old: the tokenizer before.
+        new: the one after.
+        texts: to cut.
+        ids: the new id of every old one that stays.
+
+    Returns:
+        Tokens compared.
+
+    Raises:
+        ValueError: a text is cut otherwise.
+    """
+    compared = 0
+    for text, before in cut(old, texts):
+        if any(index not in ids for index in before):
+            continue
+        after = encoded(new, [text])[0].ids
+        if [ids[index] for index in before] != after:
+            place = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if ids[a] != b), len(after))
+            near = old.decode(before[max(0, place - 3) : place + 3], skip_special_tokens=False)
+            raise ValueError(
+                f"the trimmed tokenizer cuts the text near {plain(near, 60)!r} otherwise than the old one; keep more "
+                "tokens with --keep FILE, and please report this tokenizer"
+            )
+        compared += len(before)
+    return compared
