@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from decone import __version__
-from decone.cli import compare, doctor, eval, grow, lexicon, methods, repair, report, reproduce, scan, train
+from decone.cli import compare, doctor, eval, grow, lexicon, methods, repair, report, reproduce, scan, train, trim
 from decone.cli.console import out, say
 from decone.studies.pool import Stopped
 from decone.training.interrupt import Interrupted
@@ -67,6 +67,6 @@ def answering(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for room in (compare, train, eval, scan, grow, lexicon, reproduce, report, methods, doctor):
+for room in (compare, train, eval, scan, grow, trim, lexicon, reproduce, report, methods, doctor):
     app.command(name=room.__name__.rpartition(".")[2])(answering(room.command))
 app.add_typer(repair.group(answering), name="repair")

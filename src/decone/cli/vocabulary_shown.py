@@ -1,12 +1,14 @@
 """Grown and trimmed vocabularies in a terminal. Every foreign string is a `Text`, its signs made visible."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from decone.repair.vocabulary_result import Divergence, Grown, NewToken, Norms, TableFacts, Written
+from decone.repair.new_folder import listed
+from decone.repair.vocabulary_result import Divergence, Grown, NewToken, Norms, TableFacts, Trimmed, Written
 from decone.report.scan_strings import plain, shown
 
 SIGNS, NEAR = 20, 3  # of a token; neighbours shown
@@ -15,9 +17,8 @@ LISTED = 8  # files
 
 def grown(found: Grown) -> RenderableType:
     """What growing did to a model."""
-    chosen = ", ".join(f"{key} {plain(value, 60)}" for key, value in found.settings.items() if value not in (None, []))
     pieces: list[RenderableType] = [
-        Text.assemble((plain(found.model, 200), "bold"), "  ", (chosen, "dim")),
+        _head(found.model, found.settings),
         Text(
             f"{found.added:,} new tokens, {found.in_padding:,} of them in rows that were free; tokens "
             f"{found.tokens_before:,} → {found.tokens_after:,}, rows {found.rows_before:,} → {found.rows_after:,}"
@@ -30,6 +31,32 @@ def grown(found: Grown) -> RenderableType:
     if found.divergence is not None:
         pieces += [Text(), _divergence(found.divergence)]
     return Group(*pieces, *_ended(found.tables, found.notes, found.written))
+
+
+def trimmed(found: Trimmed) -> RenderableType:
+    """What trimming did to a model."""
+    share = 1 - found.rows_after / found.rows_before
+    reasons = ", ".join(f"{reason} {number:,}" for reason, number in found.kept.items() if number)
+    pieces: list[RenderableType] = [
+        _head(found.model, found.settings),
+        Text(
+            f"tokens {found.tokens_before:,} → {found.tokens_after:,}, rows {found.rows_before:,} → "
+            f"{found.rows_after:,}: {share:.0%} less, {found.bytes_of_rows:,} bytes"
+        ),
+        Text(f"stay: {reasons}"),
+        Text(f"{found.checked:,} tokens of text are cut as before"),
+    ]
+    if found.dropped:
+        pieces.append(
+            Text("go, among others: " + " ".join(shown(token, SIGNS) for token in found.dropped), style="dim")
+        )
+    return Group(*pieces, *_ended(found.tables, found.notes, found.written))
+
+
+def _head(model: str, settings: Mapping[str, Any]) -> Text:
+    chosen = ((key, value) for key, value in settings.items() if value not in (None, [], False))
+    said = ", ".join(f"{key} {listed(value) if isinstance(value, list) else plain(value, 60)}" for key, value in chosen)
+    return Text.assemble((plain(model, 200), "bold"), "  ", (said, "dim"))
 
 
 def _norms(norms: Sequence[Norms]) -> Grid:

@@ -20,7 +20,7 @@ from decone.repair.configured import resized
 from decone.repair.divergence import KINDS, divergence
 from decone.repair.grown_rows import new_tokens, norms
 from decone.repair.growth import Growth, plan_growth
-from decone.repair.history import NAME, content, read_history, step
+from decone.repair.history import IDS, NAME, content, read_history, step
 from decone.repair.initialisations import Initialisation, Made, Wanted, find, trained_mean
 from decone.repair.layout import Resized
 from decone.repair.new_folder import vacant_folder
@@ -133,7 +133,7 @@ def grow(
         return {NAME: content([*past, step("grow", located, settings, *sizes, tables, [*notes, *said])])}
 
     tell("writing", 0, 1)
-    edited = {"config.json": config, **growth.files, NAME: None}
+    edited = {"config.json": config, **growth.files, NAME: b"", IDS: None}
     result = resize(model, growth.layout, parts, out, edited, check, history, link)
     return report.model_copy(
         update={

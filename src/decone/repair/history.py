@@ -13,6 +13,8 @@ from decone.repair.vocabulary_result import HISTORY, History, Step, TableFacts
 from decone.training.provenance import provenance
 
 NAME = "decone.json"
+# In a folder of its own: some programs load every safetensors file that lies beside the weights.
+IDS = "decone/ids.safetensors"
 
 
 def read_history(folder: Path) -> list[Step]:

@@ -111,7 +111,7 @@ def _left_out(model: Vocabulary, files: Mapping[str, Path], edited: Files) -> tu
     left = [name for name in weights if "/" not in name]  # in folders may be weights of other parts
     left += [name for name, content in edited.items() if content is None and name in files]
     notes = [f"left out, for the old vocabulary is in it: {listed(left)}"] if left else []
-    if nested := [name for name in weights if "/" in name]:
+    if nested := [name for name in weights if "/" in name and name not in edited]:
         notes.append(f"taken over as they are, with the old table if they hold it: {listed(nested)}")
     if folders := [name for name in LEFT_OUT if (model.folder / name).exists()]:
         notes.append(f"left out: {', '.join(folders)}")

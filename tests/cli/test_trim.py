@@ -1,0 +1,71 @@
+"""`decone trim` from the command line to a model that transformers loads."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.repair.checkpoints import contents
+from tests.repair.vocabularies import build, loaded, logits
+
+from decone.repair.vocabulary_result import Trimmed
+
+Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
+
+
+@pytest.fixture
+def model() -> Path:
+    Path("one.txt").write_text("the cat sat on the mat\n")
+    Path("two.txt").write_text("by the sea\n")
+    return build("llama", Path("m"), padding=2)
+
+
+def test_two_texts(decone: Decone, model: Path) -> None:
+    code, out, err = decone("trim", "m", "--text", "one.txt", "--text", "two.txt", "--out", "n")
+    said = " ".join(out.split())
+    assert (code, err) == (0, "") and "tokens 400 →" in said and "rows 402 →" in said
+    assert "tokens of text are cut as before" in said and "alphabet 256" in said and "go, among others" in said
+    old = load_file("n/decone/ids.safetensors")["old"]
+    ids = torch.arange(30)[None]
+    assert torch.equal(logits(model, old[ids])[..., old], logits(Path("n"), ids))
+    for text in ("the cat sat on the mat", "by the sea"):
+        assert old[loaded(Path("n"))(text)["input_ids"]].tolist() == loaded(model)(text)["input_ids"]
+
+
+def test_json_and_dry_run(decone: Decone, model: Path) -> None:
+    before = contents(Path())
+    code, out, _ = decone("trim", "m", "--text", "one.txt", "--min-count", "2", "--dry-run", "--json")
+    report = Trimmed.model_validate_json(out)
+    assert code == 0 and report.written is None and report.settings["min_count"] == 2 and contents(Path()) == before
+    code, out, _ = decone("trim", "m", "--unreachable", "--dry-run")
+    assert code == 0 and "a dry run: nothing was written" in out and contents(Path()) == before
+    code, out, _ = decone("trim", "m", "--keep", "one.txt", "--dry-run")
+    assert code == 2
+    Path("keep.txt").write_text("▁the\n▁cat\n")
+    code, out, _ = decone("trim", "m", "--keep", "keep.txt", "--out", "n", "--json", "--quiet", "--link")
+    written = Trimmed.model_validate_json(out)
+    assert code == 0 and written.written is not None and written.kept["listed"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("m", "--text", "one.txt"), "say where the new model goes"),
+        (("m", "--out", "n"), "say what stays"),
+        (("m", "--text", "one.txt", "--unreachable", "--out", "n"), "leave out --text and --keep"),
+        (("m", "--unreachable", "--min-count", "3", "--out", "n"), "add --text"),
+        (("m", "--text", "absent.txt", "--out", "n"), "no file"),
+        (("absent", "--text", "one.txt", "--out", "n"), "there is no"),
+        (("m", "--text", "one.txt", "--out", "m"), "exists"),
+        (("m", "--text", "one.txt", "--out", "m/n"), "own folder"),
+        (("m", "--keep", "one.txt", "--out", "n"), "that the vocabulary lacks"),
+        (("m", "--text", "one.txt", "--out", "n", "--leave", "odd"), "no tensor"),
+    ],
+)
+def test_mistakes_are_one_sentence(decone: Decone, model: Path, arguments: tuple[str, ...], said: str) -> None:
+    before = contents(Path())
+    code, out, err = decone("trim", *arguments)
+    assert code == 2 and out == "" and said in err and "Traceback" not in err
+    assert contents(Path()) == before
