@@ -93,6 +93,26 @@ def test_a_table_stored_twice_stays_one() -> None:
     assert torch.equal(logits(source, ids), logits(Path("n"), ids)[..., :321])
 
 
+def test_biases_go_with_the_rows_of_the_output() -> None:
+    source = build("bert", Path("m"), tie_word_embeddings=False)
+    grow("m", ["covid"], Path("n"), init="neighbours", neighbours=4)
+    one, two = load_file("m/model.safetensors"), load_file("n/model.safetensors")
+    cut, first = loaded(source), len(one[HEADS["bert"]])
+    pieces = [piece for piece in cut("covid", add_special_tokens=False)["input_ids"] if piece != cut.unk_token_id]
+    chosen = {}
+    for name in (HEADS["bert"], "bert.embeddings.word_embeddings.weight"):
+        table = one[name].double()
+        cosine = torch.cosine_similarity(table, table[pieces].mean(0)[None])
+        cosine[:5] = -2  # special tokens
+        chosen[name] = cosine.topk(4).indices
+        torch.testing.assert_close(two[name][first], one[name][chosen[name]].mean(0))
+    near, other = chosen.values()
+    for bias in ("cls.predictions.bias", "cls.predictions.decoder.bias"):
+        if bias in one:
+            torch.testing.assert_close(two[bias][first], one[bias][near].mean(0))
+            assert not torch.isclose(two[bias][first], one[bias][other].mean(0))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_shards_and_small_pieces(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     monkeypatch.setattr(resize, "STEP", 100)
@@ -271,6 +291,16 @@ def test_tensors_that_are_as_long_but_unknown() -> None:
     longer = whole | {"model.embed_tokens.weight": torch.ones(408, 16)}
     save_file(longer, source / "model.safetensors", metadata={"format": "pt"})
     refused("something else than tokens", out="o")
+
+
+def test_models_to_which_the_highest_id_means_something() -> None:
+    source = build("llama", Path("m"))
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"model_type": "whisper"}))
+    names = {"embedding": "model.embed_tokens.weight", "head": "lm_head.weight"}
+    refused("behind its first timestamp", **names)
+    (source / "config.json").write_text(json.dumps({"model_type": "clip", "text_config": config, "architectures": []}))
+    refused("where its highest id stands", **names)
 
 
 def test_other_weights_are_left_out_and_said() -> None:

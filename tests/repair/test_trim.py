@@ -127,12 +127,15 @@ def test_ids_in_configurations(text: Path) -> None:
 
 def test_positions_that_hang_on_the_padding_token(text: Path) -> None:
     """RoBERTa counts positions from the id of the padding token: all ids before it stay."""
-    source = build("roberta", Path("m"))
-    config = json.loads((source / "config.json").read_text())
-    (source / "config.json").write_text(json.dumps(config | {"pad_token_id": 20}))
+    source = build("bert", Path("m"))
+    config = json.loads((source / "config.json").read_text()) | {"pad_token_id": 20}
+    (source / "config.json").write_text(json.dumps(config))
     trim("m", Choice(keep=text_of("the")), Path("n"))
-    assert old_ids(Path("n"))[:21] == list(range(21))
-    assert json.loads(Path("n/config.json").read_text())["pad_token_id"] == 20
+    assert old_ids(Path("n"))[:7] == [0, 1, 2, 3, 4, 20, loaded(source).convert_tokens_to_ids("the")]
+    (source / "config.json").write_text(json.dumps(config | {"model_type": "roberta"}))
+    trim("m", Choice(keep=text_of("the")), Path("o"))
+    assert old_ids(Path("o"))[:21] == list(range(21))
+    assert json.loads(Path("o/config.json").read_text())["pad_token_id"] == 20
 
 
 def text_of(*tokens: str) -> Path:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -86,17 +87,21 @@ def require_same(old: Tokenizer, new: Tokenizer, texts: Iterable[str], ids: Mapp
     Raises:
         ValueError: a text is cut otherwise.
     """
+    whole = (pair for pair in cut(old, texts) if all(index in ids for index in pair[1]))
     compared = 0
-    for text, before in cut(old, texts):
-        if any(index not in ids for index in before):
-            continue
-        after = encoded(new, [text])[0].ids
-        if [ids[index] for index in before] != after:
-            place = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if ids[a] != b), len(after))
-            near = old.decode(before[max(0, place - 3) : place + 3], skip_special_tokens=False)
-            raise ValueError(
-                f"the trimmed tokenizer cuts the text near {plain(near, 60)!r} otherwise than the old one; keep more "
-                "tokens with --keep FILE, and please report this tokenizer"
-            )
-        compared += len(before)
+    while batch := list(islice(whole, BATCH)):
+        for (_, before), after in zip(batch, encoded(new, [text for text, _ in batch]), strict=True):
+            if [ids[index] for index in before] != after.ids:
+                raise ValueError(_difference(old, before, after.ids, ids))
+            compared += len(before)
     return compared
+
+
+def _difference(tokenizer: Tokenizer, before: list[int], after: list[int], ids: Mapping[int, int]) -> str:
+    pairs = enumerate(zip(before, after, strict=False))
+    place = next((place for place, (old, new) in pairs if ids[old] != new), min(len(before), len(after)))
+    near = tokenizer.decode(before[max(0, place - 3) : place + 3], skip_special_tokens=False)
+    return (
+        f"the trimmed tokenizer cuts the text near {plain(near, 60)!r} otherwise than the old one; keep more tokens "
+        "with --keep FILE, and please report this tokenizer"
+    )

@@ -34,7 +34,7 @@ def divergence(
     old: Int64[Tensor, " V"],
     new: Int64[Tensor, " M"],
 ) -> Divergence:
-    """Compares the outputs of two models on the beginning of a text, on the CPU, in float32.
+    """Compares the outputs of two models on the beginning of a text, on the CPU.
 
     A causal model predicts the next token; of a masked model every seventh token is masked and predicted; a model with
     an encoder and a decoder reads a window and repeats it.

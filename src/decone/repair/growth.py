@@ -9,6 +9,7 @@ from torch import Tensor
 
 from decone.models.located import Located, Table, blocks
 from decone.repair.by_token import Vocabulary, vocabulary
+from decone.repair.configured import language
 from decone.repair.layout import Layout
 from decone.repair.new_folder import listed
 from decone.repair.new_tokens import Match, grown_files, sort_out
@@ -79,6 +80,7 @@ def plan_growth(
     if multiple is not None and multiple < 1:
         raise ValueError(f"--multiple {multiple}; take at least 1, e.g. 64")
     model = vocabulary(located, leave)
+    _require_room(model)
     parts = read_parts(model.folder)
     tokenizer = opened(parts, model.folder)
     unknown = unknown_ids(parts, tokenizer)
@@ -108,3 +110,15 @@ def plan_growth(
         files=files,
         notes=notes,
     )
+
+
+def _require_room(model: Vocabulary) -> None:
+    """Refuses models to which the highest id means something."""
+    name, family = model.located.name, model.located.family
+    if family == "whisper":
+        raise ValueError(f"{name} takes every id behind its first timestamp for a time, so no token can be added there")
+    if family.startswith("clip") and any(part.get("eos_token_id") == 2 for part in language(model.config)):
+        raise ValueError(
+            f"{name} reads a text off where its highest id stands, for its eos_token_id is 2; correct it to the id of "
+            "the token that ends a text"
+        )

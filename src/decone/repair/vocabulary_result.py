@@ -125,7 +125,7 @@ class Trimmed(Part):
     kept: dict[str, int] = Field(description="tokens that stay, by the first reason that holds")
     dropped: list[str] = Field(description="a sample of what goes, foreign strings")
     bytes_of_rows: int = Field(description="that go, of all tensors that go by tokens")
-    checked: int = Field(description="tokens of text that are cut the same after as before")
+    checked: int = Field(description="tokens that are cut as before, of texts as a whole and by the line")
     tables: list[TableFacts] = Field(description="empty in a dry run")
     notes: list[str] = Field(default_factory=list)
     written: Written | None = Field(description="null in a dry run")
