@@ -1,13 +1,15 @@
-"""A tiny encoder as a folder of transformers, and a task that it can learn."""
+"""Tiny models as folders of transformers, and tasks that they can learn."""
 
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from decone.data.glue import Example, Task
 from decone.data.published import Published
+from decone.data.summaries import Pair
 
 WORDS = ("the", "a", "film", "plot", "actor", "was", "is", "good", "bad", "very", "and", "then", "it", "ends")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -46,10 +48,63 @@ def bert(folder: Path, width: int = 16, seed: int = 0, head: bool = False) -> Pa
     torch.manual_seed(seed)
     kind = transformers.BertForSequenceClassification if head else transformers.BertModel
     kind(settings).save_pretrained(folder)
-    fast = transformers.PreTrainedTokenizerFast(
+    save_tokenizer(folder)
+    return folder
+
+
+def save_tokenizer(folder: Path) -> None:
+    import transformers
+
+    transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer(), pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    )
-    fast.save_pretrained(folder)
+    ).save_pretrained(folder)
+
+
+def bart(folder: Path, width: int = 16, **settings: Any) -> Path:
+    """A random BART of one layer on both sides."""
+    import transformers
+
+    values = {
+        "vocab_size": len(SPECIAL) + len(WORDS),
+        "d_model": width,
+        "max_position_embeddings": 64,
+        **{f"{side}_layers": 1 for side in ("encoder", "decoder")},
+        **{f"{side}_attention_heads": 2 for side in ("encoder", "decoder")},
+        **{f"{side}_ffn_dim": 2 * width for side in ("encoder", "decoder")},
+        "dropout": 0.0,
+        "init_std": 0.2,  # with the usual 0.02 so narrow a model learns nothing in seconds
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "forced_eos_token_id": 3,
+        "decoder_start_token_id": 3,
+    }
+    torch.manual_seed(0)
+    transformers.BartForConditionalGeneration(transformers.BartConfig(**{**values, **settings})).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def t5(folder: Path, **settings: Any) -> Path:
+    """A random T5 of one layer on both sides."""
+    import transformers
+
+    values = {"vocab_size": len(SPECIAL) + len(WORDS), "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1}
+    tokens = {"pad_token_id": 0, "eos_token_id": 3, "decoder_start_token_id": 0}
+    torch.manual_seed(0)
+    config = transformers.T5Config(num_heads=2, **{**values, **tokens, **settings})
+    transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def gpt2(folder: Path) -> Path:
+    """A random decoder without an encoder."""
+    import transformers
+
+    config = transformers.GPT2Config(vocab_size=len(SPECIAL) + len(WORDS), n_embd=16, n_layer=1, n_head=2)
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    save_tokenizer(folder)
     return folder
 
 
@@ -73,4 +128,14 @@ def pairs(count: int, seed: int = 0) -> list[Example]:
     for _ in range(count):
         first, second = (draw.sample(WORDS, draw.randrange(3, 6)) for _ in range(2))
         made.append(Example(" ".join(first), " ".join(second), float(len(set(first) & set(second)))))
+    return made
+
+
+def texts(count: int, seed: int = 0) -> list[Pair]:
+    """Documents of some words, summed up by the first and the last of them."""
+    draw = random.Random(seed)
+    made = []
+    for _ in range(count):
+        words = [draw.choice(WORDS) for _ in range(draw.randrange(2, 7))]
+        made.append(Pair(" ".join(words), f"{words[0]} {words[-1]}"))
     return made
