@@ -1,11 +1,13 @@
 """Zhang, Li and Okumura, DefinitionEMB (arXiv 2408.01308): are tables rebuilt from definitions better fine-tuned?
 
-The paper fine-tunes RoBERTa-base and BART-large on GLUE and on summarisation, with DelDirection as a baseline.
+The paper fine-tunes RoBERTa-base and BART-large, later T5-large too, on GLUE and on summarisation, with DelDirection as
+a baseline.
 """
 
 from decone.studies.downstream import DownstreamTable
 from decone.studies.downstream_runs import ORIGINAL, TableRow
 from decone.studies.glue import Glue
+from decone.studies.summaries import Summaries
 
 STUDY = "definitionemb"
 
@@ -25,4 +27,14 @@ GLUE = DownstreamTable(
     STUDY, "glue", "DefinitionEMB, GLUE: tables before fine-tuning compared after it", Glue(), ROWS, USUAL, (NOTE,)
 )
 
-TABLES = {f"{STUDY}:{table.name}": table for table in (GLUE,)}
+SUMMARIZATION = DownstreamTable(
+    STUDY,
+    "summarization",
+    "DefinitionEMB, summarisation: tables before fine-tuning compared after it",
+    Summaries(),
+    ROWS,
+    USUAL,
+    (NOTE,),
+)
+
+TABLES = {f"{STUDY}:{table.name}": table for table in (GLUE, SUMMARIZATION)}

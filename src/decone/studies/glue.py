@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from decone.data import glue
-from decone.studies.suite import Preset, found_on_hub
+from decone.studies.suite import DIGITS, Preset, columns, found_on_hub, last_epoch
 from decone.studies.table import Measure
 from decone.training.finetuning.batches import steps
 from decone.training.finetuning.classification import Classification
@@ -22,9 +22,8 @@ HEADINGS = {
     "RTE": {"accuracy": "RTE acc"},
     "STS-B": {"pearson": "STS-B r", "spearman": "STS-B ρ"},
 }
-AVERAGE, UNTUNED = "average", "untuned"
+UNTUNED = "untuned"
 SIMILAR = "STS-B"  # the task that a model can answer before it is fine-tuned
-DIGITS = 2
 
 
 def minilm() -> str:
@@ -112,23 +111,14 @@ class Glue:
 
     def measures(self, tasks: Sequence[str]) -> tuple[Measure, ...]:
         """Columns: the measures of each task, the average over tasks, and STS-B before fine-tuning."""
-        columns = [
-            Measure(f"{task}.{key}", heading, True, DIGITS) for task in tasks for key, heading in HEADINGS[task].items()
-        ]
-        columns += [Measure(AVERAGE, "Average", True, DIGITS)] if len(tasks) > 1 else []
-        columns += [Measure(UNTUNED, "Untuned ρ", True, DIGITS, seeded=False)] if SIMILAR in tasks else []
-        return tuple(columns)
+        untuned = [Measure(UNTUNED, "Untuned ρ", True, DIGITS, seeded=False)] if SIMILAR in tasks else []
+        return (*columns(HEADINGS, tasks), *untuned)
 
     def values(self, results: Mapping[str, dict[str, Any]], tasks: Sequence[str]) -> dict[str, float]:
         """Numbers of a row and seed by column; no average while a task is missing."""
-        found, means = dict[str, float](), list[float]()
-        for task, result in results.items():
-            measured = {key: 100 * float(result["epochs"][-1]["measured"][key]) for key in HEADINGS[task]}
-            found |= {f"{task}.{key}": number for key, number in measured.items()}
-            means.append(sum(measured.values()) / len(measured))
-            if task == SIMILAR and result.get("untuned") is not None:
-                found[UNTUNED] = 100 * float(result["untuned"])
-        return {**found, AVERAGE: sum(means) / len(means)} if results.keys() >= set(tasks) else found
+        found = last_epoch(HEADINGS, results, tasks)
+        similar = results.get(SIMILAR, {}).get("untuned")
+        return found if similar is None else {**found, UNTUNED: 100 * float(similar)}
 
 
 def _train(config: FinetuneConfig) -> list[glue.Example]:

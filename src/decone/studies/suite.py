@@ -8,6 +8,11 @@ from typing import Any, Protocol, runtime_checkable
 from decone.studies.table import Measure
 from decone.training.finetuning.settings import FinetuneConfig
 
+AVERAGE = "average"
+DIGITS = 2
+
+Headings = Mapping[str, Mapping[str, str]]  # task -> measure -> heading of its column
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -74,3 +79,34 @@ class Suite(Protocol):
 def found_on_hub(name: str) -> Callable[[], str]:
     """A model that is named as at the hub."""
     return lambda: name
+
+
+def columns(headings: Headings, tasks: Sequence[str]) -> list[Measure]:
+    """Columns of what some tasks measure, and of the average where there are several.
+
+    Example:
+        >>> [column.key for column in columns({"a": {"f1": "A F1"}, "b": {"f1": "B F1"}}, ["a", "b"])]
+        ['a.f1', 'b.f1', 'average']
+    """
+    found = [Measure(f"{task}.{key}", name, True, DIGITS) for task in tasks for key, name in headings[task].items()]
+    return [*found, Measure(AVERAGE, "Average", True, DIGITS)] if len(tasks) > 1 else found
+
+
+def last_epoch(headings: Headings, results: Mapping[str, dict[str, Any]], tasks: Sequence[str]) -> dict[str, float]:
+    """What was measured after the last epoch, times 100, and the average over tasks, each the mean of its measures.
+
+    Args:
+        headings: which measures a task has.
+        results: by task.
+        tasks: wanted; no average while one is missing.
+
+    Example:
+        >>> last_epoch({"a": {"f1": "A F1"}}, {"a": {"epochs": [{"measured": {"f1": 0.5}}]}}, ["a"])
+        {'a.f1': 50.0, 'average': 50.0}
+    """
+    found, means = dict[str, float](), list[float]()
+    for task, result in results.items():
+        measured = {key: 100 * float(result["epochs"][-1]["measured"][key]) for key in headings[task]}
+        found |= {f"{task}.{key}": number for key, number in measured.items()}
+        means.append(sum(measured.values()) / len(measured))
+    return {**found, AVERAGE: sum(means) / len(means)} if results.keys() >= set(tasks) else found
