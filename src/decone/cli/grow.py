@@ -6,16 +6,23 @@ from typing import Annotated
 import typer
 
 from decone.cli import vocabulary_shown
+from decone.cli.aligning import opened
 from decone.cli.console import out, print_json, stages
-from decone.cli.options import Json, Quiet
+from decone.cli.options import Device, Json, Quiet
+from decone.models.locate import locate
+from decone.repair.definitions.new_rows import from_definitions
+from decone.repair.definitions.recipe import Recipe
 from decone.repair.grow import grow
-from decone.repair.initialisations import INITIALISATIONS
+from decone.repair.initialisations import INITIALISATIONS, Initialisation
 from decone.repair.new_tokens import Match, read_tokens
+from decone.training.config import pairs
 
 INIT = (
     "How rows are made: pieces (mean of the rows of what the old tokenizer cuts the token into), mean (of all trained "
-    "rows), sample (drawn from a normal with their mean and covariance), neighbours (mean of rows near the pieces)."
+    "rows), sample (drawn from a normal with their mean and covariance), neighbours (mean of rows near the pieces), "
+    "definitions (rebuilt from a --lexicon)."
 )
+DEFINITIONS = "definitions"
 MATCH = "word: a token is not found inside longer words, but in scripts without spaces; anywhere: inside words too."
 LEAVE = "A tensor as long as the vocabulary that has nothing to do with it; may be repeated."
 
@@ -24,12 +31,15 @@ def command(
     model: Annotated[str, typer.Argument(help="A Hugging Face model: folder or hub name.")],
     tokens: Annotated[str, typer.Argument(help="A file with one token per line, or tokens: covid,blog.")],
     folder: Annotated[Path | None, typer.Option("--out", "-o", help="The new folder; it must not exist.")] = None,
-    init: Annotated[str, typer.Option(help=INIT, metavar="|".join(INITIALISATIONS))] = "pieces",
+    init: Annotated[str, typer.Option(help=INIT, metavar="|".join([*INITIALISATIONS, DEFINITIONS]))] = "pieces",
     neighbours: Annotated[int, typer.Option(min=1, help="Rows for --init neighbours.")] = 10,
+    lexicon: Annotated[list[Path] | None, typer.Option("--lexicon", "-l", help="For --init definitions.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of definitions, key=value.")] = None,
+    device: Device = "auto",
     text: Annotated[Path | None, typer.Option(help="UTF-8 text: compare the outputs before and after on it.")] = None,
     multiple: Annotated[int | None, typer.Option(min=1, help="Make the number of rows a multiple of this.")] = None,
     match: Annotated[Match, typer.Option(help=MATCH)] = "word",
-    seed: Annotated[int, typer.Option(help="Of --init sample.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of --init sample and definitions.")] = 0,
     leave: Annotated[list[str] | None, typer.Option(help=LEAVE)] = None,
     embedding: Annotated[str | None, typer.Option(help="Name of the input table in the file.")] = None,
     head: Annotated[str | None, typer.Option(help="Name of the output table in the file.")] = None,
@@ -45,12 +55,19 @@ def command(
     """
     if folder is None and not dry_run:
         raise ValueError("say where the new model goes, --out FOLDER, or only look with --dry-run")
+    if init != DEFINITIONS and (lexicon or settings):
+        raise ValueError("--lexicon and --set are of --init definitions; add it, or leave them out")
     with stages(quiet) as progress:
+        way: str | Initialisation = init
+        if init == DEFINITIONS:
+            recipe = Recipe.build("decone", {"seed": str(seed), **pairs(settings or [], example="solver=gradient")})
+            words = opened(lexicon or [], "auto", "en", "follow")
+            way = from_definitions(locate(model, embedding, head), words, recipe, device=device, progress=progress)
         found = grow(
             model,
             read_tokens(tokens),
             None if dry_run else folder,
-            init=init,
+            init=way,
             neighbours=neighbours,
             multiple=multiple,
             match=match,

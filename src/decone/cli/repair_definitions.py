@@ -19,6 +19,7 @@ from decone.repair.definitions.reconstructor import Reconstructor
 from decone.repair.entries import Choices
 from decone.repair.tables import targets
 from decone.scan.frequencies import read_counts
+from decone.training.config import pairs
 
 ROWS = (
     "doubtful (those of the rarest fifth that their definitions contradict), rare or rare:SHARE, seen:SHARE (the "
@@ -55,8 +56,7 @@ def definitions(
 
     Writes a delta, see apply. Tells by held-out tokens how much of a row a definition gives back.
     """
-    pairs = dict(_pair(text) for text in settings or [])
-    recipe = Recipe.build(preset, {"seed": str(seed), **pairs})
+    recipe = Recipe.build(preset, {"seed": str(seed), **pairs(settings or [], example="solver=gradient")})
     words = opened(lexicon, format, language, forms)
     choices = Choices(case, "all", forms == "follow", inflections, numbers, pieces)
     with stages(quiet) as progress:
@@ -89,10 +89,3 @@ def definitions(
         }
         together: dict[str, Any] = {target.role: {**found, **facts}}
         finish("definitions", located, [change], delta, said, together, notes, tokens, seed, dry_run, as_json, progress)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, mark, value = text.partition("=")
-    if not mark:
-        raise ValueError(f"--set {text[:40]!r} is not key=value; write e.g. --set solver=gradient")
-    return key.strip(), value.strip()

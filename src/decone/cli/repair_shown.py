@@ -13,6 +13,10 @@ from decone.report.scan_strings import plain, shown
 
 SIGNS, NEAR = 20, 3  # of a token; neighbours shown
 LISTED = 8  # files
+HELD = ("held_out", "frozen")  # scores of rows that were not learned from, and those of the model before training
+SCORES = {"tokens": "tokens", "r2": "R2 against the mean row", "cosine": "cosine with the row"}
+SCORES |= {"norm_ratio": "length of the row", "nearest": "own row nearest", "top10": "own row among 10 nearest"}
+SCORES |= {"median_rank": "median rank of the own row", "unrelated": "rows unrelated to definitions"}
 NAMES = {"isotropy": "I(W)", "isotropy_plus_minus": "I(W), both signs", "mean_cosine": "mean cosine"}
 NAMES |= {"mean_direction": "mean direction", "effective_rank": "effective rank"}
 
@@ -65,8 +69,10 @@ def _table(table: TableReport, found: dict[str, Any]) -> list[RenderableType]:
     size = f"{table.changed:,} of {table.shape[0]:,} rows × {table.shape[1]} {table.dtype} change"
     pieces: list[RenderableType] = [
         Text.assemble((", ".join(plain(name, 100) for name in table.tensors), "bold"), f"  {size}"),
-        Text(_pairs(found), style="dim"),
+        Text(_pairs({key: value for key, value in found.items() if key not in HELD}), style="dim"),
     ]
+    if HELD[0] in found:
+        pieces += [Text(), _held_out({key: found[key] for key in HELD if key in found})]
     for name, compared in table.groups.items():
         pieces += [Text(), _geometry(f"{name} {compared.before.rows:,}", compared)]
         ratio = DASH if compared.norm_ratio is None else f"{compared.norm_ratio:.3f}"
@@ -95,6 +101,23 @@ def _geometry(name: str, compared: Compared) -> Grid:
     return grid
 
 
+def _held_out(found: dict[str, Any]) -> Grid:
+    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    grid.add_column(Text("rows that were not learned from", style="bold underline"), min_width=20)
+    for key in found:
+        grid.add_column(key.replace("_", " "), justify="right", no_wrap=True, header_style="dim")
+    for key, heading in SCORES.items():
+        grid.add_row(heading, *(_score(scores.get(key)) for scores in found.values()))
+    return grid
+
+
+def _score(value: Any) -> str:
+    if isinstance(value, list):
+        mean, low, high = value
+        return f"{mean:.3f} ({low:.3f} to {high:.3f})"
+    return f"{value:,}" if isinstance(value, int) else DASH if value is None else f"{value:.3f}"
+
+
 def _norm(column: Geometry, key: str) -> float:
     return column.norms[key]
 
@@ -120,6 +143,8 @@ def _number(value: float | None) -> str:
 
 def _pairs(values: dict[str, Any]) -> str:
     def said(value: Any) -> str:
+        if isinstance(value, list):
+            return " ".join(said(part) for part in value)
         return f"{value:.4g}" if isinstance(value, float) else plain(value, 200)
 
     return ", ".join(f"{plain(key, 60)} {said(value)}" for key, value in values.items() if value is not None)

@@ -3,19 +3,33 @@
 This is the one place that knows how each repair is called; a delta of the user's own takes its place.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from decone.data.lexicons import Lexicon
+from decone.data.published import Published, find
 from decone.models.locate import locate
 from decone.repair import checkpoint
+from decone.repair.alignment import align
+from decone.repair.definitions.choice import rows_by_name
+from decone.repair.definitions.rebuild import rebuild
+from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.reconstructor import Reconstructor
 from decone.repair.delta import read_delta, write_delta
 from decone.repair.directions import Centre, remove_directions
 from decone.repair.tables import home, targets
 
+# The senses of the lexicon as a table, made from its YAML source; see the page on the study.
+OEWN = Published(
+    "wordnet/oewn_lemma_glosses.tsv",
+    None,
+    "b11bd34fb60cc0df23c48a5225b8341177d6f4b399f28a3f4f59fd21fe0e7de1",
+    "write lemma, pos, sense, synset, gloss and examples of every sense of its YAML source to a table",
+)
+ROWS = "rare"
 Maker = Callable[[str, Path], None]  # a model (folder or hub name), and the delta file to write
 
 
@@ -47,24 +61,26 @@ def del_direction(model: str, out: Path) -> None:
 
 
 def definitions(model: str, out: Path) -> None:
-    """Makes a delta whose rows are rebuilt from dictionary definitions; see `repair.definition`.
+    """Makes a delta whose rows are rebuilt from Open English WordNet: the rarest fifth of the defined, by index.
 
     Args:
-        model: folder or hub name.
+        model: folder or hub name of an encoder, or of an encoder with a decoder.
         out: the delta to write.
 
     Raises:
-        ValueError: this version cannot make such a delta.
+        ValueError: the lexicon is nowhere, or the model cannot read definitions.
     """
-    try:
-        made: Any = importlib.import_module("decone.repair.definition")
-        make: Maker = made.make_delta
-    except (ImportError, AttributeError):
-        raise ValueError(
-            "this version of decone makes no definition deltas; give one with --delta definitions=FILE.safetensors, or "
-            "leave the row out: --rows original,directions"
-        ) from None
-    make(model, out)
+    located = locate(model)
+    if located.tokenizer is None:
+        raise ValueError(f"{model} has no tokenizer to align a lexicon with; save one with it")
+    (target,) = targets(located)
+    lexicon = Lexicon.open(find(OEWN, "Open English WordNet")[1])
+    alignment = align(located.tokenizer, lexicon, located.embedding.shape[0], located.special)
+    recipe = Recipe()
+    reconstructor = Reconstructor(located, target.table, alignment, recipe)
+    change, found, notes = rebuild(target, reconstructor, rows_by_name(alignment, ROWS))
+    settings = {"rows": ROWS, "lexicon": "oewn", "recipe": recipe.model_dump(mode="json")}
+    write_delta(out, located, "definitions", settings, [change], {target.role: found}, notes)
 
 
 MAKERS: Mapping[str, Maker] = {

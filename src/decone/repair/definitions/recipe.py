@@ -28,45 +28,57 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    solver: Solver = Field("ridge", description="frozen model and a linear map in closed form, or the model trained")
+    solver: Solver = Field(
+        default="ridge", description="frozen model and a linear map in closed form, or the model trained"
+    )
     read: Read = Field(
-        "words",
+        default="words",
         description="what the map sees: the state at the slot; also the mean of all states; also the mean input row "
         "of the definition's own words",
     )
-    senses: Join = Field("joined", description="all senses in one prompt, one prompt each and their mean, or the first")
-    most: int = Field(8, ge=1, description="senses of a token that are read")
-    gloss_tokens: int = Field(40, ge=1, description="tokens of a definition that are read")
-    prompt_tokens: int = Field(128, ge=8, description="tokens of a prompt")
-    mention: Mention = Field("mask", description="where a definition names its token: mask it, keep it, or drop it")
+    senses: Join = Field(
+        default="joined", description="all senses in one prompt, one prompt each and their mean, or the first"
+    )
+    most: int = Field(default=8, ge=1, description="senses of a token that are read")
+    gloss_tokens: int = Field(default=40, ge=1, description="tokens of a definition that are read")
+    prompt_tokens: int = Field(default=128, ge=8, description="tokens of a prompt")
+    mention: Mention = Field(
+        default="mask", description="where a definition names its token: mask it, keep it, or drop it"
+    )
     train_on: TrainOn = Field(
-        "kept", description="tokens not replaced; each row from all others (ridge); or all, itself too"
+        default="kept", description="tokens not replaced; each row from all others (ridge); or all, itself too"
     )
     scale: Scale = Field(
-        "none",
+        default="none",
         description="length of new rows: as rebuilt; of the old row; of the mean row; or their spread around the mean",
     )
-    blend: float = Field(1.0, ge=0, le=1, description="share of the rebuilt row in the new one, the rest is the old")
-    collision: Collision = Field(
-        "warn", description="tokens with the same definitions: same row, or the first one only"
+    blend: float = Field(
+        default=1.0, ge=0, le=1, description="share of the rebuilt row in the new one, the rest is the old"
     )
-    ridge: float | None = Field(None, gt=0, description="penalty of the map; without it the best of seven, held out")
-    folds: int = Field(5, ge=2, description="parts of the tokens, each predicted from the others")
+    collision: Collision = Field(
+        default="warn", description="tokens with the same definitions: same row, or the first one only"
+    )
+    ridge: float | None = Field(
+        default=None, gt=0, description="penalty of the map; without it the best of seven, held out"
+    )
+    folds: int = Field(default=5, ge=2, description="parts of the tokens, each predicted from the others")
     # Of the gradient solver.
-    noise: tuple[float, float, float] = Field((1, 0, 0), description="slots masked, a random token, the token itself")
-    start: Start = Field("ridge", description="of the linear map; random is the released code's")
-    epochs: int = Field(4, ge=1)
-    batch: int = Field(64, ge=1, description="prompts per step")
-    rate: float = Field(1e-4, gt=0, description="peak learning rate of the model")
-    map_rate: float = Field(3e-4, gt=0, description="peak learning rate of the map")
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
-    decay: float = Field(0.01, ge=0, description="weight decay")
-    clip: float = Field(1.0, gt=0, description="norm of the gradient")
-    train_table: bool = Field(False, description="whether the model's own input table is trained, in its copy")
-    holdout: float = Field(0.05, gt=0, lt=0.5, description="share of the tokens that say when to stop")
-    patience: int = Field(2, ge=1, description="epochs without a better one before training ends")
+    noise: tuple[float, float, float] = Field(
+        default=(1, 0, 0), description="slots masked, a random token, the token itself"
+    )
+    start: Start = Field(default="ridge", description="of the linear map; random is the released code's")
+    epochs: int = Field(default=4, ge=1)
+    batch: int = Field(default=64, ge=1, description="prompts per step")
+    rate: float = Field(default=1e-4, gt=0, description="peak learning rate of the model")
+    map_rate: float = Field(default=3e-4, gt=0, description="peak learning rate of the map")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps")
+    decay: float = Field(default=0.01, ge=0, description="weight decay")
+    clip: float = Field(default=1.0, gt=0, description="norm of the gradient")
+    train_table: bool = Field(default=False, description="whether the model's own input table is trained, in its copy")
+    holdout: float = Field(default=0.05, gt=0, lt=0.5, description="share of the tokens that say when to stop")
+    patience: int = Field(default=2, ge=1, description="epochs without a better one before training ends")
     precision: Precision = "auto"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _sound(self) -> "Recipe":
