@@ -45,8 +45,9 @@ SETS = {"MEN": "EN-MEN-TR-3k.txt", "WS-353": "EN-WS-353-ALL.txt", "RW": "EN-RW-S
 SHARE = 0.2
 WAYS: dict[str, dict[str, Any]] = {
     # What a map from the frozen encoder's state at one masked slot can do, the first sense alone.
-    "slot": {"read": "slot", "senses": "first", "mention": "keep", "ridge": None},
+    "slot": {"read": "slot", "senses": "first", "mention": "keep", "rounds": 1},
     "ridge": {},
+    "ridge-once": {"rounds": 1},
     "ridge-mean": {"senses": "mean"},
     "gradient": {"solver": "gradient"},
     "gradient-slot": {"solver": "gradient", "read": "slot", "senses": "mean", "noise": (0.5, 0.25, 0.25), "most": 4},
@@ -157,12 +158,14 @@ def run(
                     "lost": float(wrong[chosen].double().mean()),
                     "kept": float(wrong[~chosen].double().mean()),
                 }
+            result: dict[str, Any] = {"recipe": recipe.model_dump(mode="json")}
+            result["read"] = 1 + reconstructor.read_again(~chosen, chosen)
             told = reconstructor.learn(~chosen)
             rebuilt = reconstructor.predict(told, chosen.nonzero().squeeze(1))
             seconds = time.perf_counter() - begun
             usable = torch.ones(len(table), dtype=torch.bool)
             found = ranks(rebuilt, table[lost], MemoryTable("original", table), usable)
-            result: dict[str, Any] = {"recipe": recipe.model_dump(mode="json"), "seconds": seconds}
+            result["seconds"] = seconds
             result["lost"] = score(rebuilt, table[lost], mean, found, len(table)).facts()
             result["held_out"] = told.scores.facts()
             if told.trained is not None:

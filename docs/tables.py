@@ -2,7 +2,8 @@
 
 A table of fine-tuned models has the model behind its name, `<!-- table definitionemb:glue minilm -->`.
 
-Tables of `benchmarks/engines.py` stand between `<!-- engines WORKLOAD -->` and `<!-- end -->`.
+Tables of `benchmarks/engines.py` stand between `<!-- engines WORKLOAD -->` and `<!-- end -->`, those of
+`benchmarks/definitions.py` between `<!-- definitions -->` and `<!-- end -->`.
 
 python docs/tables.py
 """
@@ -19,6 +20,14 @@ from decone.studies.study import Study, Wish
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = re.compile(r"(<!-- table (?P<name>[\w:-]+)(?: (?P<model>[\w.-]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 ENGINES = re.compile(r"(<!-- engines (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+DEFINITIONS = re.compile(r"(<!-- definitions -->\n).*?(<!-- end -->)", re.DOTALL)
+REBUILT = {
+    "slot": "frozen model, state at one masked slot, first sense",
+    "ridge-once": "`rounds=1`",
+    "ridge-mean": "`senses=mean`",
+    "ridge": "**default**",
+    "gradient": "**`solver=gradient`**",
+}
 WAYS = {
     "chunked": "**decone**",
     "dense": "PyTorch, dense",
@@ -34,6 +43,7 @@ LOSSES = {"ce": "cross-entropy", "agg": "AGG", "scalegrad": "ScaleGrad", "unlike
 def filled(text: str) -> str:
     """The page with every table drawn from the results under `results/`."""
     text = ENGINES.sub(lambda place: f"{place[1]}\n{engines(place['name'])}\n{place[3]}", text)
+    text = DEFINITIONS.sub(lambda place: f"{place[1]}\n{definitions()}\n{place[2]}", text)
     return PLACE.sub(lambda place: f"{place[1]}\n{table(place['name'], place['model'])}\n{place[4]}", text)
 
 
@@ -47,6 +57,46 @@ def table(name: str, model: str | None) -> str:
     there = zip(paper.row_names, study(paper.row_names).documents().values(), strict=True)
     rows = [row for row, documents in there if documents]
     return markdown.render(study(rows).render()).strip() + "\n" if rows else "No run is finished yet.\n"
+
+
+def definitions() -> str:
+    """What definitions give back of a loss planted in a real table: rows against the true ones, and tasks."""
+    path = ROOT / "results" / "benchmarks" / "definitions.json"
+    if not path.is_file():
+        return "Not measured yet.\n"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    table = [
+        "| rows by | R2 | cosine | length | own row nearest | among 10 | median rank | seconds |",
+        "|" + " --- |" + " --: |" * 7,
+    ]
+    for way, result in sorted(found["ways"].items(), key=lambda item: list(REBUILT).index(item[0])):
+        rows = result["lost"]
+        spans = [f"{100 * a:.1f} % ({100 * b:.1f} to {100 * c:.1f})" for a, b, c in (rows["nearest"], rows["top10"])]
+        cosine = "{:.3f} ({:.3f} to {:.3f})".format(*rows["cosine"])
+        cells = [REBUILT[way], f"{rows['r2']:.3f}", cosine, f"{rows['norm_ratio']:.2f}", *spans]
+        table.append(f"| {' | '.join([*cells, str(rows['median_rank']), str(round(result['seconds']))])} |")
+    sets = list(found["original"])
+    table += ["", f"| table | {' | '.join(sets)} |", "|" + " --- |" + " --: |" * len(sets)]
+    for name in ("original", "damaged"):
+        table.append(f"| {name} | {' | '.join(_correlation(found[name][key]) for key in sets)} |")
+
+    def judged(heading: str, result: dict[str, Any]) -> str:
+        cells = [f"{result['judged'][key][0]:.3f}, {100 * result['recovered'][key]:.0f} %" for key in sets]
+        return f"| {heading} | {' | '.join(cells)} |"
+
+    table.append(judged("the mean row", found["mean"]))
+    for way in REBUILT:
+        for scale in ("none", "spread"):
+            if way in found["ways"]:
+                table.append(judged(f"{REBUILT[way]}, `scale={scale}`", found["ways"][way][scale]))
+    machine = f"{found['machine']['processor']}, torch {found['versions']['torch']}, {found['date'][:10]}"
+    return "\n".join(table) + f"\n\n{machine}; {found['threads']} thread, {found['precision']}, seed {found['seed']}.\n"
+
+
+def _correlation(value: list[float]) -> str:
+    if len(value) == 2:
+        return f"{value[0]:.3f}"
+    return f"{value[0]:.3f} ({value[1]:.3f} to {value[2]:.3f})"
 
 
 def engines(name: str) -> str:

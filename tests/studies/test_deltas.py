@@ -1,16 +1,17 @@
 """Tables of a downstream study: what their deltas are, and models that they are applied to."""
 
 import os
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from tests.repair.checkpoints import INPUT, cone, contents, llama
+from tests.repair.vocabularies import build
 
+from decone.models.locate import locate
 from decone.repair.delta import read_delta
+from decone.studies import deltas
 from decone.studies.definitionemb import ROWS
 from decone.studies.deltas import MAKERS, make_delta, repaired
 from decone.studies.downstream_runs import ORIGINAL
@@ -53,13 +54,20 @@ def test_a_delta_and_a_model_are_made_once_and_share_what_is_the_same(model: str
     assert contents(Path(model)) == before
 
 
-def test_definitions_need_their_method(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "decone.repair.definition", None)
-    with pytest.raises(ValueError, match=r"makes no definition deltas; give one with --delta definitions=FILE"):
-        make_delta("definitions", model, Path("d.safetensors"))
-    called: list[tuple[str, Path]] = []
-    made = ModuleType("decone.repair.definition")
-    made.make_delta = lambda model, out: called.append((model, out))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "decone.repair.definition", made)
-    make_delta("definitions", model, Path("d.safetensors"))
-    assert called == [(model, Path("d.safetensors"))]
+def test_definitions_come_from_the_published_lexicon(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = build("bert", Path("m"))
+    monkeypatch.setenv("DECONE_DATA", str(Path("nowhere").absolute()))
+    with pytest.raises(ValueError, match=r"Open English WordNet.*wordnet/oewn_lemma_glosses\.tsv and set DECONE_DATA"):
+        make_delta("definitions", "m", Path("d.safetensors"))
+    words = ("the", "a", "cat", "on", "mat", "sat", *"bcdeghilmnoprstuvwy")
+    Path("words.tsv").write_text("".join(f"{word}\tthe {word} that sat {place}\n" for place, word in enumerate(words)))
+    monkeypatch.setattr(deltas, "find", lambda public, name: (b"", Path("words.tsv")))
+    make_delta("definitions", "m", Path("d.safetensors"))
+    opened = read_delta(Path("d.safetensors"))
+    assert opened.facts.method == "definitions" and opened.facts.found["input"]["held_out"]["tokens"] > 2
+    assert 0 < len(opened.tables[0].ids) <= len(words) // 4
+    before, after = (
+        locate(str(place)).embedding.read() for place in (source, repaired("m", Path("d.safetensors"), Path("t")))
+    )
+    changed = (before != after).any(1).nonzero().squeeze(1)
+    assert changed.tolist() == opened.tables[0].ids.tolist()

@@ -52,13 +52,13 @@ def in_doubt(reconstructor: Reconstructor, among: Int64[Tensor, " K"]) -> tuple[
     facts = {
         "looked_at": int(looked.sum()),
         "in_doubt": int((wrong & looked).sum()),
-        "unrelated": min(1.0, inside.mean / (1 - HALF)),
+        "unrelated_rare": min(1.0, inside.mean / (1 - HALF)),
         "unrelated_elsewhere": min(1.0, outside.mean / (1 - HALF)),
     }
     if inside.low <= outside.high:
         raise ValueError(
             f"nothing seems lost: the {facts['looked_at']:,} rarest defined rows agree with their definitions about as "
-            f"well as the others do (unrelated {facts['unrelated']:.1%}, elsewhere "
+            f"well as the others do (unrelated {facts['unrelated_rare']:.1%}, elsewhere "
             f"{facts['unrelated_elsewhere']:.1%}), and a rebuilt row knows less than a good old one; to rebuild rows "
             "all the same, name them: --rows rare"
         )
@@ -86,13 +86,17 @@ def rebuild(
     learn = ~chosen if recipe.train_on == "kept" else torch.ones_like(chosen)
     if recipe.train_on == "others" and recipe.solver != "ridge":
         raise ValueError("each row from all others needs a map in closed form: set solver=ridge, or train_on=kept")
-    told = reconstructor.learn(learn)
     places = chosen.nonzero().squeeze(1)
+    # Of the old rows: whether there is anything to mend.
+    ranks = reconstructor.ranks(reconstructor.crossfit(learn)[0], places)
+    unrelated = min(1.0, float((ranks > HALF * reconstructor.size).double().mean()) / (1 - HALF))
+    again = reconstructor.read_again(learn, chosen) if unrelated > HALF and recipe.train_on == "kept" else 0
+    told = reconstructor.learn(learn)
     rebuilt = told.honest[places] if recipe.train_on == "others" else reconstructor.predict(told, places)
     old, kept = reconstructor.rows[places], reconstructor.rows[~chosen if bool((~chosen).any()) else chosen]
     rows, flat = scaled(rebuilt, old, kept, recipe.scale)
     new = mixed(rows, old, recipe.blend, target.whole.dtype, target.table.name, reconstructor.ids[places])
-    found = _facts(reconstructor, told, learn, places, flat)
+    found = _facts(reconstructor, told, learn, places, flat) | {"unrelated": unrelated, "read": 1 + again}
     found["length"] = float(rebuilt.norm(dim=1).mean() / old.norm(dim=1).mean().clamp_min(1e-30))
     notes += _notes(reconstructor, found, told, chosen, learn)
     return Change(target, reconstructor.ids[places], MemoryTable(target.table.name, new)), found, notes
@@ -137,9 +141,6 @@ def _facts(
         found["errors"], found["best_epoch"] = told.trained.errors, told.trained.best
     if told.frozen is not None:
         found["frozen"] = told.frozen.facts()
-    # Of their old rows: whether there was anything to mend.
-    ranks = reconstructor.ranks(told.honest, places)
-    found["unrelated"] = min(1.0, float((ranks > HALF * reconstructor.size).double().mean()) / (1 - HALF))
     if flat:
         found["without_direction"] = flat
     return found | {"prompts": len(reconstructor.prompts), **dict(reconstructor.writer.tally)}

@@ -42,6 +42,11 @@ class Recipe(BaseModel):
     most: int = Field(default=8, ge=1, description="senses of a token that are read")
     gloss_tokens: int = Field(default=40, ge=1, description="tokens of a definition that are read")
     prompt_tokens: int = Field(default=128, ge=8, description="tokens of a prompt")
+    rounds: int = Field(
+        default=2,
+        ge=1,
+        description="readings; where rows were lost, each after the first reads with those that the last rebuilt",
+    )
     mention: Mention = Field(
         default="mask", description="where a definition names its token: mask it, keep it, or drop it"
     )
@@ -93,6 +98,7 @@ class Recipe(BaseModel):
             "solver": "gradient",
             "read": "slot",
             "senses": "first",
+            "rounds": 1,
             "train_on": "all",
             "mention": "keep",
             "noise": (0.5, 0.25, 0.25),

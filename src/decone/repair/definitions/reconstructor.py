@@ -10,6 +10,7 @@ from torch import Tensor
 
 from decone.models.located import Located, Table
 from decone.repair.definitions.body import Body, Progress, load_body
+from decone.repair.definitions.lengths import scaled
 from decone.repair.definitions.prompts import Prompt, Writer
 from decone.repair.definitions.readout import Readout, averaged, crossfit, fit
 from decone.repair.definitions.recipe import Recipe
@@ -109,6 +110,31 @@ class Reconstructor:
         recipe = self.recipe
         found = crossfit(self.features, self.rows, learn, recipe.ridge, recipe.folds, recipe.seed, self._blocks)
         return found[0], found[1]
+
+    def read_again(self, learn: Bool[Tensor, " N"], lost: Bool[Tensor, " N"]) -> int:
+        """Reads all definitions anew with rows that were lost rebuilt, for definitions are made of words that were.
+
+        The model in memory gets the rows, its files and `rows` do not. Nothing is done where the table is not the one
+        that the model reads with.
+
+        Args:
+            learn: tokens to learn from.
+            lost: tokens whose rows are not to be read with.
+
+        Returns:
+            How often everything was read anew.
+        """
+        ids = self.ids[lost]
+        read_with = self.body.rows
+        if read_with.shape[1] != self.rows.shape[1] or not torch.equal(read_with[ids].cpu(), self.rows[lost]):
+            return 0
+        for _ in range(self.recipe.rounds - 1):
+            honest, _ = self.crossfit(learn)
+            rows, _ = scaled(honest[lost], self.rows[lost], self.rows[~lost], "spread")
+            with torch.no_grad():
+                read_with[ids] = rows.to(read_with)
+            del self.features
+        return self.recipe.rounds - 1
 
     def ranks(self, predicted: Float[Tensor, "N H"], chosen: Tensor) -> Int64[Tensor, " M"]:
         """How many rows of the table are nearer to some tokens' predictions than their own row."""
