@@ -89,6 +89,17 @@ def definitions() -> str:
         for scale in ("none", "spread"):
             if way in found["ways"]:
                 table.append(judged(f"{REBUILT[way]}, `scale={scale}`", found["ways"][way][scale]))
+    table += ["", "| whole table | I(W), both signs | mean cosine | mean norm |", "|" + " --- |" + " --: |" * 3]
+    for way in REBUILT:
+        for scale in ("none", "spread"):
+            if way in found["ways"]:
+                geometry = found["ways"][way][scale]["geometry"]
+                parts = [geometry[key] for key in ("before", "after", "control")]
+                cells = [
+                    " / ".join(f"{part[key]:.3f}" for part in parts) for key in ("isotropy_plus_minus", "mean_cosine")
+                ]
+                cells.append(" / ".join(f"{part['norms']['mean']:.3f}" for part in parts[:2]))
+                table.append(f"| {REBUILT[way]}, `scale={scale}` | {' | '.join(cells)} |")
     machine = f"{found['machine']['processor']}, torch {found['versions']['torch']}, {found['date'][:10]}"
     return "\n".join(table) + f"\n\n{machine}; {found['threads']} thread, {found['precision']}, seed {found['seed']}.\n"
 

@@ -123,7 +123,10 @@ def crossfit(
     """
     size = int(learn.sum())
     if size < max(2, folds):
-        raise ValueError(f"{size} tokens to learn from cannot be cut into {folds} folds; define more, or replace fewer")
+        raise ValueError(
+            f"{size} tokens to learn from cannot be cut into {folds} folds; define more, replace fewer, or set "
+            "train_on=others"
+        )
     scale = _scale(features[learn].double(), blocks)
     scaled, exact = features.double() * scale, rows.double()
     chosen = learn.nonzero().squeeze(1)
