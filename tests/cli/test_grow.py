@@ -10,7 +10,7 @@ import torch
 from tests.repair.checkpoints import contents
 from tests.repair.vocabularies import build, loaded, logits
 
-from decone.repair.vocabulary_result import Grown
+from decone.repair.vocabulary.result import Grown
 
 Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
 

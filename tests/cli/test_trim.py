@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tests.repair.checkpoints import contents
 from tests.repair.vocabularies import build, loaded, logits
 
-from decone.repair.vocabulary_result import Trimmed
+from decone.repair.vocabulary.result import Trimmed
 
 Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
 

@@ -12,9 +12,9 @@ from decone.cli.options import Device, Json, Quiet
 from decone.models.locate import locate
 from decone.repair.definitions.new_rows import from_definitions
 from decone.repair.definitions.recipe import Recipe
-from decone.repair.grow import grow
-from decone.repair.initialisations import INITIALISATIONS, Initialisation
-from decone.repair.new_tokens import Match, read_tokens
+from decone.repair.vocabulary.grow import grow
+from decone.repair.vocabulary.initialisations import INITIALISATIONS, Initialisation
+from decone.repair.vocabulary.new_tokens import Match, read_tokens
 from decone.training.config import pairs
 
 INIT = (

@@ -8,7 +8,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from decone.repair.new_folder import listed
-from decone.repair.vocabulary_result import Divergence, Grown, NewToken, Norms, TableFacts, Trimmed, Written
+from decone.repair.vocabulary.result import Divergence, Grown, NewToken, Norms, TableFacts, Trimmed, Written
 from decone.report.scan_strings import plain, shown
 
 SIGNS, NEAR = 20, 3  # of a token; neighbours shown

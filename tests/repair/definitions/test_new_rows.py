@@ -18,8 +18,8 @@ from decone.repair.definitions.new_rows import from_definitions
 from decone.repair.definitions.recipe import Recipe
 from decone.repair.definitions.reconstructor import Reconstructor
 from decone.repair.entries import Entry
-from decone.repair.grow import grow
 from decone.repair.surfaces import Surface
+from decone.repair.vocabulary.grow import grow
 
 OLD = ("the", "cat", "sat", "on", "mat")
 GLOSSES = {word: f"the {word} over a hill by the sea and {place} then" for place, word in enumerate(OLD)}

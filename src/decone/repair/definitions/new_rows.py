@@ -12,8 +12,8 @@ from decone.repair.definitions.lengths import scaled
 from decone.repair.definitions.recipe import Recipe
 from decone.repair.definitions.reconstructor import Reconstructor
 from decone.repair.entries import Choices, Entry
-from decone.repair.initialisations import Initialisation, Made, Wanted, pieces
 from decone.repair.surfaces import Surface, kind_of
+from decone.repair.vocabulary.initialisations import Initialisation, Made, Wanted, pieces
 
 NAMED = 5  # tokens in a message
 

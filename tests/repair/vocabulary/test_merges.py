@@ -6,8 +6,8 @@ import random
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from decone.repair.merges import joined, parts_of, read_merges
-from decone.repair.trimmed_tokenizer import trimmed_parts
+from decone.repair.vocabulary.merges import joined, parts_of, read_merges
+from decone.repair.vocabulary.trimmed_tokenizer import trimmed_parts
 
 
 def trained(prefix: str, suffix: str, seed: int, ignore: bool = False) -> Tokenizer:

@@ -13,12 +13,12 @@ from typing import Any
 
 from decone.models.folder import plain
 from decone.models.tensors import INDEX, open_weights
-from decone.repair.by_token import Vocabulary
 from decone.repair.delta import digest
-from decone.repair.layout import Layout, Resized, same_rows, write_rows
 from decone.repair.new_folder import LEFT_OUT, copy_bytes, files_of, listed, new_folder, other_weights, take_over
 from decone.repair.places import Place, places
-from decone.repair.vocabulary_result import TableFacts
+from decone.repair.vocabulary.by_token import Vocabulary
+from decone.repair.vocabulary.layout import Layout, Resized, same_rows, write_rows
+from decone.repair.vocabulary.result import TableFacts
 
 STEP = 1 << 24  # bytes copied at once
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, pre_tokenizers
 
-from decone.repair.merges import parts_of, read_merges
-from decone.repair.trimmed_tokenizer import kind_of, marks
+from decone.repair.vocabulary.merges import parts_of, read_merges
+from decone.repair.vocabulary.trimmed_tokenizer import kind_of, marks
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 

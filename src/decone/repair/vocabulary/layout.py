@@ -11,8 +11,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from decone.models.folder import plain
-from decone.repair.by_token import ByToken
 from decone.repair.places import SIZES
+from decone.repair.vocabulary.by_token import ByToken
 
 
 @dataclass(frozen=True)

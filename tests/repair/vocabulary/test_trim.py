@@ -11,11 +11,11 @@ from tests.repair.checkpoints import contents, minilm
 from tests.repair.vocabularies import KINDS, TEXT, build, corpus, loaded, logits
 
 from decone.models.locate import locate
-from decone.repair import kept, resize
-from decone.repair.grow import grow
-from decone.repair.trim import trim
-from decone.repair.trimming import Choice
-from decone.repair.vocabulary_result import History, Trimmed
+from decone.repair.vocabulary import kept, resize
+from decone.repair.vocabulary.grow import grow
+from decone.repair.vocabulary.result import History, Trimmed
+from decone.repair.vocabulary.trim import trim
+from decone.repair.vocabulary.trimming import Choice
 
 SAID = "the cat sat on the hill, zebra\n\n then the naïve reader ran 42 ☃\nthe unlocked\n"
 

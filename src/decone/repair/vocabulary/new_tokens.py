@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 
 from decone.data.corpora import read_text
 from decone.models.folder import plain, read_object
-from decone.repair.configured import written
 from decone.repair.new_folder import listed
-from decone.repair.tokenizer_parts import encoded, opened
+from decone.repair.vocabulary.configured import written
+from decone.repair.vocabulary.tokenizer_parts import encoded, opened
 from decone.vocab.scripts import script
 
 Match = Literal["word", "anywhere"]

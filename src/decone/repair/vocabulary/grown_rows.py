@@ -8,11 +8,11 @@ from torch import Tensor
 from decone.metrics.norms import row_norms
 from decone.metrics.row_change import nearest_rows
 from decone.models.located import blocks
-from decone.repair.growth import Growth
-from decone.repair.layout import Resized
 from decone.repair.measure import NEIGHBOURS, QUANTILES, SHOWN
 from decone.repair.result import Neighbour
-from decone.repair.vocabulary_result import NewToken, Norms
+from decone.repair.vocabulary.growth import Growth
+from decone.repair.vocabulary.layout import Resized
+from decone.repair.vocabulary.result import NewToken, Norms
 
 
 def norms(growth: Growth, parts: list[Resized]) -> list[Norms]:

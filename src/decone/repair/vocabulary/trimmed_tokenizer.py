@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from decone.models.folder import inside, plain, read_object, read_text
-from decone.repair.configured import written
-from decone.repair.merges import joined, read_merges
+from decone.repair.vocabulary.configured import written
+from decone.repair.vocabulary.merges import joined, read_merges
 
 Ids = Mapping[int, int]
 

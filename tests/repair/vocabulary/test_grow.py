@@ -13,10 +13,11 @@ from tests.repair.vocabularies import KINDS, build, loaded, logits
 from torch import Tensor
 
 from decone.models.locate import locate
-from decone.repair import new_folder, resize
-from decone.repair.grow import grow
-from decone.repair.initialisations import INITIALISATIONS, Made, Wanted
-from decone.repair.vocabulary_result import Grown, History
+from decone.repair import new_folder
+from decone.repair.vocabulary import resize
+from decone.repair.vocabulary.grow import grow
+from decone.repair.vocabulary.initialisations import INITIALISATIONS, Made, Wanted
+from decone.repair.vocabulary.result import Grown, History
 
 NEW = ["covid", "lowliest", "Zürich"]
 HEADS = {"bert": "cls.predictions.decoder.weight", "roberta": "lm_head.decoder.weight", "llama": "lm_head.weight"}

@@ -16,17 +16,17 @@ from decone.data.corpora import read_text
 from decone.models.folder import plain
 from decone.models.locate import locate
 from decone.models.tensors import DTYPES
-from decone.repair.configured import resized
-from decone.repair.divergence import KINDS, divergence
-from decone.repair.grown_rows import new_tokens, norms
-from decone.repair.growth import Growth, plan_growth
-from decone.repair.history import IDS, NAME, content, read_history, step
-from decone.repair.initialisations import Initialisation, Made, Wanted, find, trained_mean
-from decone.repair.layout import Resized
 from decone.repair.new_folder import vacant_folder
-from decone.repair.new_tokens import Match
-from decone.repair.resize import Result, resize
-from decone.repair.vocabulary_result import GROWN, Divergence, Grown, TableFacts, Written
+from decone.repair.vocabulary.configured import resized
+from decone.repair.vocabulary.divergence import KINDS, divergence
+from decone.repair.vocabulary.grown_rows import new_tokens, norms
+from decone.repair.vocabulary.growth import Growth, plan_growth
+from decone.repair.vocabulary.history import IDS, NAME, content, read_history, step
+from decone.repair.vocabulary.initialisations import Initialisation, Made, Wanted, find, trained_mean
+from decone.repair.vocabulary.layout import Resized
+from decone.repair.vocabulary.new_tokens import Match
+from decone.repair.vocabulary.resize import Result, resize
+from decone.repair.vocabulary.result import GROWN, Divergence, Grown, TableFacts, Written
 
 Progress = Callable[[str, int, int], None]
 

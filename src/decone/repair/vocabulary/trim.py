@@ -11,15 +11,15 @@ from tokenizers import Tokenizer
 from decone.models.folder import plain
 from decone.models.locate import locate
 from decone.models.tensors import DTYPES
-from decone.repair.cut_texts import require_same
-from decone.repair.grow import written
-from decone.repair.history import IDS, NAME, content, read_history, step
-from decone.repair.layout import Layout, Resized
 from decone.repair.new_folder import vacant_folder
-from decone.repair.resize import resize
-from decone.repair.tokenizer_parts import opened, read_parts
-from decone.repair.trimming import Choice, Trimming, plan_trimming, to_check
-from decone.repair.vocabulary_result import TRIMMED, TableFacts, Trimmed
+from decone.repair.vocabulary.cut_texts import require_same
+from decone.repair.vocabulary.grow import written
+from decone.repair.vocabulary.history import IDS, NAME, content, read_history, step
+from decone.repair.vocabulary.layout import Layout, Resized
+from decone.repair.vocabulary.resize import resize
+from decone.repair.vocabulary.result import TRIMMED, TableFacts, Trimmed
+from decone.repair.vocabulary.tokenizer_parts import opened, read_parts
+from decone.repair.vocabulary.trimming import Choice, Trimming, plan_trimming, to_check
 
 SHOWN = 20  # dropped tokens that are told of
 SIGNS = 200  # characters of one

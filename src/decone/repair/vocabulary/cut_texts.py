@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from decone.data.corpora import read_text
 from decone.models.folder import plain
-from decone.repair.tokenizer_parts import encoded
+from decone.repair.vocabulary.tokenizer_parts import encoded
 
 PIECE = 1 << 18  # characters tokenized at once, to the next end of a line
 BATCH = 256  # texts tokenized at once

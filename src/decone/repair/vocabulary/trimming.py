@@ -11,14 +11,14 @@ from tokenizers import Tokenizer
 from decone.data.corpora import read_text
 from decone.models.folder import read_object
 from decone.models.located import Located
-from decone.repair.by_token import Vocabulary, vocabulary
-from decone.repair.configured import resized, written
-from decone.repair.cut_texts import count, cut, lines, pieces, spelled
-from decone.repair.kept import failed_pieces, kept_ids
 from decone.repair.new_folder import listed
-from decone.repair.remapped import fixed_ids, needed_ids, remapped
-from decone.repair.tokenizer_parts import opened, read_parts, unknown_ids
-from decone.repair.trimmed_tokenizer import trimmed_files, trimmed_parts
+from decone.repair.vocabulary.by_token import Vocabulary, vocabulary
+from decone.repair.vocabulary.configured import resized, written
+from decone.repair.vocabulary.cut_texts import count, cut, lines, pieces, spelled
+from decone.repair.vocabulary.kept import failed_pieces, kept_ids
+from decone.repair.vocabulary.remapped import fixed_ids, needed_ids, remapped
+from decone.repair.vocabulary.tokenizer_parts import opened, read_parts, unknown_ids
+from decone.repair.vocabulary.trimmed_tokenizer import trimmed_files, trimmed_parts
 from decone.vocab.reach import reach
 
 CONFIGS = ("generation_config.json", "tokenizer_config.json")

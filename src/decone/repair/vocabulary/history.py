@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from decone import __version__
 from decone.models.folder import plain, read_text
 from decone.models.located import Located
-from decone.repair.vocabulary_result import HISTORY, History, Step, TableFacts
+from decone.repair.vocabulary.result import HISTORY, History, Step, TableFacts
 from decone.training.provenance import provenance
 
 NAME = "decone.json"

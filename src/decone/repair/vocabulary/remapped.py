@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from decone.models.folder import plain
-from decone.repair.configured import language
+from decone.repair.vocabulary.configured import language
 
 # Ids that a model cannot do without: pad_token_id, forced_bos_token_id, image_token_index, lang_to_id and the like.
 _NEEDED = re.compile(

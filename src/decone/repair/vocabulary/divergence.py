@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from decone.data.corpora import read_text
-from decone.repair.vocabulary_result import Divergence
+from decone.repair.vocabulary.result import Divergence
 
 TOKENS, WINDOW = 4096, 128  # of the text, and at once
 MASKED = 7  # one of so many tokens is masked

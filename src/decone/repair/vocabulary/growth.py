@@ -8,13 +8,13 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from decone.models.located import Located, Table, blocks
-from decone.repair.by_token import Vocabulary, vocabulary
-from decone.repair.configured import language
-from decone.repair.layout import Layout
 from decone.repair.new_folder import listed
-from decone.repair.new_tokens import Match, grown_files, sort_out
 from decone.repair.surfaces import surfaces
-from decone.repair.tokenizer_parts import encoded, opened, read_parts, unknown_ids
+from decone.repair.vocabulary.by_token import Vocabulary, vocabulary
+from decone.repair.vocabulary.configured import language
+from decone.repair.vocabulary.layout import Layout
+from decone.repair.vocabulary.new_tokens import Match, grown_files, sort_out
+from decone.repair.vocabulary.tokenizer_parts import encoded, opened, read_parts, unknown_ids
 
 _UNTRAINED = ("special", "unused", "padding")  # kinds of surfaces
 

@@ -7,8 +7,8 @@ from tests.repair.checkpoints import cone
 
 from decone.models import located
 from decone.models.located import MemoryTable
-from decone.repair import initialisations
-from decone.repair.initialisations import INITIALISATIONS, Wanted, find
+from decone.repair.vocabulary import initialisations
+from decone.repair.vocabulary.initialisations import INITIALISATIONS, Wanted, find
 
 V, H = 60, 5
 
