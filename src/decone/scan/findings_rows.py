@@ -7,8 +7,11 @@ from decone.scan.result import Finding, Result, RowFinding, Severity
 
 UNUSUAL = 3.5  # modified z-score of an outlier: Iglewicz and Hoaglin 1993
 FEW = 10  # suspects below which the verdict is no more than a note
-TRAIN = "Show the model text that holds these tokens, or give their rows the mean of trained rows before training on."
-SHRINK = "Leave the rows out of the tables of the next model, or keep them in mind as room for new tokens."
+TRAIN = (
+    "Show the model text that holds these tokens, or rebuild the rows of an encoder from a dictionary: "
+    "`decone repair definitions MODEL --lexicon FILE --dry-run`."
+)
+SHRINK = "`decone trim MODEL --unreachable --out FOLDER` leaves them out; `decone grow` takes free rows for new tokens."
 
 
 def row_findings(result: Result) -> Iterator[Finding]:
@@ -99,7 +102,7 @@ def _padded(count: int, rows: int) -> Finding:
         title="Padded vocabulary",
         meaning=f"{_rows(count)} no token at all: the table was rounded up. New tokens land in them, and what stands "
         "there was never trained.",
-        remedy="Initialise such a row before a new token uses it; the mean of trained rows is a safe start.",
+        remedy="Initialise such a row before a new token uses it: `decone grow MODEL TOKENS --out FOLDER` does.",
         evidence={"count": count, "share": count / rows},
         source="rows beyond the tokenizer's last id",
     )
