@@ -54,7 +54,7 @@ class Recipe(BaseModel):
         default="kept", description="tokens not replaced; each row from all others (ridge); or all, itself too"
     )
     scale: Scale = Field(
-        default="none",
+        default="spread",
         description="length of new rows: as rebuilt; of the old row; of the mean row; or their spread around the mean",
     )
     blend: float = Field(
@@ -101,6 +101,7 @@ class Recipe(BaseModel):
             "rounds": 1,
             "train_on": "all",
             "mention": "keep",
+            "scale": "none",
             "noise": (0.5, 0.25, 0.25),
             "start": "random",
             "map_rate": 1e-4,
