@@ -141,7 +141,10 @@ def run(
             "lost": len(lost),
         }
         content |= {"seed": seed, "threads": torch.get_num_threads(), "precision": precision, **provenance()}
-        content |= {"original": original, "damaged": damaged, "ways": {}}
+        before = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+        same = all(before.get(key) == content[key] for key in ("defined", "lost", "seed", "precision"))
+        content |= {"original": original, "damaged": damaged, "ways": before["ways"] if same else {}}
+        content |= {"doubtful": before["doubtful"]} if same and "doubtful" in before else {}
         flat = judge(put(mean.expand(len(lost), -1)))
         content["mean"] = {"judged": flat, "recovered": recovered(flat, damaged, original)}
         console.print(content)
@@ -158,7 +161,12 @@ def run(
                     "lost": float(wrong[chosen].double().mean()),
                     "kept": float(wrong[~chosen].double().mean()),
                 }
-            result: dict[str, Any] = {"recipe": recipe.model_dump(mode="json")}
+            made = provenance()
+            result: dict[str, Any] = {
+                "recipe": recipe.model_dump(mode="json"),
+                "date": made["date"],
+                "commit": made["commit"],
+            }
             result["read"] = 1 + reconstructor.read_again(~chosen, chosen)
             told = reconstructor.learn(~chosen)
             rebuilt = reconstructor.predict(told, chosen.nonzero().squeeze(1))
