@@ -26,7 +26,7 @@ class Recipe(BaseModel):
         ('words', 'first')
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     solver: Solver = Field(
         default="ridge", description="frozen model and a linear map in closed form, or the model trained"
