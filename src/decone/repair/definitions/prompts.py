@@ -19,6 +19,7 @@ from decone.repair.definitions.recipe import Recipe
 from decone.repair.entries import Entry
 
 MASKS = ("[MASK]", "<mask>", "<extra_id_0>")  # BERT; RoBERTa and BART; T5
+MARKS = (("[CLS]", "[SEP]"), ("<s>", "</s>"))  # around a text, where a tokenizer of older files puts none
 
 
 class Prompt(NamedTuple):
@@ -69,9 +70,8 @@ class Writer:
                 f"the tokenizer has no {mask or 'mask'} token for the place of what is defined; name one: --mask TOKEN"
             )
         self.mask: int = found[0]
-        plain, marked = self._ids("a"), self.tokenizer.encode("a").ids
-        place = next((k for k in range(len(marked)) if marked[k : k + len(plain)] == plain), 0)
-        self.start, self.end = marked[:place], marked[place + len(plain) :]
+        self.tokenizer.encode_special_tokens = True  # a definition that holds such a token's name is text
+        self.start, self.end = self._marks()
         self.colon, self.stop = self._ids(":"), self._ids(";")
         self.tally: Counter[str] = Counter()
 
@@ -80,7 +80,9 @@ class Writer:
         found: list[Prompt] = []
         for entry in entries:
             senses = entry.senses[: 1 if self.recipe.senses == "first" else self.recipe.most]
-            glosses = [gloss for sense in senses if (gloss := self._gloss(sense.gloss, entry.surface.text))]
+            # A definition of a longer word gives that away, not the piece.
+            text = entry.surface.text if entry.host is None else entry.host.word
+            glosses = [gloss for sense in senses if (gloss := self._gloss(sense.gloss, text))]
             if self.recipe.senses == "joined" and glosses:
                 joined = glosses[0]
                 for gloss in glosses[1:]:
@@ -109,7 +111,11 @@ class Writer:
         # Behind the colon, as a tokenizer that marks spaces would write it.
         before = ": "
         encoded = self.tokenizer.encode(before + gloss, add_special_tokens=False)
-        ids, spans = encoded.ids[len(self.colon) :], encoded.offsets[len(self.colon) :]
+        # Unigram models find even the marks they are asked to overlook.
+        marks = {self.mask, *self.start, *self.end}
+        pairs = zip(encoded.ids[len(self.colon) :], encoded.offsets[len(self.colon) :], strict=True)
+        read = [(id, span) for id, span in pairs if id not in marks]
+        ids, spans = [id for id, _ in read], [span for _, span in read]
         named = [(a + len(before), b + len(before)) for a, b in mentions(gloss, text)]
         if named:
             self.tally["definition names its token"] += 1
@@ -130,6 +136,17 @@ class Writer:
                 left.append(self.mask)
             last = over
         return left
+
+    def _marks(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before and behind a text."""
+        if self.tokenizer.post_processor is None:
+            for begin, end in MARKS:
+                first, last = self.tokenizer.token_to_id(begin), self.tokenizer.token_to_id(end)
+                if first is not None and last is not None:
+                    return [first], [last]
+        plain, marked = self._ids("a"), self.tokenizer.encode("a").ids
+        place = next((k for k in range(len(marked)) if marked[k : k + len(plain)] == plain), 0)
+        return marked[:place], marked[place + len(plain) :]
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
