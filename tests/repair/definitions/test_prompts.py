@@ -172,7 +172,7 @@ def test_the_pieces_of_an_alignment() -> None:
 
 def test_masks() -> None:
     bare = Tokenizer(models.WordLevel({"a": 0, ":": 1, ";": 2, "blank": 3}, unk_token="a"))
-    with pytest.raises(ValueError, match="the tokenizer has no mask token .* name one: --mask TOKEN"):
+    with pytest.raises(ValueError, match=r"the tokenizer has no mask token .* name one: --mask TOKEN"):
         Writer(bare, Recipe(), 64)
     with pytest.raises(ValueError, match="the tokenizer has no <hole> token"):
         Writer(bare, Recipe(), 64, "<hole>")

@@ -25,17 +25,25 @@ class Body(nn.Module):
         model: an encoder, or an encoder with a decoder.
         read: what is taken: "slot" is the mean state at the slots (the decoder's where there is one), [H]; "states"
             also the mean state of the encoder, [2H]; "words" also the mean input row of the definition, [2H + D].
+
+    Attributes:
+        blocks: how many features of each kind it gave last.
     """
 
     def __init__(self, model: Any, read: Read) -> None:
         super().__init__()
         self.model, self.read = model, read
         config = model.config
-        self.pad = int(config.pad_token_id or 0)
-        decodes = bool(config.is_encoder_decoder)
-        self.decoder_start: int | None = config.decoder_start_token_id if decodes else None
-        if decodes and self.decoder_start is None:
-            raise ValueError(f"the {config.model_type}'s configuration has no decoder_start_token_id; add it")
+        # That of T5Gemma is of two parts; its decoder begins with its own first mark.
+        inner = getattr(config, "decoder", None)
+        self.pad = _named(config, "pad_token_id") or _named(inner, "pad_token_id") or 0
+        self.decoder_start: int | None = None
+        if bool(getattr(config, "is_encoder_decoder", False)):
+            start = _named(config, "decoder_start_token_id")
+            self.decoder_start = _named(inner, "bos_token_id") if start is None else start
+            if self.decoder_start is None:
+                raise ValueError(f"the {config.model_type}'s configuration has no decoder_start_token_id; add it")
+        self.blocks: list[int] = []
 
     @property
     def rows(self) -> Float[Tensor, "V D"]:
@@ -44,12 +52,22 @@ class Body(nn.Module):
         return found
 
     @property
+    def tables(self) -> list[Tensor]:
+        """All its input tables: T5Gemma's encoder and decoder have one each."""
+        parts = (self.model, getattr(self.model, "encoder", None), getattr(self.model, "decoder", None))
+        return [part.get_input_embeddings().weight for part in parts if hasattr(part, "get_input_embeddings")]
+
+    @property
     def limit(self) -> int:
         """Tokens that fit."""
         known = getattr(self.model.config, "max_position_embeddings", None)
-        # RoBERTa and its kin begin to count behind the padding.
-        offset = 0 if known is None else self.pad + 1 if "roberta" in str(self.model.config.model_type) else 0
-        return int(known) - offset if known else POSITIONS
+        # RoBERTa and its kin (CamemBERT, MPNet) begin to count behind the padding, and keep a row for that.
+        counted = [
+            part.padding_idx + 1
+            for name, part in self.model.named_modules()
+            if name.endswith("position_embeddings") and isinstance(part, nn.Embedding) and part.padding_idx is not None
+        ]
+        return int(known) - max(counted, default=0) if known else POSITIONS
 
     def forward(self, batch: Batch) -> Float[Tensor, "B F"]:
         """What is taken from the states of each prompt, float32."""
@@ -66,6 +84,7 @@ class Body(nn.Module):
         if self.read == "words":
             with torch.no_grad():  # what they are, not a way to change them
                 parts.append(_mean(self.rows[batch.ids].float(), batch.gloss))
+        self.blocks = [part.shape[1] for part in parts]
         return torch.cat(parts, 1)
 
     @torch.no_grad()
@@ -91,6 +110,16 @@ class Body(nn.Module):
     def student(self) -> "Body":
         """A deep copy to be trained; this one stays as it is."""
         return Body(copy.deepcopy(self.model), self.read)
+
+    @torch.no_grad()
+    def reads_back(self) -> bool:
+        """Whether what stands behind a place changes its state: a decoder reads a definition too late."""
+        if self.decoder_start is not None:
+            return True
+        device, V = self.rows.device, self.rows.shape[0]
+        ids = (torch.tensor([[3, 4, 5, 6], [3, 4, 5, 7]]) % V).to(device)
+        states = self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0].float()
+        return bool((states[0] - states[1]).abs().max() > 1e-6 * states.abs().max())
 
 
 def load_body(located: Located, read: Read, device: torch.device) -> Body:
@@ -122,10 +151,21 @@ def load_body(located: Located, read: Read, device: torch.device) -> Body:
     absent = sorted(str(name) for name in (*report["missing_keys"], *report["mismatched_keys"]) if "pooler" not in name)
     if absent:  # transformers would fill them with random numbers; a pooler is never read
         raise ValueError(f"{located.name} lacks weights, e.g. {absent[0]}; name a complete checkpoint")
-    return Body(model.to(device).eval(), read)
+    body = Body(model.to(device).eval(), read)
+    if not body.reads_back():
+        raise ValueError(
+            f"{located.name} reads from left to right, so a definition comes too late for its token; repair an encoder, or "
+            "an encoder with a decoder"
+        )
+    return body
+
+
+def _named(config: Any, key: str) -> int | None:
+    found = getattr(config, key, None)
+    return found if isinstance(found, int) else None
 
 
 def _mean(states: Float[Tensor, "B T H"], chosen: Tensor) -> Float[Tensor, "B H"]:
-    weight = chosen.to(states.dtype)
-    total: Tensor = torch.einsum("bth,bt->bh", states, weight)
-    return total / weight.sum(1, keepdim=True).clamp_min(1)
+    # Not a product of matrices: under autocast that would round what is float32 to bfloat16.
+    weight = chosen.to(states.dtype)[..., None]
+    return (states * weight).sum(1) / weight.sum(1).clamp_min(1)

@@ -93,7 +93,8 @@ def train(
         torch.manual_seed(recipe.seed)
         student = body.student().to(prepared.device)
         student.model.requires_grad_(True)
-        student.rows.requires_grad_(recipe.train_table)
+        for table in student.tables:
+            table.requires_grad_(recipe.train_table)
         out = _map(start, body, prompts[0], rows.shape[1]).to(prepared.device)
         groups = [
             {"params": [part for part in student.parameters() if part.requires_grad], "lr": recipe.rate},
