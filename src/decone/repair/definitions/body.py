@@ -54,7 +54,7 @@ class Body(nn.Module):
     @property
     def tables(self) -> list[Tensor]:
         """All its input tables: T5Gemma's encoder and decoder have one each."""
-        parts = (self.model, getattr(self.model, "encoder", None), getattr(self.model, "decoder", None))
+        parts: list[Any] = [self.model, getattr(self.model, "encoder", None), getattr(self.model, "decoder", None)]
         return [part.get_input_embeddings().weight for part in parts if hasattr(part, "get_input_embeddings")]
 
     @property
@@ -154,8 +154,8 @@ def load_body(located: Located, read: Read, device: torch.device) -> Body:
     body = Body(model.to(device).eval(), read)
     if not body.reads_back():
         raise ValueError(
-            f"{located.name} reads from left to right, so a definition comes too late for its token; repair an encoder, or "
-            "an encoder with a decoder"
+            f"{located.name} reads from left to right, so a definition comes too late for its token; repair an "
+            "encoder, or an encoder with a decoder"
         )
     return body
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 PENALTIES = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5)  # tried where none is given
+STILL = 1e-12  # of the mean square; features that vary by less do not vary
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,12 @@ def averaged(
 
 def _scale(features: Float64[Tensor, "n F"], blocks: Sequence[int] | None) -> Float64[Tensor, " F"]:
     """One factor per block: then a penalty means the same for states and rows, whatever their size."""
-    spread = (features - features.mean(0)).square().mean(0)
-    parts = torch.split(spread, list(blocks) if blocks else [features.shape[1]])
-    return torch.cat([part.mean().clamp_min(1e-30).rsqrt().expand(len(part)) for part in parts])
+    sizes = list(blocks) if blocks else [features.shape[1]]
+    spread = torch.split((features - features.mean(0)).square().mean(0), sizes)
+    whole = torch.split(features.square().mean(0), sizes)
+    # A block that never changes tells nothing; made large, the rounding in it would drown the others.
+    factors = [
+        one.mean().rsqrt() if float(one.mean()) > STILL * float(all.mean()) else one.new_zeros(())
+        for one, all in zip(spread, whole, strict=True)
+    ]
+    return torch.cat([factor.expand(size) for factor, size in zip(factors, sizes, strict=True)])
