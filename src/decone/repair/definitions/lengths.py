@@ -19,7 +19,8 @@ def scaled(
         old: the rows they replace.
         kept: rows that were learned from, whose lengths are a model.
         scale: "none" as they are; "row" the length of the old row; "table" the mean length of the kept rows; "spread"
-            around the mean of the kept rows, by one factor that gives them the kept rows' mean square distance from it.
+            around the mean of the kept rows, by one factor that gives them the kept rows' mean square distance from it;
+            rows without a spread of their own, such as a single one, keep their direction from that mean.
 
     Returns:
         Rows in float64, and how many had no direction to be made longer in; these are the old ones.
@@ -33,7 +34,11 @@ def scaled(
         return new, 0
     if scale == "spread":
         mean, centre = model.mean(0), new.mean(0)
-        spread = (new - centre).square().sum(1).mean().clamp_min(TINY)
+        spread = (new - centre).square().sum(1).mean()
+        if float(spread) <= TINY:
+            centre, spread = mean, (new - mean).square().sum(1).mean()
+        if float(spread) <= TINY:
+            return before, len(before)
         return mean + (new - centre) * ((model - mean).square().sum(1).mean() / spread).sqrt(), 0
     lengths = torch.linalg.vector_norm(new, dim=1, keepdim=True)
     wanted = torch.linalg.vector_norm(before, dim=1, keepdim=True)
