@@ -17,7 +17,7 @@ from decone.repair.definitions.rebuild import in_doubt, rebuild
 from decone.repair.definitions.recipe import Recipe
 from decone.repair.definitions.reconstructor import Reconstructor
 from decone.repair.entries import Choices
-from decone.repair.tables import targets
+from decone.repair.tables import other_inputs, targets
 from decone.scan.frequencies import read_counts
 from decone.training.config import pairs
 
@@ -65,6 +65,12 @@ def definitions(
         require_place(delta, located, dry_run)
         known = None if counts is None else read_counts(counts, located)
         (target,) = targets(located)
+        others = other_inputs(located, target)
+        if others and embedding is None:
+            raise ValueError(
+                f"encoder and decoder of {located.name} have tables of their own; repair one at a time: --embedding "
+                f"{target.table.name} or --embedding {others[0]}"
+            )
         alignment = aligned(located, words, choices, progress)
         reconstructor = Reconstructor(located, target.table, alignment, recipe, device, mask, progress)
         found: dict[str, Any] = {}
@@ -78,6 +84,8 @@ def definitions(
             notes.append("rare is what has a high id; give --counts to go by how often a token occurs")
         if located.head is not None:
             notes.append("the output table is one of its own and stays as it is")
+        elif located.tied and not others:
+            notes.append("the output table is the input table, so how the model predicts these tokens changes too")
         said = {
             "rows": rows,
             "counts": None if counts is None else counts.name,

@@ -9,6 +9,7 @@ from decone.models.tensors import FileTable, open_weights, same_table
 
 Which = Literal["input", "output", "both"]
 Role = Literal["input", "output"]
+INPUTS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "shared.weight")  # of models with both
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ def targets(located: Located, which: Which = "input") -> list[Target]:
             raise ValueError(f"the {role} table of {located.name} is not in a file; save the model first")
         found.append(_target(role, table, home(located)))
     return found
+
+
+def other_inputs(located: Located, target: Target) -> list[str]:
+    """Names of input tables that are not the one to repair: T5Gemma's encoder and decoder have one each."""
+    if located.kind != "seq2seq":
+        return []
+    names = open_weights(home(located)).entries
+    return [name for name in names if name.endswith(INPUTS) and name not in target.names]
 
 
 def home(located: Located) -> Path:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from decone.metrics.intervals import share_interval
 from decone.models.located import MemoryTable
-from decone.repair.coverage import collisions
 from decone.repair.definitions.lengths import mixed, scaled
 from decone.repair.definitions.reconstructor import Reconstructor, Told
 from decone.repair.definitions.scores import HALF, doubtful
@@ -86,6 +85,11 @@ def rebuild(
     learn = ~chosen if recipe.train_on == "kept" else torch.ones_like(chosen)
     if recipe.train_on == "others" and recipe.solver != "ridge":
         raise ValueError("each row from all others needs a map in closed form: set solver=ridge, or train_on=kept")
+    if not bool(learn.any()):
+        raise ValueError(
+            "all defined rows are to be replaced, so none is left to learn from; replace fewer, or set "
+            "train_on=others, which rebuilds each row from all others"
+        )
     places = chosen.nonzero().squeeze(1)
     # Of the old rows: whether there is anything to mend.
     ranks = reconstructor.ranks(reconstructor.crossfit(learn)[0], places)
@@ -109,9 +113,7 @@ def _chosen(reconstructor: Reconstructor, ids: Int64[Tensor, " M"]) -> tuple[Boo
         raise ValueError(f"none of the {len(ids):,} rows has a definition; choose others, or another lexicon")
     if (without := len(ids) - int(chosen.sum())) > 0:
         notes.append(f"{without:,} of the {len(ids):,} rows have no definition and stay as they are")
-    named = reconstructor.ids[chosen].tolist()
-    entries = [reconstructor.alignment.entries[id] for id in named]
-    same = collisions(entries)
+    same = reconstructor.alike(chosen)
     if same and reconstructor.recipe.collision == "keep-old":
         later = torch.tensor([id for group in same for id in group[1:]])
         chosen &= ~torch.isin(reconstructor.ids, later)

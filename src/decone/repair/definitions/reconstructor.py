@@ -1,6 +1,7 @@
 """A model that has learned to tell rows from definitions, and how well it does on rows it has not seen."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -90,6 +91,12 @@ class Reconstructor:
         if not self.prompts:
             raise ValueError(f"no definition fits into {self.body.limit} positions; raise prompt_tokens")
         places = {id: place for place, id in enumerate(dict.fromkeys(prompt.id for prompt in self.prompts))}
+        highest = max(max((*prompt.ids, *prompt.pieces)) for prompt in self.prompts)
+        if highest >= len(self.body.rows):
+            raise ValueError(
+                f"the tokenizer of {located.name} gives id {highest}, and the model has {len(self.body.rows):,} rows; "
+                "resize its table, or name another --mask"
+            )
         self.ids = torch.tensor(list(places))
         self.owner = torch.tensor([places[prompt.id] for prompt in self.prompts])
         self.rows = whole[self.ids].float()
@@ -108,7 +115,8 @@ class Reconstructor:
     def crossfit(self, learn: Bool[Tensor, " N"]) -> tuple[Float[Tensor, "N H"], float]:
         """A prediction for every token that did not see its row, by the frozen model; and the penalty of the map."""
         recipe = self.recipe
-        found = crossfit(self.features, self.rows, learn, recipe.ridge, recipe.folds, recipe.seed, self._blocks)
+        # The features go first: they tell how they are made up.
+        found = crossfit(self.features, self.rows, learn, recipe.ridge, recipe.folds, recipe.seed, self.body.blocks)
         return found[0], found[1]
 
     def read_again(self, learn: Bool[Tensor, " N"], lost: Bool[Tensor, " N"]) -> int:
@@ -138,8 +146,7 @@ class Reconstructor:
 
     def ranks(self, predicted: Float[Tensor, "N H"], chosen: Tensor) -> Int64[Tensor, " M"]:
         """How many rows of the table are nearer to some tokens' predictions than their own row."""
-        usable = torch.ones(self.size, dtype=torch.bool)
-        return ranks(predicted[chosen], self.rows[chosen], self.table, usable)
+        return self._rank(predicted[chosen], chosen, predicted.mean(0))
 
     def learn(self, learn: Bool[Tensor, " N"]) -> Told:
         """Learns to rebuild rows from those of some tokens.
@@ -151,7 +158,7 @@ class Reconstructor:
             ValueError: they are too few.
         """
         honest, ridge = self.crossfit(learn)
-        readout = fit(self.features[learn], self.rows[learn], ridge, self._blocks)
+        readout = fit(self.features[learn], self.rows[learn], ridge, self.body.blocks)
         known = learn.nonzero().squeeze(1)
         mean = self.rows[known].mean(0)
         if self.recipe.solver == "ridge":
@@ -165,7 +172,7 @@ class Reconstructor:
         start = None
         if self.recipe.start == "ridge":  # of what is not held out, or the student would begin by knowing it
             seen = learn & ~aside
-            start = fit(self.features[seen], self.rows[seen], ridge, self._blocks)
+            start = fit(self.features[seen], self.rows[seen], ridge, self.body.blocks)
         asked = learn[self.owner]
         places = asked.nonzero().squeeze(1).tolist()
         trained = train(
@@ -183,8 +190,21 @@ class Reconstructor:
         prompts, owner = self._of(held)
         after = trained.rows(prompts, owner, len(held))
         before = start(self.features[held]) if start is not None else honest[held]
-        told = [score(part, self.rows[held], mean, self._rank(part, held), self.size) for part in (after, before)]
+        centre = honest.mean(0)  # the held-out ones may be few
+        told = [
+            score(part, self.rows[held], mean, self._rank(part, held, centre), self.size) for part in (after, before)
+        ]
         return Told(honest, ridge, readout, trained, held, told[0], told[1])
+
+    def alike(self, chosen: Bool[Tensor, " N"]) -> list[list[int]]:
+        """Ids of some tokens whose prompts are the same, each group rising: their rows are rebuilt the same."""
+        read: defaultdict[int, list[Hashable]] = defaultdict(list)
+        for place, prompt in zip(self.owner.tolist(), self.prompts, strict=True):
+            read[place].append((prompt.ids, prompt.pieces[:-1], prompt.slots))
+        same: defaultdict[Hashable, list[int]] = defaultdict(list)
+        for place in chosen.nonzero().squeeze(1).tolist():
+            same[tuple(read[place])].append(int(self.ids[place]))
+        return [ids for ids in same.values() if len(ids) > 1]
 
     def predict(self, told: Told, tokens: Int64[Tensor, " M"]) -> Float[Tensor, "M H"]:
         """Rebuilds the rows of some tokens, by place among `ids`."""
@@ -216,9 +236,11 @@ class Reconstructor:
         with accelerator(self.device, self.recipe.precision).autocast():
             return self.body.features(prompts, self.progress)
 
-    def _rank(self, predicted: Float[Tensor, "M H"], tokens: Tensor) -> Int64[Tensor, " M"]:
+    def _rank(
+        self, predicted: Float[Tensor, "M H"], tokens: Tensor, centre: Float[Tensor, " H"]
+    ) -> Int64[Tensor, " M"]:
         usable = torch.ones(self.size, dtype=torch.bool)
-        return ranks(predicted, self.rows[tokens], self.table, usable)
+        return ranks(predicted, self.rows[tokens], self.table, usable, centre)
 
     def _of(self, tokens: Tensor) -> tuple[list[Prompt], Int64[Tensor, " P"]]:
         """The prompts of some tokens, and which of these each is of."""
@@ -227,14 +249,6 @@ class Reconstructor:
         mine = place[self.owner]
         chosen = (mine >= 0).nonzero().squeeze(1)
         return [self.prompts[index] for index in chosen.tolist()], mine[chosen]
-
-    @property
-    def _blocks(self) -> list[int]:
-        """How many features of each kind there are."""
-        states = self.body.model.config.hidden_size
-        width = self.features.shape[1]
-        parts = {"slot": [width], "states": [states, width - states]}
-        return parts.get(self.recipe.read, [states, states, width - 2 * states])
 
     @property
     def _ordinary(self) -> list[int]:

@@ -61,15 +61,20 @@ class Scores:
 
 
 def ranks(
-    predicted: Float[Tensor, "N H"], rows: Float[Tensor, "N H"], table: Table, usable: Bool[Tensor, " V"]
+    predicted: Float[Tensor, "N H"],
+    rows: Float[Tensor, "N H"],
+    table: Table,
+    usable: Bool[Tensor, " V"],
+    centre: Float[Tensor, " H"] | None = None,
 ) -> Int64[Tensor, " N"]:
     """How many rows of the table are nearer to a prediction than the token's own row; 0 is nearest.
 
     Args:
-        predicted: one per token; cosines are around their mean.
+        predicted: one per token.
         rows: of the tokens.
         table: all rows.
         usable: rows that count.
+        centre: cosines are around it; without it around the mean of the predictions, which a few do not tell.
 
     Example:
         >>> from decone.models.located import MemoryTable
@@ -77,7 +82,7 @@ def ranks(
         >>> ranks(eye, eye.flip(0), MemoryTable("weight", eye), torch.ones(3, dtype=torch.bool)).tolist()
         [1, 0, 1]
     """
-    centre = predicted.float().mean(0)
+    centre = predicted.float().mean(0) if centre is None else centre.float()
     asked = F.normalize(predicted.float() - centre, dim=1)
     # Two ways to the same cosine differ in the last digits: the own row is not to count against itself.
     own = torch.linalg.vecdot(asked, F.normalize(rows.float() - centre, dim=1)) + 1e-6
