@@ -69,7 +69,7 @@ class Recipe(BaseModel):
     folds: int = Field(default=5, ge=2, description="parts of the tokens, each predicted from the others")
     # Of the gradient solver.
     noise: tuple[float, float, float] = Field(
-        default=(1, 0, 0), description="slots masked, a random token, the token itself"
+        default=(1.0, 0.0, 0.0), description="slots masked, a random token, the token itself"
     )
     start: Start = Field(default="ridge", description="of the linear map; random is the released code's")
     epochs: int = Field(default=4, ge=1)

@@ -1,0 +1,137 @@
+"""Which rows are rebuilt, against sorting by hand."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from tests.repair.definitions.worlds import WORDS, glosses, tokenizer
+
+from decone.data.lexicons import Lexicon
+from decone.repair.alignment import Alignment, align
+from decone.repair.definitions.choice import rows_by_name, select_tokens
+
+
+@pytest.fixture(scope="module")
+def found() -> Alignment:
+    """40 words at the end of the vocabulary, of which 30 are defined."""
+    made = tokenizer("bert")[0]
+    defined = {word: gloss for place, (word, gloss) in enumerate(glosses().items()) if place % 4}
+    return align(made, Lexicon.of(defined), made.get_vocab_size() + 3)
+
+
+def counts(found: Alignment, seed: int = 0) -> torch.Tensor:
+    """Many equal ones, and a third zero."""
+    draw = random.Random(seed)
+    return torch.tensor([draw.choice((0, 0, 1, 2, 3, 3)) for _ in found.surfaces])
+
+
+def by_hand(found: Alignment, strategy: str, ratio: float, numbers: list[int]) -> list[int]:
+    known = [id for id in found.entries if strategy != "task" or numbers[id] > 0]
+    left = list(known)
+    chosen = []
+    for _ in range(int(ratio * len(known))):
+        rarest = left[0]
+        for id in left:
+            if strategy == "index" or numbers[id] <= numbers[rarest]:
+                rarest = id  # of equal ones the higher id
+        chosen.append(rarest)
+        left.remove(rarest)
+    return sorted(chosen)
+
+
+@pytest.mark.parametrize("strategy", ["index", "counts", "task"])
+@pytest.mark.parametrize("ratio", [0.0, 0.01, 0.2, 0.5, 0.99, 1.0])
+def test_shares(found: Alignment, strategy: str, ratio: float) -> None:
+    numbers = counts(found)
+    chosen = select_tokens(found, strategy, ratio, numbers).tolist()  # type: ignore[arg-type]
+    assert chosen == by_hand(found, strategy, ratio, numbers.tolist())
+    if ratio == 1:
+        every = [id for id in found.entries if strategy != "task" or numbers[id]]
+        assert chosen == every and (strategy == "task" or len(chosen) == 30)
+    if ratio == 0:
+        assert chosen == []
+    if strategy == "task":
+        assert all(numbers[id] > 0 for id in chosen)
+
+
+def test_a_task_s_rarest(found: Alignment) -> None:
+    numbers = torch.zeros(len(found.surfaces), dtype=torch.long)
+    ids = found.covered()
+    numbers[ids[:10]] = torch.tensor([5, 1, 1, 9, 2, 7, 1, 3, 8, 6])
+    assert select_tokens(found, "task", 0.2, numbers).tolist() == [ids[2], ids[6]]
+    assert select_tokens(found, "counts", 0.1, numbers).tolist() == ids[-3:]  # zeros are rarer
+    assert len(select_tokens(found, "task", 1.0, torch.zeros_like(numbers))) == 0  # nothing occurs
+
+
+@pytest.mark.parametrize(
+    ("strategy", "ratio", "numbers", "said"),
+    [
+        ("index", -0.1, None, "the share of tokens is -0.1; give one from 0 to 1"),
+        ("index", 1.01, None, "give one from 0 to 1"),
+        ("index", float("nan"), None, "give one from 0 to 1"),
+        ("counts", 0.5, None, "by counts, tokens are chosen by counts of all 104 rows; give them"),
+        ("task", 0.5, torch.ones(5, dtype=torch.long), "counts of all 104 rows; give them"),
+        ("maxidx", 0.5, None, "choose tokens by one of index, counts, task, not 'maxidx'"),
+    ],
+)
+def test_what_cannot_be(found: Alignment, strategy: str, ratio: float, numbers: torch.Tensor | None, said: str) -> None:
+    with pytest.raises(ValueError) as error:
+        # An unknown strategy is refused by the checked annotation in tests, and by the function elsewhere.
+        getattr(select_tokens, "__wrapped__", select_tokens)(found, strategy, ratio, numbers)
+    assert said in str(error.value)
+
+
+def test_names_of_rows(found: Alignment, tmp_path: Path) -> None:
+    numbers, every = counts(found), found.covered()
+    file = tmp_path / "ids"
+    file.write_text(f"{every[3]}, {every[1]} # twice\n{every[3]}\n")
+    expected = {
+        "all": every,
+        "rare": every[-6:],
+        "rare:0.1": every[-3:],
+        "last:0.5": every[-15:],
+        str(file): [every[1], every[3]],
+    }
+    for name, ids in expected.items():
+        assert rows_by_name(found, name).tolist() == ids
+    for name, strategy, ratio in (
+        ("rare", "counts", 0.2),
+        ("rare:0.5", "counts", 0.5),
+        ("seen:0.5", "task", 0.5),
+        ("last:0.5", "index", 0.5),
+    ):
+        assert rows_by_name(found, name, numbers).tolist() == by_hand(found, strategy, ratio, numbers.tolist())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("rarest", "no file rarest; --rows takes doubtful, rare, rare:SHARE"),
+        ("last", "no file last"),
+        ("seen:0.5", "by task, tokens are chosen by counts"),
+        ("rare:x", "--rows 'rare:x' is no share; write e.g. rare:0.2"),
+        ("rare:2", "give one from 0 to 1"),
+        ("rare:0", "--rows rare:0 chooses none of 30 defined tokens"),
+        ("last:nan", "give one from 0 to 1"),
+        ("special", "2 (special), 5 (unused), 103 (padding); leave them out"),
+        ("undefined", f"1 tokens have no definition in the lexicon: 61 '{WORDS[0]}'; leave them out or define them"),
+        ("beyond", "line 1: id 104 is beyond the table's 104 rows"),
+        ("negative", "'-1' is no id"),
+        ("empty", "lists no id"),
+    ],
+)
+def test_rows_that_cannot_be(found: Alignment, name: str, said: str) -> None:
+    word = next(id for id, surface in enumerate(found.surfaces) if surface.text == WORDS[0])
+    files = {
+        "special": "2 5 103 70",
+        "undefined": f"{word} {word + 1}",
+        "beyond": "104",
+        "negative": "-1",
+        "empty": "#",
+    }
+    for file, content in files.items():
+        Path(file).write_text(content)
+    with pytest.raises(ValueError) as error:
+        rows_by_name(found, name)
+    assert said in str(error.value)
