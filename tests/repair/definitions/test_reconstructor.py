@@ -1,0 +1,228 @@
+"""What is learned of a model's rows: by whom each is predicted, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.repair.definitions.worlds import FAMILIES, TOLD, WORDS, aligned, glosses, reconstructor, saved
+from torch import Tensor
+
+from decone.data.lexicons import Sense
+from decone.models.locate import locate
+from decone.models.located import MemoryTable
+from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.reconstructor import Reconstructor
+from decone.repair.entries import Entry
+from decone.repair.surfaces import Surface
+
+GRADIENT = {"solver": "gradient", "read": "slot", "epochs": 1, "batch": 8, "rate": 1e-3}
+
+
+def ridge(features: Tensor, rows: Tensor, penalty: float, blocks: list[int], asked: Tensor, scaled_by: Tensor) -> Any:
+    """Least squares with more rows, in numpy."""
+    scale, start = np.ones(features.shape[1]), 0
+    for size in blocks:
+        scale[start : start + size] = scaled_by[:, start : start + size].double().numpy().var(0).mean() ** -0.5
+        start += size
+    x, y = features.double().numpy() * scale, rows.double().numpy()
+    left = np.block([[x, np.ones((len(x), 1))], [penalty**0.5 * np.eye(x.shape[1]), np.zeros((x.shape[1], 1))]])
+    found = np.linalg.lstsq(left, np.vstack([y, np.zeros((x.shape[1], y.shape[1]))]), rcond=None)[0]
+    return np.hstack([asked.double().numpy() * scale, np.ones((len(asked), 1))]) @ found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_kept_rows_teach_the_others(family: str, tmp_path: Path) -> None:
+    """Also where rows are narrower than states (ALBERT)."""
+    read = reconstructor(saved(family, tmp_path / family), Recipe(ridge=3.0))
+    table = locate(str(tmp_path / family)).embedding.read()
+    assert torch.equal(read.rows, table[read.ids]) and read.ids.tolist() == sorted(read.alignment.entries)
+    learn = torch.arange(40) % 5 != 0
+    told = read.learn(learn)
+    asked = (~learn).nonzero().squeeze(1)
+    expected = ridge(
+        read.features[learn], read.rows[learn], 3.0, read.body.blocks, read.features[asked], read.features[learn]
+    )
+    for found in (read.predict(told, asked), told.honest[asked]):
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-4)
+    assert told.held.tolist() == learn.nonzero().squeeze(1).tolist() and told.scores.tokens == 32
+    assert told.ridge == 3.0 and told.trained is None and told.frozen is None
+
+
+def test_honesty(tmp_path: Path) -> None:
+    """One row a hundred times larger: its own prediction stays, those of others move."""
+    read = reconstructor(saved("bert", tmp_path / "bert"), Recipe(ridge=1.0))
+    every = torch.ones(40, dtype=torch.bool)
+    before = read.learn(every).honest
+    for token in (0, 21):
+        kept = read.rows.clone()
+        read.rows[token] *= 100
+        after = read.learn(every).honest
+        read.rows = kept
+        assert float((after[token] - before[token]).abs().max()) < 1e-5
+        assert int(((after - before).abs().amax(1) > 1e-2).sum()) > 25
+
+
+def test_features_are_means_over_prompts(tmp_path: Path) -> None:
+    defined = {word: [gloss, *TOLD[place % 3 : 3]] for place, (word, gloss) in enumerate(glosses().items())}
+    read = reconstructor(saved("bert", tmp_path / "bert"), Recipe(senses="mean"), defined)
+    assert len(read.prompts) == sum(map(len, defined.values())) > 40
+    for token, id in enumerate(read.ids.tolist()):
+        mine = [read.body.features([prompt])[0] for prompt in read.prompts if prompt.id == id]
+        assert torch.allclose(read.features[token], torch.stack(mine).mean(0), atol=1e-5)
+
+
+def test_a_decoder_s_rows(tmp_path: Path) -> None:
+    """Pieces of a word: the decoder has read the gold pieces before the one asked for."""
+    defined = glosses() | {"zebadozu": "lona kali"}
+    read = reconstructor(saved("t5", tmp_path / "t5"), Recipe(), defined, pieces=True)
+    hosted = [prompt for prompt in read.prompts if len(prompt.pieces) > 1]
+    assert len(read.ids) == 40 + len({prompt.id for prompt in hosted}) and bool(torch.isfinite(read.features).all())
+
+
+def test_ranks_by_hand(tmp_path: Path) -> None:
+    read = reconstructor(saved("bert", tmp_path / "bert"), Recipe(ridge=1.0))
+    told = read.learn(torch.ones(40, dtype=torch.bool))
+    table = read.table.read().double()
+    centre = told.honest.double().mean(0)
+    for chosen in (torch.arange(40), torch.tensor([7]), torch.tensor([3, 30])):
+        found = read.ranks(told.honest, chosen)
+        for place, token in enumerate(chosen.tolist()):
+            near = torch.cosine_similarity(table - centre, told.honest[token].double() - centre, dim=1)
+            assert int(found[place]) == int((near > near[int(read.ids[token])] + 1e-6).sum())
+
+
+def test_the_trained_solver(tmp_path: Path) -> None:
+    read = reconstructor(saved("bert", tmp_path / "bert"), Recipe(**GRADIENT, holdout=0.2))
+    learn = torch.arange(40) < 30
+    told = read.learn(learn)
+    assert told.trained is not None and told.frozen is not None
+    assert len(told.held) == 6 == told.scores.tokens == told.frozen.tokens and bool(learn[told.held].all())
+    found = read.predict(told, torch.arange(30, 40))
+    prompts = [prompt for prompt in read.prompts if prompt.id in read.ids[30:].tolist()]
+    expected = told.trained.out(told.trained.body.features(prompts))
+    assert torch.allclose(found, expected, atol=1e-6) and found.shape == (10, 16)
+    error = float((read.predict(told, told.held) - read.rows[told.held]).square().mean())
+    assert error == pytest.approx(min(told.trained.errors), rel=1e-4)
+    # Before training the student is the frozen model, fitted to what is not held out.
+    seen = torch.tensor([token for token in range(30) if token not in told.held.tolist()])
+    start = ridge(read.features[seen], read.rows[seen], told.ridge, [16], read.features[told.held], read.features[seen])
+    assert told.trained.errors[0] == pytest.approx(((start - read.rows[told.held].numpy()) ** 2).mean(), rel=1e-3)
+
+
+def test_one_held_out_token_is_not_perfect_by_itself(tmp_path: Path) -> None:
+    """Its rank is around the mean of all predictions: around its own, every rank is 0."""
+    ranks = set()
+    for seed in range(4):
+        read = reconstructor(saved("bert", tmp_path / f"{seed}"), Recipe(**GRADIENT, seed=seed, start="random"))
+        told = read.learn(torch.arange(40) < 8)
+        assert len(told.held) == 1 and told.scores.tokens == 1
+        ranks.add(told.scores.median_rank)
+    assert max(ranks) > 1
+
+
+def test_the_same_seed(tmp_path: Path) -> None:
+    folder = saved("bert", tmp_path / "bert")
+    learn = torch.arange(40) < 30
+    for settings in ({}, GRADIENT):
+        one, two = (reconstructor(folder, Recipe(**settings, seed=3)) for _ in range(2))
+        rows = [read.predict(read.learn(learn), torch.arange(30, 40)) for read in (one, two)]
+        assert float((rows[0] - rows[1]).abs().max()) < 1e-6
+
+
+def test_tokens_that_are_not_in_the_table(tmp_path: Path) -> None:
+    """A new word with the definition of an old one gets what is rebuilt of that one."""
+    for settings in ({}, GRADIENT):
+        read = reconstructor(saved("bert", tmp_path / str(len(settings))), Recipe(**settings))
+        told = read.learn(torch.ones(40, dtype=torch.bool))
+        senses = read.alignment.entries[int(read.ids[5])].senses
+        new = [
+            Entry(-1, Surface("zork", "zork", "word"), "exact", senses),
+            Entry(-2, Surface("zonk", "zonk", "word"), "exact", (Sense("zonk", " "),)),
+        ]
+        rows, known = read.define(told, new)
+        assert known.tolist() == [True, False] and not rows[1].any()
+        assert torch.allclose(rows[0], read.predict(told, torch.tensor([5]))[0], atol=1e-5)
+        nothing, none = read.define(told, new[1:])
+        assert none.tolist() == [False] and not nothing.any()
+
+
+def test_groups_of_tokens_whose_prompts_are_the_same(tmp_path: Path) -> None:
+    """By what is read: senses that are not read do not tell tokens apart, and names that are hidden are hidden alike."""
+    defined: dict[str, Any] = glosses()
+    for word, texts in zip(
+        WORDS,
+        (["lona kali", "deko"], ["lona kali", "dule"], ["lona kali"], [f"{WORDS[3]} diku"], [f"{WORDS[4]} diku"]),
+        strict=False,
+    ):
+        defined[word] = texts
+    folder, every = saved("bert", tmp_path / "bert"), torch.ones(40, dtype=torch.bool)
+    read = reconstructor(folder, Recipe(senses="first"), defined)
+    ids = read.ids.tolist()
+    assert read.alike(every) == [ids[:3], ids[3:5]]
+    told = read.learn(torch.arange(40) > 4)
+    rows = read.predict(told, torch.arange(5))
+    assert torch.equal(rows[0], rows[1]) and torch.equal(rows[0], rows[2]) and torch.equal(rows[3], rows[4])
+    assert reconstructor(folder, Recipe(), defined).alike(every) == [ids[3:5]]
+    assert reconstructor(folder, Recipe(mention="keep"), defined).alike(every) == []
+    some = torch.tensor([True, False, True] + [False] * 37)
+    assert read.alike(some) == [[ids[0], ids[2]]]
+
+
+def test_rows_that_are_not_finite(tmp_path: Path) -> None:
+    located = locate(str(saved("bert", tmp_path / "bert")))
+    table = located.embedding.read().clone()
+    table[[4, 90], 0] = torch.tensor([float("nan"), float("inf")])
+    with pytest.raises(ValueError, match=r"rows of t are not finite \(2: 4, 90\); give them a value first"):
+        Reconstructor(located, MemoryTable("t", table), aligned(located), Recipe(), "cpu")
+
+
+def test_states_that_are_not_finite(tmp_path: Path) -> None:
+    folder = saved("bert", tmp_path / "bert")
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("layer.0.output.dense.bias"))
+    weights[name][0] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"states for the definitions of 61, 62, .* are not finite; it is damaged"):
+        reconstructor(folder).learn(torch.ones(40, dtype=torch.bool))
+
+
+def test_too_few_tokens(tmp_path: Path) -> None:
+    read = reconstructor(saved("bert", tmp_path / "bert"))
+    with pytest.raises(ValueError, match="4 tokens to learn from cannot be cut into 5 folds"):
+        read.learn(torch.arange(40) < 4)
+
+
+def test_no_definition_fits(tmp_path: Path) -> None:
+    folder = saved("bert", tmp_path / "bert", max_position_embeddings=4)
+    with pytest.raises(ValueError, match="no definition fits into 4 positions"):
+        reconstructor(folder)
+
+
+def test_a_tokenizer_with_more_tokens_than_rows(tmp_path: Path) -> None:
+    """A mask that was added without resizing the table."""
+    folder = saved("bert", tmp_path / "bert", padding=-1)
+    located = locate(str(folder))
+    assert located.tokenizer is not None
+    last = located.tokenizer.get_vocab_size() - 1
+    alignment = aligned(located)
+    mask = located.tokenizer.id_to_token(last)
+    with pytest.raises(ValueError, match=f"gives id {last}, and the model has {last:,} rows; resize its table"):
+        Reconstructor(located, located.embedding, alignment, Recipe(), "cpu", mask)
+
+
+def test_a_device_that_is_not_here(tmp_path: Path) -> None:
+    located = locate(str(saved("bert", tmp_path / "bert")))
+    with pytest.raises(ValueError, match="choose auto"):
+        Reconstructor(located, located.embedding, aligned(located), Recipe(), "cuda:99")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_tables_of_low_precision(dtype: torch.dtype, tmp_path: Path) -> None:
+    folder = saved("t5", tmp_path / "t5", dtype=dtype)
+    read = reconstructor(folder, Recipe(ridge=1.0))
+    assert read.table.dtype == dtype and read.rows.dtype == torch.float32
+    told = read.learn(torch.arange(40) < 30)
+    assert told.honest.dtype == torch.float32 and bool(torch.isfinite(told.honest).all())
