@@ -1,0 +1,254 @@
+"""Rows rebuilt, in a world where definitions tell everything, and on tiny models from delta to undo."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.repair.checkpoints import contents
+from tests.repair.definitions.worlds import FAMILIES, SOUNDS, WORDS, aligned, glosses, reconstructor, saved
+from torch import Tensor
+
+from decone.models.locate import locate
+from decone.models.located import MemoryTable
+from decone.repair import checkpoint
+from decone.repair.definitions.body import Body
+from decone.repair.definitions.prompts import Prompt
+from decone.repair.definitions.rebuild import in_doubt, rebuild
+from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.reconstructor import Reconstructor
+from decone.repair.delta import write_delta
+from decone.repair.tables import targets
+
+transformers = pytest.importorskip("transformers")
+MANY = [first + second + "x" for first in SOUNDS for second in SOUNDS][:300]
+
+
+def world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: int = 0, noise: float = 0.05, **settings: Any
+) -> tuple[Reconstructor, Tensor, Tensor]:
+    """300 tokens whose rows are a linear function of what is read of their definitions, but for some shuffled ones.
+
+    Returns:
+        The reconstructor, its rows before they were shuffled, and which were.
+    """
+    located = locate(str(saved("bert", tmp_path / "bert", MANY)))
+    draw = torch.Generator().manual_seed(5)
+    size = located.embedding.shape[0]
+    features = torch.randn(size, 8, generator=draw)
+    table = features @ torch.randn(8, 16, generator=draw) + noise * torch.randn(size, 16, generator=draw)
+
+    def read(body: Body, prompts: list[Prompt], progress: Any = None) -> Tensor:
+        return torch.stack([features[prompt.id] for prompt in prompts])
+
+    monkeypatch.setattr(Body, "features", read)
+    alignment = aligned(located, glosses(words=MANY))
+    good = table.clone()
+    rare = torch.tensor(alignment.covered()[-60:])
+    wrong = rare[torch.randperm(60, generator=draw)[:spoiled]].sort().values
+    table[wrong] = good[wrong].roll(1, 0)
+    recipe = Recipe(**{"read": "slot", **settings})
+    return Reconstructor(located, MemoryTable("t", table), alignment, recipe, "cpu"), good, wrong
+
+
+def rows_of(read: Reconstructor, ids: Tensor) -> tuple[Tensor, Tensor, dict[str, Any], list[str]]:
+    located = locate(str(Path("bert")))
+    (target,) = targets(located)
+    change, found, notes = rebuild(target, read, ids)
+    return change.ids, change.rows.read(), found, notes
+
+
+def test_shuffled_rows_are_found_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, good, wrong = world(tmp_path, monkeypatch, spoiled=30)
+    among = read.ids[-60:]
+    found, facts = in_doubt(read, among)
+    hit = set(found.tolist()) & set(wrong.tolist())
+    assert len(hit) > 22 and len(found) - len(hit) <= 2  # of a shuffled row one in ten is near by chance
+    assert facts["looked_at"] == 60 and facts["in_doubt"] == len(found)
+    assert facts["unrelated"] == pytest.approx(0.5, abs=0.25) and facts["unrelated_elsewhere"] < 0.05
+    ids, rows, told, notes = rows_of(read, found)
+    assert torch.equal(ids, found)
+    error = (rows - good[found]).square().mean() / (good[found] - good.mean(0)).square().mean()
+    assert float(error) < 0.02  # of the variance
+    assert told["unrelated"] > 0.5 and told["held_out"]["r2"] > 0.7 and told["learned_from"] == 300 - len(found)
+    assert not [note for note in notes if "so little was lost" in note]
+
+
+def test_a_healthy_table_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, _, _ = world(tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match="nothing seems lost: the 60 rarest defined rows .* name them: --rows rare"):
+        in_doubt(read, read.ids[-60:])
+    for among in (read.ids, torch.tensor([0, 1])):
+        with pytest.raises(ValueError, match="rows in doubt are looked for among some of the defined rows"):
+            in_doubt(read, among)
+
+
+def test_a_table_that_means_nothing_anywhere_is_not_worse_somewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, _, _ = world(tmp_path, monkeypatch, noise=1000.0)
+    with pytest.raises(ValueError, match="nothing seems lost"):
+        in_doubt(read, read.ids[-60:])
+
+
+def test_each_row_from_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`others` never lets a row teach itself, `all` does, `kept` leaves all that are rebuilt out."""
+    ids = None
+    found = {}
+    for way in ("kept", "others", "all"):
+        read, good, wrong = world(tmp_path / way, monkeypatch, spoiled=30, train_on=way, ridge=0.1)
+        monkeypatch.chdir(tmp_path / way)
+        ids = wrong
+        _, rows, told, _ = rows_of(read, ids)
+        found[way] = rows
+        assert told["learned_from"] == (270 if way == "kept" else 300)
+        expected = {
+            "kept": read.learn(~torch.isin(read.ids, ids)),
+            "others": read.learn(torch.ones(300, dtype=torch.bool)),
+        }
+        places = torch.isin(read.ids, ids).nonzero().squeeze(1)
+        if way == "kept":
+            assert torch.allclose(rows, expected["kept"].readout(read.features[places]), atol=1e-5)
+        if way == "others":
+            assert torch.allclose(rows, expected["others"].honest[places], atol=1e-5)
+        if way == "all":
+            assert torch.allclose(rows, expected["others"].readout(read.features[places]), atol=1e-5)
+        error = float((rows - good[ids]).square().mean())
+        found[way] = error
+    assert found["kept"] < found["others"] and found["kept"] < found["all"]
+
+
+def test_all_rows_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, _, _ = world(tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match="none is left to learn from; replace fewer, or set train_on=others"):
+        rows_of(read, read.ids)
+    read, good, _ = world(tmp_path / "o", monkeypatch, train_on="others")
+    monkeypatch.chdir(tmp_path / "o")
+    ids, rows, told, notes = rows_of(read, read.ids)
+    assert len(ids) == 300 and told["held_out"]["r2"] > 0.9 and told["unrelated"] < 0.1
+    said = " ".join(notes)
+    assert "100% of the defined rows are replaced; without fine-tuning" in said and "so little was lost" in said
+
+
+def test_what_a_user_must_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, _, _ = world(tmp_path, monkeypatch, noise=30.0, ridge=1e5)
+    _, _, told, notes = rows_of(read, torch.cat([read.ids[-10:], torch.tensor([0, 1])]))
+    said = " ".join(notes)
+    assert "2 of the 12 rows have no definition and stay as they are" in said
+    assert f"rebuilt rows have {told['length']:.0%} of the old length; set scale=spread, or blend=0.5" in said
+    assert told["length"] < 0.5 and "are few to learn" not in said
+    read.recipe = Recipe(read="slot", scale="row")
+    _, rows, told, notes = rows_of(read, read.ids[-10:])
+    assert "of the old length" not in " ".join(notes)
+    assert torch.allclose(rows.norm(dim=1), read.rows[-10:].norm(dim=1), rtol=1e-4)
+    _, _, _, notes = rows_of(read, read.ids[:275])
+    assert "25 tokens are few to learn 16 dimensions from; rows will mostly be the mean" in " ".join(notes)
+
+
+def test_definitions_that_tell_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, _, _ = world(tmp_path, monkeypatch, noise=1000.0, ridge=1.0)
+    _, _, told, notes = rows_of(read, read.ids[-10:])
+    assert told["held_out"]["r2"] <= 0 and "definitions tell nothing of rows that were not learned from" in notes[0]
+
+
+def test_no_row_with_a_definition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, _, _ = world(tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match="none of the 2 rows has a definition; choose others, or another lexicon"):
+        rows_of(read, torch.tensor([0, 7]))
+
+
+def test_each_row_from_all_others_is_for_ridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, _, _ = world(tmp_path, monkeypatch, train_on="others", solver="gradient")
+    with pytest.raises(ValueError, match="set solver=ridge, or train_on=kept"):
+        rows_of(read, read.ids[-3:])
+
+
+def test_tokens_with_the_same_definitions(tmp_path: Path) -> None:
+    defined = glosses() | dict.fromkeys(WORDS[30:33], "lona kali") | dict.fromkeys(WORDS[38:], "deko deko")
+    saved("bert", tmp_path / "bert")
+    for way, count in (("warn", 10), ("keep-old", 7)):
+        read = reconstructor(Path("bert"), Recipe(collision=way), defined)
+        ids, rows, told, notes = rows_of(read, read.ids[30:])
+        assert len(ids) == told["rebuilt"] == count
+        if way == "warn":
+            assert torch.equal(rows[0], rows[2]) and torch.equal(rows[8], rows[9])
+            assert "5 rows in 2 groups get the same values" in notes[0]
+            assert f"{WORDS[30]!r} = {WORDS[31]!r} = {WORDS[32]!r}; {WORDS[38]!r} = {WORDS[39]!r}" in notes[0]
+            assert "collision=keep-old leaves all but the first as they are" in notes[0]
+        else:
+            assert ids.tolist() == [int(read.ids[place]) for place in (30, 33, 34, 35, 36, 37, 38)]
+            assert "3 rows keep their old values: an earlier token has the same definitions" in notes[0]
+
+
+@pytest.mark.parametrize("solver", ["ridge", "gradient"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_from_rows_to_undo(family: str, solver: str, tmp_path: Path) -> None:
+    """Chosen rows are the rebuilt ones, all others and all else keep every bit, and undo brings all back."""
+    folder = saved(family, tmp_path / "model")
+    before = contents(folder)
+    located = locate(str(folder))
+    (target,) = targets(located)
+    recipe = Recipe(solver=solver, epochs=1, batch=16, blend=0.75, scale="spread")
+    read = Reconstructor(located, target.table, aligned(located), recipe, "cpu")
+    change, found, notes = rebuild(target, read, read.ids[-8:])
+    assert contents(folder) == before and found["rebuilt"] == 8 and found["learned_from"] == 32
+    write_delta(Path("d.safetensors"), located, "definitions", {}, [change], {"input": found}, notes)
+    checkpoint.apply(str(folder), Path("d.safetensors"), Path("new"))
+    old, new = (load_file(place / "model.safetensors") for place in (folder, Path("new")))
+    assert old.keys() == new.keys()
+    for name, part in old.items():
+        if name != target.table.name:
+            assert torch.equal(part, new[name]), name
+    table = new[target.table.name]
+    changed = (table != old[target.table.name]).any(1).nonzero().squeeze(1)
+    assert changed.tolist() == read.ids[-8:].tolist() == change.ids.tolist()
+    assert torch.equal(table[changed], change.rows.read())
+    checkpoint.undo("new", Path("d.safetensors"), Path("back"))
+    assert contents(Path("back")) == before
+    # What is tied follows: a head has the new rows when transformers loads it.
+    config = transformers.AutoConfig.from_pretrained("new")
+    loaded = getattr(transformers, config.architectures[0]).from_pretrained("new")
+    head = loaded.get_output_embeddings()
+    assert located.tied and head is not None and torch.equal(head.weight[changed], change.rows.read())
+
+
+def test_shares_of_old_and_new(tmp_path: Path) -> None:
+    saved("bert", tmp_path / "bert")
+    found = {}
+    for blend in (0.25, 1.0):
+        read = reconstructor(Path("bert"), Recipe(blend=blend, ridge=1.0))
+        found[blend] = rows_of(read, read.ids[-8:])[1]
+    assert torch.allclose(found[0.25], 0.25 * found[1.0] + 0.75 * read.rows[-8:], atol=1e-6)
+
+
+def test_rows_that_do_not_fit_the_table(tmp_path: Path) -> None:
+    """A float16 table whose kept rows are far apart: spread to their distance, rebuilt rows would be infinite."""
+    folder = saved("bert", tmp_path / "bert", dtype=torch.float16)
+    located = locate(str(folder))
+    (target,) = targets(located)
+    table = located.embedding.read().clone()
+    read = Reconstructor(located, MemoryTable("t", table), aligned(located), Recipe(scale="spread"), "cpu")
+    read.rows[:20] = 6e4
+    read.rows[20:32] = -6e4
+    before = contents(folder)
+    with pytest.raises(
+        ValueError, match=r"rebuilt rows of .* are not finite or do not fit torch.float16: .*leave them"
+    ):
+        rebuild(target, read, read.ids[-8:])
+    assert contents(folder) == before
+
+
+def test_a_prediction_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved("bert", tmp_path / "bert")
+    read = reconstructor(Path("bert"), Recipe())
+    original = Reconstructor.predict
+
+    def spoiled(self: Reconstructor, *given: Any) -> Tensor:
+        rows = original(self, *given)
+        rows[2, 3] = torch.nan
+        return rows
+
+    monkeypatch.setattr(Reconstructor, "predict", spoiled)
+    with pytest.raises(ValueError, match=f"1 rebuilt rows .* are not finite .*: {int(read.ids[34])}; leave them out"):
+        rows_of(read, read.ids[-8:])
