@@ -77,7 +77,7 @@ def test_shuffled_rows_are_found_and_come_back(tmp_path: Path, monkeypatch: pyte
 
 def test_a_healthy_table_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, _, _ = world(tmp_path, monkeypatch)
-    with pytest.raises(ValueError, match="nothing seems lost: the 60 rarest defined rows .* name them: --rows rare"):
+    with pytest.raises(ValueError, match=r"nothing seems lost: the 60 rarest defined rows .* name them: --rows rare"):
         in_doubt(read, read.ids[-60:])
     for among in (read.ids, torch.tensor([0, 1])):
         with pytest.raises(ValueError, match="rows in doubt are looked for among some of the defined rows"):
@@ -123,9 +123,9 @@ def test_all_rows_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     read, _, _ = world(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match="none is left to learn from; replace fewer, or set train_on=others"):
         rows_of(read, read.ids)
-    read, good, _ = world(tmp_path / "o", monkeypatch, train_on="others")
+    read, _, _ = world(tmp_path / "o", monkeypatch, train_on="others")
     monkeypatch.chdir(tmp_path / "o")
-    ids, rows, told, notes = rows_of(read, read.ids)
+    ids, _, told, notes = rows_of(read, read.ids)
     assert len(ids) == 300 and told["held_out"]["r2"] > 0.9 and told["unrelated"] < 0.1
     said = " ".join(notes)
     assert "100% of the defined rows are replaced; without fine-tuning" in said and "so little was lost" in said

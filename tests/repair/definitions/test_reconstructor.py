@@ -150,7 +150,7 @@ def test_tokens_that_are_not_in_the_table(tmp_path: Path) -> None:
 
 
 def test_groups_of_tokens_whose_prompts_are_the_same(tmp_path: Path) -> None:
-    """By what is read: senses that are not read do not tell tokens apart, and names that are hidden are hidden alike."""
+    """Senses that are not read do not tell tokens apart, and names that are hidden are hidden alike."""
     defined: dict[str, Any] = glosses()
     for word, texts in zip(
         WORDS,
