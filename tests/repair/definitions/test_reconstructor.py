@@ -219,6 +219,20 @@ def test_a_device_that_is_not_here(tmp_path: Path) -> None:
         Reconstructor(located, located.embedding, aligned(located), Recipe(), "cuda:99")
 
 
+def test_precisions_one_after_the_other(tmp_path: Path) -> None:
+    """In one process, as a notebook has them; products of bfloat16 change digits, not what is learned."""
+    folder = saved("bert", tmp_path / "bert")
+    for settings in (GRADIENT, {"ridge": 1.0}):
+        rows = []
+        for precision in ("float32", "bfloat16", "auto"):
+            read = reconstructor(folder, Recipe(**settings, precision=precision))
+            told = read.learn(torch.arange(40) < 30)
+            rows.append(told.honest)
+            assert told.trained is None or told.trained.errors[0] > 0
+        assert torch.equal(rows[0], rows[2])
+        assert 1e-6 < float((rows[0] - rows[1]).abs().max()) < 0.2
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_tables_of_low_precision(dtype: torch.dtype, tmp_path: Path) -> None:
     folder = saved("t5", tmp_path / "t5", dtype=dtype)

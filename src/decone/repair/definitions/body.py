@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 
 from decone.models.located import Located
 from decone.repair.definitions.prompts import Batch, Prompt, by_length, collate
-from decone.repair.definitions.recipe import Read
+from decone.repair.definitions.recipe import Precision, Read
 from decone.repair.tables import home
+from decone.training.finetuning.loop import precise
 
 POSITIONS = 512  # of a model that counts none, such as T5
 READ_AT_ONCE = 128  # prompts
@@ -121,6 +123,13 @@ class Body(nn.Module):
         states = self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0].float()
         # So written that states which are no numbers pass: they are told by their definitions.
         return not bool((states[0] - states[1]).abs().max() <= 1e-6 * states.abs().max())
+
+
+def reading(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    """Where a model is read in the precision asked for; "auto" is bfloat16 on CUDA. What is taken stays float32."""
+    # Not by an Accelerator: a process has one precision of these for all it does.
+    low = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    return precise(device, "bfloat16" if low else "float32")
 
 
 def load_body(located: Located, read: Read, device: torch.device) -> Body:

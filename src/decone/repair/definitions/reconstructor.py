@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from decone.models.located import Located, Table
-from decone.repair.definitions.body import Body, Progress, load_body
+from decone.repair.definitions.body import Body, Progress, load_body, reading
 from decone.repair.definitions.lengths import scaled
 from decone.repair.definitions.prompts import Prompt, Writer
 from decone.repair.definitions.readout import Readout, averaged, crossfit, fit
@@ -18,7 +18,7 @@ from decone.repair.definitions.recipe import Recipe
 from decone.repair.definitions.scores import Scores, ranks, score
 from decone.repair.definitions.student import Trained, train
 from decone.repair.entries import Alignment, Entry
-from decone.training.devices import accelerator, resolve
+from decone.training.devices import resolve
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class Reconstructor:
         return found, known
 
     def _read(self, prompts: Sequence[Prompt]) -> Float[Tensor, "P F"]:
-        with accelerator(self.device, self.recipe.precision).autocast():
+        with reading(self.body.rows.device, self.recipe.precision):
             return self.body.features(prompts, self.progress)
 
     def _rank(

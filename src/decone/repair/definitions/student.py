@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from decone.repair.definitions.body import Body, Progress
+from decone.repair.definitions.body import Body, Progress, reading
 from decone.repair.definitions.prompts import Batch, Prompt, collate
 from decone.repair.definitions.readout import Readout, averaged
 from decone.repair.definitions.recipe import Recipe
@@ -87,7 +87,7 @@ def train(
     shown = [place for place, token in enumerate(owner.tolist()) if aside[token]]
     if not places or not shown:
         raise ValueError("no token is left to learn from, or none to hold out; define more tokens, or replace fewer")
-    prepared = accelerator(device, recipe.precision)
+    prepared = accelerator(device, "float32")  # the precision is ours, see `reading`
     draw = random.Random(recipe.seed)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -107,7 +107,7 @@ def train(
         trained = list(together.parameters())
 
         def error() -> float:
-            with prepared.autocast():
+            with reading(prepared.device, recipe.precision):
                 features = student.features([prompts[place] for place in shown])
             with torch.no_grad():
                 found, count = averaged(out(features.to(prepared.device)).cpu(), owner[shown], len(rows))
@@ -120,7 +120,7 @@ def train(
             for chosen in _shuffled(places, prompts, recipe.batch, draw):
                 batch = collate([prompts[place] for place in chosen], body.pad, body.decoder_start)
                 batch = _noised(batch, [prompts[place].id for place in chosen], recipe.noise, ordinary, draw)
-                with prepared.autocast():
+                with reading(prepared.device, recipe.precision):
                     features = student(batch.to(prepared.device))
                 target = rows[owner[chosen]].to(prepared.device)
                 loss = FACTOR * (out(features.float()) - target).square().mean()
