@@ -41,20 +41,19 @@ def bits(body: Body) -> dict[str, Tensor]:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("table", [False, True])
 def test_a_student_is_trained_and_the_model_is_not(family: str, table: bool, tmp_path: Path) -> None:
-    read = made(family, tmp_path, train_table=table, epochs=1)
+    read = made(family, tmp_path, train_table=table, epochs=3, start="random")
     read.body.model.train()
     before, modes = bits(read.body), {part: part.training for part in read.body.modules()}
     flags = {name: part.requires_grad for name, part in read.body.named_parameters()}
-    found = trained(read, torch.arange(3), rate=0.01)
+    found = trained(read, torch.arange(3), rate=1e-3, map_rate=0.01)
     after = bits(read.body)
     assert all(torch.equal(part, after[name]) for name, part in before.items())  # to the last bit
     assert {part: part.training for part in read.body.modules()} == modes
     assert {name: part.requires_grad for name, part in read.body.named_parameters()} == flags
     assert all(part.grad is None for part in read.body.parameters())
-    if found.best:
-        changed = {name for name, part in bits(found.body).items() if not torch.equal(part, before[name])}
-        assert len(changed) > 5
-        assert torch.equal(found.body.rows, read.body.rows) is not table
+    changed = {name for name, part in bits(found.body).items() if not torch.equal(part, before[name])}
+    assert found.best and len(changed) > 5
+    assert torch.equal(found.body.rows, read.body.rows) is not table
 
 
 def test_sixteen_tokens_are_learned(tmp_path: Path) -> None:
@@ -117,8 +116,10 @@ def test_the_same_seed_gives_the_same_student(tmp_path: Path) -> None:
     read = made("bert", tmp_path, noise=(0.5, 0.25, 0.25))
     held = torch.arange(3)
     state = torch.random.get_rng_state()
-    one, two, three = (trained(read, held, seed=seed, start="random", rate=0.01) for seed in (1, 1, 2))
+    one = trained(read, held, seed=1, start="random", rate=0.01)
     assert torch.equal(state, torch.random.get_rng_state())  # the caller's chance is left alone
+    torch.manual_seed(77)  # and does not matter
+    two, three = (trained(read, held, seed=seed, start="random", rate=0.01) for seed in (1, 2))
     told = [found.rows(read.prompts, read.owner, 40) for found in (one, two, three)]
     assert float((told[0] - told[1]).abs().max()) < 1e-6 and one.errors == two.errors
     assert float((told[0] - told[2]).abs().max()) > 1e-3
