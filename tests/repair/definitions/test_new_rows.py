@@ -36,7 +36,7 @@ def lexicon(folder: Path, words: dict[str, str]) -> Path:
 def test_new_rows_are_the_map_of_old_ones_on_new_definitions(kind: str) -> None:
     source = build(kind, Path("m"))
     before, located = contents(source), locate("m")
-    words, recipe = Lexicon.of(GLOSSES | NEW), Recipe(ridge=3.0, read="states", folds=2)
+    words, recipe = Lexicon.of(GLOSSES | NEW), Recipe(ridge=3.0, read="states", folds=2, scale="none")
     report = grow("m", list(NEW), Path("n"), init=from_definitions(located, words, recipe, device="cpu"))
     assert report.settings["init"] == "definitions" and contents(source) == before
     ids = torch.arange(30).view(2, 15)

@@ -8,7 +8,7 @@ from decone.repair.definitions.recipe import Recipe
 def test_words_become_settings() -> None:
     found = Recipe.build("decone", {"ridge": "10", "noise": "0.5,0.25,0.25", "read": "slot", "train_table": "true"})
     assert (found.ridge, found.noise, found.read, found.train_table) == (10.0, (0.5, 0.25, 0.25), "slot", True)
-    assert found.solver == "ridge" and found.train_on == "kept" and found.scale == "none"  # the rest is as it was
+    assert found.solver == "ridge" and found.train_on == "kept" and found.scale == "spread"  # the rest is as it was
     assert Recipe.build("decone", {}) == Recipe()
 
 

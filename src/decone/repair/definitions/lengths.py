@@ -1,7 +1,7 @@
 """New rows out of rebuilt ones: their length, how much of the old row is left in them, and their dtype."""
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from decone.repair.definitions.recipe import Scale
@@ -64,10 +64,19 @@ def mixed(
     # An old row that is not finite has nothing to give.
     mix = new if blend == 1 else blend * new + (1 - blend) * old.double()
     found = mix.to(dtype)
-    wrong = ids[~torch.isfinite(found).all(1)].tolist()
+    require_finite(found, dtype, name, ids)
+    return found
+
+
+def require_finite(rows: Float[Tensor, "M H"], dtype: torch.dtype, name: str, ids: Int64[Tensor, " M"]) -> None:
+    """Refuses rows that are not finite.
+
+    Raises:
+        ValueError: there are some; up to ten ids are named.
+    """
+    wrong = ids[~torch.isfinite(rows).all(1)].tolist()
     if wrong:
         some = ", ".join(map(str, wrong[:10]))
         raise ValueError(
             f"{len(wrong)} rebuilt rows of {name} are not finite or do not fit {dtype}: {some}; leave them out"
         )
-    return found

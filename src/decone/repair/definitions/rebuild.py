@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decone.metrics.intervals import share_interval
 from decone.models.located import MemoryTable
-from decone.repair.definitions.lengths import mixed, scaled
+from decone.repair.definitions.lengths import mixed, require_finite, scaled
 from decone.repair.definitions.reconstructor import Reconstructor, Told
 from decone.repair.definitions.scores import HALF, doubtful
 from decone.repair.delta import Change
@@ -97,13 +97,16 @@ def rebuild(
     again = reconstructor.read_again(learn, chosen) if unrelated > HALF and recipe.train_on == "kept" else 0
     told = reconstructor.learn(learn)
     rebuilt = told.honest[places] if recipe.train_on == "others" else reconstructor.predict(told, places)
+    # Before they are scaled: one that is no number would spoil the spread of all.
+    ids = reconstructor.ids[places]
+    require_finite(rebuilt, torch.float32, target.table.name, ids)
     old, kept = reconstructor.rows[places], reconstructor.rows[~chosen if bool((~chosen).any()) else chosen]
     rows, flat = scaled(rebuilt, old, kept, recipe.scale)
-    new = mixed(rows, old, recipe.blend, target.whole.dtype, target.table.name, reconstructor.ids[places])
+    new = mixed(rows, old, recipe.blend, target.whole.dtype, target.table.name, ids)
     found = _facts(reconstructor, told, learn, places, flat) | {"unrelated": unrelated, "read": 1 + again}
     found["length"] = float(rebuilt.norm(dim=1).mean() / old.norm(dim=1).mean().clamp_min(1e-30))
     notes += _notes(reconstructor, found, told, chosen, learn)
-    return Change(target, reconstructor.ids[places], MemoryTable(target.table.name, new)), found, notes
+    return Change(target, ids, MemoryTable(target.table.name, new)), found, notes
 
 
 def _chosen(reconstructor: Reconstructor, ids: Int64[Tensor, " M"]) -> tuple[Bool[Tensor, " N"], list[str]]:
