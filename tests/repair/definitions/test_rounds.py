@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from tests.repair.checkpoints import contents
-from tests.repair.definitions.worlds import reconstructor, saved
+from tests.repair.definitions.worlds import WORDS, glosses, reconstructor, saved
 
 from decone.models.located import MemoryTable
 from decone.repair.definitions.recipe import Recipe
@@ -13,7 +13,8 @@ from decone.repair.definitions.recipe import Recipe
 def test_a_second_reading_sees_rebuilt_rows(tmp_path: Path) -> None:
     folder = saved("bert", tmp_path / "bert")
     before = contents(folder)
-    read = reconstructor(folder, Recipe(ridge=1.0))
+    defined = {word: f"{gloss} {WORDS[-1]}" for word, gloss in glosses().items()}  # made of a word that is lost
+    read = reconstructor(folder, Recipe(ridge=1.0), defined)
     lost = torch.zeros(len(read.ids), dtype=torch.bool)
     lost[-8:] = True
     old, rows, first = read.body.rows.detach().clone(), read.rows.clone(), read.features.clone()
