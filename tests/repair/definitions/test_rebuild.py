@@ -62,7 +62,9 @@ def rows_of(read: Reconstructor, ids: Tensor) -> tuple[Tensor, Tensor, dict[str,
 def test_shuffled_rows_are_found_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, good, wrong = world(tmp_path, monkeypatch, spoiled=30)
     among = read.ids[-60:]
+    read.rows[:4] = read.rows[:4].roll(1, 0)  # wrong ones elsewhere are not asked for
     found, facts = in_doubt(read, among)
+    assert set(found.tolist()) <= set(among.tolist())
     hit = set(found.tolist()) & set(wrong.tolist())
     assert len(hit) > 22 and len(found) - len(hit) <= 2  # of a shuffled row one in ten is near by chance
     assert facts["looked_at"] == 60 and facts["in_doubt"] == len(found)
@@ -252,3 +254,26 @@ def test_a_prediction_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Reconstructor, "predict", spoiled)
     with pytest.raises(ValueError, match=f"1 rebuilt rows .* are not finite .*: {int(read.ids[34])}; leave them out"):
         rows_of(read, read.ids[-8:])
+
+
+def test_lengths_are_those_of_rows_that_stay(tmp_path: Path) -> None:
+    saved("bert", tmp_path / "bert")
+    read = reconstructor(Path("bert"), Recipe(scale="table"))
+    read.rows[-8:] *= 9  # rows that are given up are no model
+    rows = rows_of(read, read.ids[-8:])[1]
+    assert torch.allclose(rows.norm(dim=1), read.rows[:-8].norm(dim=1).mean().expand(8), rtol=1e-5)
+
+
+def test_a_row_without_direction_stays_and_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved("bert", tmp_path / "bert")
+    read = reconstructor(Path("bert"), Recipe(scale="row"))
+    original = Reconstructor.predict
+
+    def flat(self: Reconstructor, *given: Any) -> Tensor:
+        rows = original(self, *given)
+        rows[2] = 0
+        return rows
+
+    monkeypatch.setattr(Reconstructor, "predict", flat)
+    _, rows, found, _ = rows_of(read, read.ids[-8:])
+    assert found["without_direction"] == 1 and torch.equal(rows[2], read.rows[-6])
