@@ -355,3 +355,15 @@ def test_what_is_foreign_does_not_reach_the_terminal(decone: Decone, model: Path
     assert code == 0 and not {"\x1b", "\u202e"} & set(out + err)
     code, out, err = decone("repair", "definitions", "m", "-l", "words.tsv", "--set", "\x1b[31m=1", "--dry-run")
     assert code == 2 and "\x1b" not in err
+
+
+def test_control_c_says_that_nothing_is_there(decone: Decone, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("decone.cli.repair_definitions.rebuild", stop)
+    code, _, err = decone(
+        "repair", "definitions", "m", "-l", "words.tsv", "--rows", "rare", "--out", "d.safetensors", *QUICK
+    )
+    assert code == 130 and "nothing was written, and the same command begins anew" in words(err)
+    assert not Path("d.safetensors").exists()

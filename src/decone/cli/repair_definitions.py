@@ -10,7 +10,7 @@ from torch import Tensor
 from decone.cli.aligning import Case, Format, Forms, Inflections, Language, Numbers, Pieces, aligned, opened
 from decone.cli.console import stages
 from decone.cli.options import Device, Json, Quiet
-from decone.cli.repairing import finish, require_place
+from decone.cli.repairing import finish, nothing_written, require_place
 from decone.models.locate import locate
 from decone.repair.definitions.choice import rows_by_name
 from decone.repair.definitions.rebuild import in_doubt, rebuild
@@ -59,7 +59,7 @@ def definitions(
     recipe = Recipe.build(preset, {"seed": str(seed), **pairs(settings or [], example="solver=gradient")})
     words = opened(lexicon, format, language, forms)
     choices = Choices(case, "all", forms == "follow", inflections, numbers, pieces)
-    with stages(quiet) as progress:
+    with stages(quiet) as progress, nothing_written():
         progress("tables", 0, 1)
         located = locate(model, embedding)
         require_place(delta, located, dry_run)

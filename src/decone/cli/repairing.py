@@ -1,6 +1,7 @@
 """What the commands of `decone repair` have in common: where a delta may go, what is measured, what is told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,15 @@ from decone.repair.delta import Change, vacant, write_delta
 from decone.repair.measure import measure, warnings
 from decone.repair.result import REPAIR, Report
 from decone.scan.tokens import token_texts
+
+
+@contextmanager
+def nothing_written() -> Iterator[None]:
+    """Says what Ctrl-C means here: a repair is written whole at its end, so there is nothing to go on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; nothing was written, and the same command begins anew") from None
 
 
 def require_place(delta: Path | None, located: Located, dry_run: bool) -> None:

@@ -20,7 +20,7 @@ from decone.repair.definitions.recipe import Recipe
 from decone.repair.definitions.reconstructor import Reconstructor
 from decone.repair.delta import read_delta, write_delta
 from decone.repair.directions import Centre, remove_directions
-from decone.repair.tables import home, targets
+from decone.repair.tables import home, other_inputs, targets
 
 # The senses of the lexicon as a table, made from its YAML source; see the page on the study.
 OEWN = Published(
@@ -74,6 +74,11 @@ def definitions(model: str, out: Path) -> None:
     if located.tokenizer is None:
         raise ValueError(f"{model} has no tokenizer to align a lexicon with; save one with it")
     (target,) = targets(located)
+    if others := other_inputs(located, target):
+        raise ValueError(
+            f"encoder and decoder of {model} have tables of their own ({target.table.name}, {others[0]}); make a delta "
+            "with decone repair definitions --embedding NAME, and give it: --delta definitions=FILE.safetensors"
+        )
     lexicon = Lexicon.open(find(OEWN, "Open English WordNet")[1])
     alignment = align(located.tokenizer, lexicon, located.embedding.shape[0], located.special)
     recipe = Recipe()
