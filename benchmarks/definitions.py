@@ -43,7 +43,9 @@ from decone.training.provenance import provenance
 
 SETS = {"MEN": "EN-MEN-TR-3k.txt", "WS-353": "EN-WS-353-ALL.txt", "RW": "EN-RW-STANFORD.txt"}
 SHARE = 0.2
+GLOSS = "gloss"  # nothing learned: the mean row of the words of the definitions
 WAYS: dict[str, dict[str, Any]] = {
+    GLOSS: {"rounds": 1},
     # What a map from the frozen encoder's state at one masked slot can do, the first sense alone.
     "slot": {"read": "slot", "senses": "first", "mention": "keep", "rounds": 1},
     "ridge": {},
@@ -144,7 +146,7 @@ def run(
         before = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
         same = all(before.get(key) == content[key] for key in ("defined", "lost", "seed", "precision"))
         content |= {"original": original, "damaged": damaged, "ways": before["ways"] if same else {}}
-        content |= {"doubtful": before["doubtful"]} if same and "doubtful" in before else {}
+        content |= {key: before[key] for key in ("doubtful", "threads", "date", "commit") if same and key in before}
         flat = judge(put(mean.expand(len(lost), -1)))
         content["mean"] = {"judged": flat, "recovered": recovered(flat, damaged, original)}
         console.print(content)
@@ -167,17 +169,22 @@ def run(
                 "date": made["date"],
                 "commit": made["commit"],
             }
+            result["threads"] = torch.get_num_threads()
             result["read"] = 1 + reconstructor.read_again(~chosen, chosen)
-            told = reconstructor.learn(~chosen)
-            rebuilt = reconstructor.predict(told, chosen.nonzero().squeeze(1))
+            told = None
+            if way == GLOSS:
+                rebuilt = reconstructor.features[chosen][:, -table.shape[1] :]
+            else:
+                told = reconstructor.learn(~chosen)
+                rebuilt = reconstructor.predict(told, chosen.nonzero().squeeze(1))
             seconds = time.perf_counter() - begun
             usable = torch.ones(len(table), dtype=torch.bool)
             found = ranks(rebuilt, table[lost], MemoryTable("original", table), usable)
             result["seconds"] = seconds
             result["lost"] = score(rebuilt, table[lost], mean, found, len(table)).facts()
-            result["held_out"] = told.scores.facts()
-            if told.trained is not None:
-                result["errors"] = told.trained.errors
+            if told is not None:
+                result["held_out"] = told.scores.facts()
+                result["errors"] = None if told.trained is None else told.trained.errors
             kept = broken[reconstructor.ids[~chosen]]
             for scale in ("none", "row", "table", "spread"):
                 new = put(scaled(rebuilt, broken[lost], kept, scale)[0].float())
@@ -188,7 +195,7 @@ def run(
             content["ways"][way] = result
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            console.print(way, {key: result[key] for key in ("seconds", "lost", "held_out")})
+            console.print(way, {key: result.get(key) for key in ("seconds", "lost", "held_out")})
             console.print({scale: result[scale]["recovered"] for scale in ("none", "row", "table", "spread")})
         shutil.rmtree(Path(place) / "damaged")
 

@@ -22,6 +22,7 @@ PLACE = re.compile(r"(<!-- table (?P<name>[\w:-]+)(?: (?P<model>[\w.-]+))? -->\n
 ENGINES = re.compile(r"(<!-- engines (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 DEFINITIONS = re.compile(r"(<!-- definitions -->\n).*?(<!-- end -->)", re.DOTALL)
 REBUILT = {
+    "gloss": "mean row of the definition's words, nothing learned",
     "slot": "frozen model, state at one masked slot, first sense",
     "ridge-once": "`rounds=1`",
     "ridge-mean": "`senses=mean`",
