@@ -75,7 +75,9 @@ def definitions() -> str:
         spans = [f"{100 * a:.1f} % ({100 * b:.1f} to {100 * c:.1f})" for a, b, c in (rows["nearest"], rows["top10"])]
         cosine = "{:.3f} ({:.3f} to {:.3f})".format(*rows["cosine"])
         cells = [REBUILT[way], f"{rows['r2']:.3f}", cosine, f"{rows['norm_ratio']:.2f}", *spans]
-        table.append(f"| {' | '.join([*cells, str(rows['median_rank']), str(round(result['seconds']))])} |")
+        threads = result.get("threads", found["threads"])
+        took = f"{result['seconds']:.0f}" + (f" ({threads} threads)" if threads != found["threads"] else "")
+        table.append(f"| {' | '.join([*cells, str(rows['median_rank']), took])} |")
     sets = list(found["original"])
     table += ["", f"| table | {' | '.join(sets)} |", "|" + " --- |" + " --: |" * len(sets)]
     for name in ("original", "damaged"):
