@@ -99,17 +99,35 @@ def test_the_trained_solver(tmp_path: Path) -> None:
     learn = torch.arange(40) < 30
     told = read.learn(learn)
     assert told.trained is not None and told.frozen is not None
-    assert len(told.held) == 6 == told.scores.tokens == told.frozen.tokens and bool(learn[told.held].all())
+    assert len(told.held) == 3 == told.scores.tokens == told.frozen.tokens and len(told.choosing) == 3
+    aside = {*told.held.tolist(), *told.choosing.tolist()}
+    assert len(aside) == 6 and bool(learn[list(aside)].all())
     found = read.predict(told, torch.arange(30, 40))
     prompts = [prompt for prompt in read.prompts if prompt.id in read.ids[30:].tolist()]
     expected = told.trained.out(told.trained.body.features(prompts))
     assert torch.allclose(found, expected, atol=1e-6) and found.shape == (10, 16)
-    error = float((read.predict(told, told.held) - read.rows[told.held]).square().mean())
+    error = float((read.predict(told, told.choosing) - read.rows[told.choosing]).square().mean())
     assert error == pytest.approx(min(told.trained.errors), rel=1e-4)
     # Before training the student is the frozen model, fitted to what is not held out.
-    seen = torch.tensor([token for token in range(30) if token not in told.held.tolist()])
-    start = ridge(read.features[seen], read.rows[seen], told.ridge, [16], read.features[told.held], read.features[seen])
-    assert told.trained.errors[0] == pytest.approx(((start - read.rows[told.held].numpy()) ** 2).mean(), rel=1e-3)
+    seen = torch.tensor([token for token in range(30) if token not in aside])
+    start = ridge(
+        read.features[seen], read.rows[seen], told.ridge, [16], read.features[told.choosing], read.features[seen]
+    )
+    wanted = ((start - read.rows[told.choosing].numpy()) ** 2).mean()
+    assert told.trained.errors[0] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_tokens_that_are_scored_are_neither_learned_from_nor_chosen_by(tmp_path: Path) -> None:
+    """Another row of theirs changes the scores, and nothing of what was trained."""
+    folder, learn = saved("bert", tmp_path / "bert"), torch.arange(40) < 30
+    one, two = (reconstructor(folder, Recipe(**GRADIENT, holdout=0.2, ridge=1.0, start="random")) for _ in range(2))
+    told = one.learn(learn)
+    two.rows[told.held] += 5
+    again = two.learn(learn)
+    assert told.trained is not None and again.trained is not None
+    assert told.trained.errors == again.trained.errors and torch.equal(told.held, again.held)
+    assert torch.equal(told.trained.out.weight, again.trained.out.weight)
+    assert told.scores.r2 != again.scores.r2
 
 
 def test_one_held_out_token_is_not_perfect_by_itself(tmp_path: Path) -> None:

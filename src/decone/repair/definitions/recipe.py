@@ -80,7 +80,9 @@ class Recipe(BaseModel):
     decay: float = Field(default=0.01, ge=0, description="weight decay")
     clip: float = Field(default=1.0, gt=0, description="norm of the gradient")
     train_table: bool = Field(default=False, description="whether the model's own input table is trained, in its copy")
-    holdout: float = Field(default=0.05, gt=0, lt=0.5, description="share of the tokens that say when to stop")
+    holdout: float = Field(
+        default=0.05, gt=0, lt=0.5, description="share of the tokens: half say when to stop, half are scored"
+    )
     patience: int = Field(default=2, ge=1, description="epochs without a better one before training ends")
     precision: Precision = "auto"
     seed: int = Field(default=0, ge=0)

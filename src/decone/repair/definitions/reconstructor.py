@@ -30,6 +30,7 @@ class Told:
         ridge: penalty of the map.
         readout: the map from the frozen model's features, of all tokens that were learned from.
         trained: the student; None where the model stayed frozen.
+        choosing: tokens that chose the epoch of training; none where the model stayed frozen.
         held: tokens that `scores` is of.
         scores: of predictions that did not see the row.
         frozen: of the frozen model on the same tokens; None where it is the same.
@@ -39,6 +40,7 @@ class Told:
     ridge: float
     readout: Readout
     trained: Trained | None
+    choosing: Int64[Tensor, " C"]
     held: Int64[Tensor, " M"]
     scores: Scores
     frozen: Scores | None
@@ -163,17 +165,22 @@ class Reconstructor:
         mean = self.rows[known].mean(0)
         if self.recipe.solver == "ridge":
             scores = score(honest[known], self.rows[known], mean, self.ranks(honest, known), self.size)
-            return Told(honest, ridge, readout, None, known, scores, None)
+            return Told(honest, ridge, readout, None, known[:0], known, scores, None)
         draw = torch.Generator().manual_seed(self.recipe.seed)
         order = known[torch.randperm(len(known), generator=draw)]
-        held = order[: max(1, int(self.recipe.holdout * len(order)))].sort().values
-        aside = torch.zeros(len(self.ids), dtype=torch.bool)
-        aside[held] = True
+        # Two halves: the tokens that choose the epoch would flatter it, so others tell how good it is.
+        half = max(1, int(self.recipe.holdout * len(order)) // 2)
+        choosing, held = order[:half].sort().values, order[half : 2 * half].sort().values
+        if not len(held):
+            raise ValueError("training needs tokens to choose by and to be scored on; define more, or replace fewer")
+        scored, aside = torch.zeros(2, len(self.ids), dtype=torch.bool)
+        scored[held] = True
+        aside[order[: 2 * half]] = True
         start = None
         if self.recipe.start == "ridge":  # of what is not held out, or the student would begin by knowing it
             seen = learn & ~aside
             start = fit(self.features[seen], self.rows[seen], ridge, self.body.blocks)
-        asked = learn[self.owner]
+        asked = (learn & ~scored)[self.owner]
         places = asked.nonzero().squeeze(1).tolist()
         trained = train(
             self.body,
@@ -181,7 +188,7 @@ class Reconstructor:
             [self.prompts[place] for place in places],
             self.owner[asked],
             self.rows,
-            held,
+            choosing,
             self._ordinary,
             self.recipe,
             self.device,
@@ -194,7 +201,7 @@ class Reconstructor:
         told = [
             score(part, self.rows[held], mean, self._rank(part, held, centre), self.size) for part in (after, before)
         ]
-        return Told(honest, ridge, readout, trained, held, told[0], told[1])
+        return Told(honest, ridge, readout, trained, choosing, held, told[0], told[1])
 
     def alike(self, chosen: Bool[Tensor, " N"]) -> list[list[int]]:
         """Ids of some tokens whose prompts are the same, each group rising: their rows are rebuilt the same."""
