@@ -63,7 +63,8 @@ def test_an_objective_has_a_test_a_row_and_a_paper(name: str) -> None:
     assert any(f"`{name}`" in cell for cell in cells), f"add a row that begins with `{name}` to docs/objectives.md"
     found = objectives.find(name)
     assert found.paper, f"say in the class attribute `paper` where {name} comes from"
-    assert found.cures and found.cost, f"say in `cures` and `cost` what {name} is for and what it takes"
+    assert found.cures, f"say in `cures` and `cost` what {name} is for and what it takes"
+    assert found.cost, f"say in `cures` and `cost` what {name} is for and what it takes"
     assert name == "mle" or found.citation.startswith("@"), f"give {name} a BibTeX entry in `citation`"
     assert "identity" in vars(found), f"say in `identity` at which settings {name} is plain cross-entropy, or None"
 

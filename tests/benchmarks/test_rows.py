@@ -48,7 +48,8 @@ def test_the_best_peer_is_chosen_round_by_round_and_is_never_ours() -> None:
     }
     assert [lap.busy for lap in rows.best(found).values()] == [2.0, 2.0]
     row = rows.timed(Way("chunked", "ce"), found, True, {})
-    assert row["of_best_peer"] == [0.5, 0.5, 0.5] and row["of_floor"] == pytest.approx([2 / 3] * 3)
+    assert row["of_best_peer"] == [0.5, 0.5, 0.5]
+    assert row["of_floor"] == pytest.approx([2 / 3] * 3)
 
 
 def test_the_floor_counts_live_columns_in_two_of_three_products() -> None:
@@ -67,7 +68,8 @@ def test_rounds_are_interleaved_and_a_failure_stops_nobody_else() -> None:
     steps = {"a": lambda: seen.append("a"), "bad": fail, "slow": lambda: seen.append("slow")}
     found, failed = interleave(steps, lambda name: 3 if name == "slow" else 1, 4, "cpu", lambda text: None)
     assert seen == ["a", "slow", "a", "slow", "a", "a", "a", "slow"]  # the first of each warms up
-    assert sorted(found) == ["a", "slow"] and sorted(found["slow"]) == [0, 3]
+    assert sorted(found) == ["a", "slow"]
+    assert sorted(found["slow"]) == [0, 3]
     assert failed == {"bad": "RuntimeError: out of memory"}
 
 
@@ -81,12 +83,16 @@ def test_a_run_gives_rows_that_say_all_about_themselves(tmp_path: Path) -> None:
         assert {"workload", "states", "versions", "machine", "date", "commit", "load", "threads"} <= row.keys()
         assert ("reason" in row) is (row["way"] in ("triton", "quack"))
         if "reason" not in row and row["way"] != PRODUCT:
-            assert row["zeros_differ"] == 0 and max(row["errors"].values()) < 1e-5
-            assert len(row["of_dense"]) == 3 and row["laps"] in (1, 2)
+            assert row["zeros_differ"] == 0
+            assert max(row["errors"].values()) < 1e-5
+            assert len(row["of_dense"]) == 3
+            assert row["laps"] in (1, 2)
     pairs = {(row["way"], row["loss"]) for row in made}
-    assert ("naive", "threshold:1") in pairs and ("naive", "threshold:0") not in pairs  # its cost is the same
+    assert ("naive", "threshold:1") in pairs
+    assert ("naive", "threshold:0") not in pairs  # its cost is the same
     table = rows.markdown(rows.latest(rows.load(file)))
-    assert "quack (ce): it has no CPU path" in table and "dense (less work)" in table
+    assert "quack (ce): it has no CPU path" in table
+    assert "dense (less work)" in table
     assert all(len(line.split("|")) == 15 for line in table.splitlines() if line.startswith("|"))
     drawn = ElementTree.fromstring(plot.picture(rows.latest(made)))
     assert len(drawn.findall(".//{*}polyline")) == 3  # by margin: torch, ours plain, ours thresholded
@@ -102,7 +108,8 @@ def test_a_later_failure_does_not_hide_a_time() -> None:
 def test_a_workload_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (row,) = bench.run(PLAN, WORKLOADS["W3"])
-    assert "CUDA" in row["reason"] and json.loads(json.dumps(row)) == row
+    assert "CUDA" in row["reason"]
+    assert json.loads(json.dumps(row)) == row
     assert "CUDA" in rows.markdown([row])
     with pytest.raises(ValueError, match="measure first"):
         plot.picture([row])
@@ -110,7 +117,8 @@ def test_a_workload_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_untrained_workload_asks_one_question() -> None:
     found = PLAN.ways(replace(TINY, states="untrained"))
-    assert {way.loss for way in found} == {"ce", "threshold:1"} and not any(way.name == "naive" for way in found)
+    assert {way.loss for way in found} == {"ce", "threshold:1"}
+    assert not any(way.name == "naive" for way in found)
 
 
 def test_what_does_not_fit_is_not_tried() -> None:
@@ -125,4 +133,5 @@ def test_memory_is_that_of_the_step_alone(tmp_path: Path) -> None:
     load = replace(TINY, T=256, V=16384)
     memory.save(generate(load), tmp_path / "inputs.safetensors")
     peak = memory.peak_in_child(Way("dense", "ce"), tmp_path / "inputs.safetensors", 1)
-    assert isinstance(peak, float) and 2 < peak * memory.MEBI / (4 * load.N * load.V) < 4
+    assert isinstance(peak, float)
+    assert 2 < peak * memory.MEBI / (4 * load.N * load.V) < 4

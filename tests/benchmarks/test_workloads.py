@@ -20,7 +20,8 @@ def test_planted_targets_are_as_hard_as_asked() -> None:
     assert nll.mean().item() == pytest.approx(3.3, rel=0.05)
     assert nll.var().item() == pytest.approx(3.3**2 / 0.8, rel=0.15)
     assert nll.median().item() == pytest.approx(2.0, rel=0.1)
-    assert nll.min() > 0 and nll.max() < HARDEST + 0.01
+    assert nll.min() > 0
+    assert nll.max() < HARDEST + 0.01
 
 
 def test_hardness_is_hit_for_each_target_and_not_on_average_alone() -> None:
@@ -58,7 +59,8 @@ def test_shares_are_counted_as_a_loop_counts_them() -> None:
 
 def test_harder_targets_keep_more() -> None:
     shares = [sparsity(generate(replace(SMALL, mean_nll=m)), [1.0])["margins"]["1"]["live_sorted"] for m in (0.5, 2, 6)]
-    assert shares == sorted(shares) and shares[0] < 0.5 * shares[2]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.5 * shares[2]
 
 
 def test_trained_states_are_not_made_up() -> None:
@@ -68,5 +70,7 @@ def test_trained_states_are_not_made_up() -> None:
 
 @pytest.mark.parametrize("load", WORKLOADS.values(), ids=WORKLOADS)
 def test_smaller_sizes_keep_the_kind(load: Workload) -> None:
-    assert load.smaller().N * load.smaller().V <= 0.11 * load.N * load.V and load.smaller().quick
-    assert load.reduced().dtype == load.dtype and load.reduced().N == 256
+    assert load.smaller().N * load.smaller().V <= 0.11 * load.N * load.V
+    assert load.smaller().quick
+    assert load.reduced().dtype == load.dtype
+    assert load.reduced().N == 256

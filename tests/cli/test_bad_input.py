@@ -29,7 +29,9 @@ def refused(decone: Decone, arguments: tuple[str, ...], message: str) -> None:
     code, out, err = decone(*arguments)
     assert code == 2, err
     assert out == ""
-    assert err.startswith("decone: ") and err.count("\n") == 1 and err.endswith("\n"), err
+    assert err.startswith("decone: "), err
+    assert err.count("\n") == 1, err
+    assert err.endswith("\n"), err
     assert message in err
     after = tree()
     assert after.keys() == before.keys(), "nothing is left behind"
@@ -379,5 +381,8 @@ def test_a_method_that_is_not_there(decone: Decone) -> None:
 def test_wrong_usage_is_explained(arguments: tuple[str, ...], decone: Decone) -> None:
     before = tree()
     code, out, err = decone(*arguments)
-    assert (code, out) == (2, "") and "Usage: " in err and "Error: " in err and "Traceback" not in err
+    assert (code, out) == (2, "")
+    assert "Usage: " in err
+    assert "Error: " in err
+    assert "Traceback" not in err
     assert tree() == before

@@ -39,11 +39,14 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_from_nothing_to_a_page(decone: Decone, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, err = decone(*COMPARE, "--methods", PAIR)
     assert (code, err) == (0, "the page is out/report.html\n")
-    assert "2 methods, 2 seeds, 20 steps on tiny.txt" in out and "PPL best" in out
-    assert all(method in out for method in PAIR.split(",")) and "…" not in out
+    assert "2 methods, 2 seeds, 20 steps on tiny.txt" in out
+    assert "PPL best" in out
+    assert all(method in out for method in PAIR.split(","))
+    assert "…" not in out
     assert "2 methods, 2 seeds, 20 steps on tiny.txt" in Path("out/table.md").read_text()
     page = Path("out/report.html").read_text()
-    assert page.lower().startswith("<!doctype html>") and "threshold:margin=0.05+row-adamw" in page
+    assert page.lower().startswith("<!doctype html>")
+    assert "threshold:margin=0.05+row-adamw" in page
     found = {path.name: json.loads(path.read_text()) for path in Path("out/results").iterdir()}
     assert sorted(found) == [
         f"{name}-seed-{seed}.json" for name in ("mle", "threshold-margin=0.05+row-adamw") for seed in (1, 1337)
@@ -80,14 +83,16 @@ def test_from_nothing_to_a_page(decone: Decone, monkeypatch: pytest.MonkeyPatch)
         Path("out", name).unlink()
     code, again, err = decone("report", "out")
     assert (code, again, err) == (0, out, "the page is out/report.html\n")
-    assert Path("out/table.md").read_bytes() == before[Path("out/table.md")] and Path("out/report.html").is_file()
+    assert Path("out/table.md").read_bytes() == before[Path("out/table.md")]
+    assert Path("out/report.html").is_file()
     told = decone("report", "out", "--json")
     assert list(json.loads(told.out)) == PAIR.split(",")
     assert decone("report", "out", "--quiet").out == ""
 
     # A method is added; what was there stays.
     code, out, err = decone(*COMPARE, "--methods", f"{PAIR},threshold:margin=1")
-    assert code == 0 and "3 methods, 2 seeds" in out
+    assert code == 0
+    assert "3 methods, 2 seeds" in out
     assert len(list(Path("out/results").iterdir())) == 6
     for path, content in before.items():
         if path.parts[1] in ("runs", "results"):

@@ -24,7 +24,8 @@ def test_a_run_of_ours(decone: Decone) -> None:
         numbers = [f"{scores[key]:.2f}" for key in ("perplexity", "best_perplexity", "best_temperature")]
         line = next(line for line in out.splitlines() if line.startswith(f"{name} "))
         assert line.split()[1:5] == [*numbers, f"{scores['bits_per_byte']:.3f}"]
-    assert "run on tiny.txt, 3000 tokens" in out and "alignment:" in out
+    assert "run on tiny.txt, 3000 tokens" in out
+    assert "alignment:" in out
     code, out, err = decone("eval", "run", "--text", "tiny.txt", "--batch", "5", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out) == json.loads(json.dumps(measure_text("run", Path("tiny.txt"), batch=5)))
@@ -54,6 +55,9 @@ def test_a_model_of_transformers(decone: Decone) -> None:
     mean = -logprob.gather(2, windows[:, 1:, None]).mean()
     scores = found["languages"]["all"]
     assert scores["perplexity"] == pytest.approx(float(mean.exp()), rel=1e-5)
-    assert scores["count"] == count * 16 and found["tokens"] == 3000
+    assert scores["count"] == count * 16
+    assert found["tokens"] == 3000
     code, out, err = decone("eval", "gpt2", "--text", "tiny.txt")
-    assert (code, err) == (0, "") and f"{scores['perplexity']:.2f}" in out and "alignment" not in out
+    assert (code, err) == (0, "")
+    assert f"{scores['perplexity']:.2f}" in out
+    assert "alignment" not in out

@@ -26,9 +26,14 @@ def test_a_file_of_tokens(decone: Decone, model: Path) -> None:
     arguments = ("--init", "neighbours", "--neighbours", "3", "--text", "text.txt", "--multiple", "8")
     code, out, err = decone("grow", "m", "t.txt", "--out", "n", *arguments)
     said = " ".join(out.split())
-    assert (code, err) == (0, "") and "2 new tokens, 1 of them in rows that were free" in said
-    assert "rows 321 → 328" in said and "bit for bit the same" in said and "known already (the)" in said
-    assert "lengths of rows" in said and "nearest tokens" in said and "transformer.wte.weight" in said
+    assert (code, err) == (0, "")
+    assert "2 new tokens, 1 of them in rows that were free" in said
+    assert "rows 321 → 328" in said
+    assert "bit for bit the same" in said
+    assert "known already (the)" in said
+    assert "lengths of rows" in said
+    assert "nearest tokens" in said
+    assert "transformer.wte.weight" in said
     ids = torch.arange(30)[None]
     assert torch.equal(logits(model, ids)[..., :320], logits(Path("n"), ids)[..., :320])
     assert loaded(Path("n")).convert_tokens_to_ids(["covid", "blog"]) == [320, 321]
@@ -38,12 +43,18 @@ def test_json_and_dry_run(decone: Decone, model: Path) -> None:
     before = contents(Path())
     code, out, _ = decone("grow", "m", "covid,blog", "--dry-run", "--json")
     report = Grown.model_validate_json(out)
-    assert code == 0 and report.written is None and report.rows_after == 322 and contents(Path()) == before
+    assert code == 0
+    assert report.written is None
+    assert report.rows_after == 322
+    assert contents(Path()) == before
     code, out, _ = decone("grow", "m", "covid,blog", "--dry-run")
-    assert code == 0 and "a dry run: nothing was written" in out and contents(Path()) == before
+    assert code == 0
+    assert "a dry run: nothing was written" in out
+    assert contents(Path()) == before
     code, out, _ = decone("grow", "m", "covid,blog", "--out", "n", "--json", "--quiet", "--link")
     written = Grown.model_validate_json(out)
-    assert written.written is not None and "tokenizer_config.json" in written.written.linked
+    assert written.written is not None
+    assert "tokenizer_config.json" in written.written.linked
     assert written.model_copy(update={"written": None, "tables": []}) == report
 
 
@@ -66,12 +77,18 @@ def test_json_and_dry_run(decone: Decone, model: Path) -> None:
 def test_mistakes_are_one_sentence(decone: Decone, model: Path, arguments: tuple[str, ...], said: str) -> None:
     before = contents(Path())
     code, out, err = decone("grow", *arguments)
-    assert code == 2 and out == "" and said in err and "Traceback" not in err
+    assert code == 2
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
     assert contents(Path()) == before
 
 
 def test_strange_tokens_do_not_reach_the_terminal(decone: Decone, model: Path) -> None:
     parts = json.loads((model / "tokenizer.json").read_text())
     code, out, err = decone("grow", "m", "[bold]x,\x1b[31mred,a\u202eb,the,the", "--out", "n")
-    assert code == 0 and "\x1b" not in out + err and "\u202e" not in out + err and "[bold]x" in out
+    assert code == 0
+    assert "\x1b" not in out + err
+    assert "\u202e" not in out + err
+    assert "[bold]x" in out
     assert len(json.loads(Path("n/tokenizer.json").read_text())["added_tokens"]) == len(parts["added_tokens"]) + 3

@@ -39,7 +39,9 @@ def test_the_report_in_a_terminal(decone: Decone, model: Path) -> None:
     assert (code, err) == (0, "")
     assert "4 of 10 tokens have a definition, 2 of them whole words" in out
     assert "words.tsv: tsv, 5 senses, not stated; left out 1 wrong number of columns" in out
-    assert "a [red]solid[/red]" in out and "[bold]x[/bold]" in out and "\x1b" not in out  # shown, not obeyed
+    assert "a [red]solid[/red]" in out
+    assert "[bold]x[/bold]" in out
+    assert "\x1b" not in out  # shown, not obeyed
     assert "4 tokens have none and stay as they are: cones, eis" in out
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
 
@@ -56,8 +58,10 @@ def test_the_report_as_data(decone: Decone, model: Path) -> None:
     assert report == Coverage.model_validate_json(Path("c.json").read_text())
     assert json.loads(out)["schema"] == "decone.lexicon/1"
     assert report.ways == {"exact": 4, "normalised": 1, "inflection": 1, "number": 1}
-    assert report.senses == report.covered == 7 and [source.senses for source in report.sources] == [5, 1]
-    assert report.groups is not None and sum(share.tokens for share in report.groups.values()) == 8
+    assert report.senses == report.covered == 7
+    assert [source.senses for source in report.sources] == [5, 1]
+    assert report.groups is not None
+    assert sum(share.tokens for share in report.groups.values()) == 8
     assert report.missing.tokens == ["##s"]
 
 
@@ -82,6 +86,8 @@ def test_bad_input_is_one_sentence(arguments: tuple[str, ...], sentence: str, de
     Path("german.tsv").write_text("Kegel\tein Körper\n")
     entries = sorted(Path().rglob("*"))
     code, out, err = decone("lexicon", *arguments, "--quiet")
-    assert (code, out) == (2, "") and sentence in err
-    assert err.startswith("decone: ") and err.count("\n") == 1
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert err.startswith("decone: ")
+    assert err.count("\n") == 1
     assert sorted(Path().rglob("*")) == entries  # nothing is left behind

@@ -33,12 +33,15 @@ def test_version(decone: Decone) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str, decone: Decone) -> None:
     code, out, err = decone(command, "--help")
-    assert (code, err) == (0, "") and "--json" in out
+    assert (code, err) == (0, "")
+    assert "--json" in out
 
 
 def test_no_command_shows_the_help(decone: Decone) -> None:
     code, out, err = decone()
-    assert code == 2 and "Usage: " in out + err and "compare" in out + err
+    assert code == 2
+    assert "Usage: " in out + err
+    assert "compare" in out + err
 
 
 @pytest.mark.parametrize(
@@ -78,17 +81,23 @@ def test_methods(decone: Decone) -> None:
     assert all(name in out for name in objectives.names())
     code, out, err = decone("methods", "--json")
     cards = {card["name"]: card for card in json.loads(out)}
-    assert sorted(cards) == objectives.names() and cards["threshold"]["settings"]["margin"] == 1.0
+    assert sorted(cards) == objectives.names()
+    assert cards["threshold"]["settings"]["margin"] == 1.0
     code, out, err = decone("methods", "threshold")
-    assert (code, err) == (0, "") and "margin: distance below" in " ".join(out.split())
+    assert (code, err) == (0, "")
+    assert "margin: distance below" in " ".join(out.split())
 
 
 def test_doctor(decone: Decone) -> None:
     code, out, err = decone("doctor")
-    assert code == 0 and "engine on cpu: chunked" in out + err and "torch" in out + err
+    assert code == 0
+    assert "engine on cpu: chunked" in out + err
+    assert "torch" in out + err
     code, out, err = decone("doctor", "--json")
     facts = json.loads(out)
-    assert (code, err) == (0, "") and facts["engine"]["name"] == "chunked" and facts["versions"]["torch"]
+    assert (code, err) == (0, "")
+    assert facts["engine"]["name"] == "chunked"
+    assert facts["versions"]["torch"]
 
 
 def test_as_a_module_with_a_reader_that_leaves() -> None:
@@ -99,7 +108,8 @@ def test_as_a_module_with_a_reader_that_leaves() -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     process.stdout.close()
     told = process.stderr.read()
     assert (process.wait(), told) == (141, "")

@@ -25,13 +25,21 @@ def test_from_repair_to_undo(decone: Decone, model: Path) -> None:
     before = contents(model)
     code, out, err = decone("repair", "directions", "m", "--out", "d.safetensors", "--components", "2")
     assert (code, err) == (0, "")
-    assert "120 of 120 rows" in out and "control" in out and "I(W)" in out and "neighbours before" in out
+    assert "120 of 120 rows" in out
+    assert "control" in out
+    assert "I(W)" in out
+    assert "neighbours before" in out
     code, out, _ = decone("repair", "show", "d.safetensors")
-    assert code == 0 and INPUT in out and "components 2" in out and "centre mean" in out
+    assert code == 0
+    assert INPUT in out
+    assert "components 2" in out
+    assert "centre mean" in out
     code, out, _ = decone("repair", "apply", "m", "d.safetensors", "--out", "n")
-    assert code == 0 and "rewritten: model-00001-of-00002.safetensors" in out
+    assert code == 0
+    assert "rewritten: model-00001-of-00002.safetensors" in out
     code, out, _ = decone("repair", "undo", "n", "d.safetensors", "--out", "b", "--link")
-    assert code == 0 and "linked: README.md" in out
+    assert code == 0
+    assert "linked: README.md" in out
     assert contents(Path("b")) == contents(model) == before != contents(Path("n"))
 
 
@@ -39,12 +47,15 @@ def test_json_documents(decone: Decone, model: Path) -> None:
     arguments = ("--table", "both", "--rows", "last:0.25", "--centre", "kept", "--tokens", "4", "--json")
     code, out, _ = decone("repair", "directions", "m", "--out", "sub/d.safetensors", *arguments)
     report = Report.model_validate_json(out)
-    assert code == 0 and report.delta == "sub/d.safetensors" and report.bytes == Path(report.delta).stat().st_size
+    assert code == 0
+    assert report.delta == "sub/d.safetensors"
+    assert report.bytes == Path(report.delta).stat().st_size
     assert [(table.role, table.changed, len(table.tokens)) for table in report.tables] == [
         ("input", 30, 4),
         ("output", 30, 4),
     ]
-    assert set(report.tables[0].groups) == {"all", "changed"} and report.settings["rows"] == "last:0.25"
+    assert set(report.tables[0].groups) == {"all", "changed"}
+    assert report.settings["rows"] == "last:0.25"
     code, out, _ = decone("repair", "show", "sub/d.safetensors", "--json")
     assert DeltaFacts.model_validate_json(out).tables[1].role == "output"
     for verb, source, target in (("apply", "m", "n"), ("undo", "n", "b")):
@@ -56,9 +67,11 @@ def test_json_documents(decone: Decone, model: Path) -> None:
 def test_a_dry_run_writes_nothing(decone: Decone, model: Path) -> None:
     before = contents(Path())
     code, out, _ = decone("repair", "directions", "m", "--dry-run", "--out", "d.safetensors")
-    assert code == 0 and "a dry run: nothing was written" in out
+    assert code == 0
+    assert "a dry run: nothing was written" in out
     code, out, _ = decone("repair", "directions", "m", "--dry-run", "--json")
-    assert code == 0 and Report.model_validate_json(out).delta is None
+    assert code == 0
+    assert Report.model_validate_json(out).delta is None
     assert contents(Path()) == before
 
 
@@ -72,10 +85,12 @@ def test_choices_of_rows(decone: Decone, model: Path) -> None:
     code, out, _ = decone(
         "repair", "directions", "m", "--out", "r.safetensors", "--rows", "rare", "--counts", "counts.tsv"
     )
-    assert code == 0 and load_file("r.safetensors")["0.ids"].tolist() == list(range(96, 120))
+    assert code == 0
+    assert load_file("r.safetensors")["0.ids"].tolist() == list(range(96, 120))
     assert "moves them away" in " ".join(out.split())
     code, out, _ = decone("repair", "directions", "m", "--dry-run", "--rows", "rare")
-    assert code == 0 and "ids stand for frequency ranks" in " ".join(out.split())  # said, for it is a guess
+    assert code == 0
+    assert "ids stand for frequency ranks" in " ".join(out.split())  # said, for it is a guess
 
 
 @pytest.mark.parametrize(
@@ -101,7 +116,10 @@ def test_choices_of_rows(decone: Decone, model: Path) -> None:
 def test_mistakes_are_one_sentence(decone: Decone, model: Path, arguments: tuple[str, ...], said: str) -> None:
     before = contents(Path())
     code, out, err = decone("repair", *arguments)
-    assert code == 2 and out == "" and said in err and "Traceback" not in err
+    assert code == 2
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
     assert contents(Path()) == before
 
 
@@ -111,14 +129,18 @@ def test_strange_tokens_do_not_reach_the_terminal(decone: Decone) -> None:
     tokenizer = {"version": "1.0", "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "?"}}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     code, out, err = decone("repair", "directions", "m", "--dry-run")
-    assert code == 0 and "\x1b" not in out + err and "\u202e" not in out + err and "[bold]" in out
+    assert code == 0
+    assert "\x1b" not in out + err
+    assert "\u202e" not in out + err
+    assert "[bold]" in out
 
 
 def test_a_run_of_ours(decone: Decone, tiny: Path) -> None:
     assert decone("train", "tiny.toml", "--out", "run", "--quiet").code == 0
     before = contents(Path("run"))
     code, out, _ = decone("repair", "directions", "run", "--out", "d.safetensors", "--rows", "rare", "--centre", "kept")
-    assert code == 0 and "embedding.weight" in out
+    assert code == 0
+    assert "embedding.weight" in out
     assert decone("repair", "apply", "run", "d.safetensors", "--out", "n").code == 0
     assert decone("scan", "n", "--out", "scan").code == 0
     assert decone("repair", "undo", "n", "d.safetensors", "--out", "b").code == 0

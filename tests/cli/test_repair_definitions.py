@@ -39,16 +39,23 @@ def test_from_repair_to_undo(decone: Decone, family: str) -> None:
     code, out, err = decone(
         "repair", "definitions", "m", "--lexicon", "words.tsv", "--out", "d.safetensors", "--rows", "rare", *QUICK
     )
-    assert (code, err) == (0, "") and contents(folder) == before
-    assert "8 of" in out and "rows that were not learned from" in out and "R2 against the mean row" in out
-    assert "rare is what has a high id" in words(out) and "the output table is the input table" in words(out)
+    assert (code, err) == (0, "")
+    assert contents(folder) == before
+    assert "8 of" in out
+    assert "rows that were not learned from" in out
+    assert "R2 against the mean row" in out
+    assert "rare is what has a high id" in words(out)
+    assert "the output table is the input table" in words(out)
     code, out, _ = decone("repair", "show", "d.safetensors")
-    assert code == 0 and "definitions for m" in out and "words.tsv" in out
+    assert code == 0
+    assert "definitions for m" in out
+    assert "words.tsv" in out
     assert decone("repair", "apply", "m", "d.safetensors", "--out", "n").code == 0
     rows = load_file("d.safetensors")
     old, new = (load_file(Path(name) / "model.safetensors") for name in ("m", "n"))
     (name,) = [name for name, part in old.items() if not torch.equal(part, new[name])]
-    assert name == locate("m").embedding.name and torch.equal(new[name][rows["0.ids"]], rows["0.new"])
+    assert name == locate("m").embedding.name
+    assert torch.equal(new[name][rows["0.ids"]], rows["0.new"])
     # The head is tied: what the model predicts of these tokens changes, and of a text without them of no others.
     made = [getattr(transformers, transformers.AutoConfig.from_pretrained(place).architectures[0]) for place in "mn"]
     ids = torch.arange(8)[None]
@@ -69,7 +76,9 @@ def test_json_documents(decone: Decone, model: Path) -> None:
         "repair", "definitions", "m", "-l", "words.tsv", "--out", "d.safetensors", *arguments, "--json", *QUICK
     )
     report = Report.model_validate_json(out)
-    assert (code, err) == (0, "") and report.delta == "d.safetensors" and report.method == "definitions"
+    assert (code, err) == (0, "")
+    assert report.delta == "d.safetensors"
+    assert report.method == "definitions"
     assert (report.settings["rows"], report.settings["lexicon"], report.settings["preset"]) == (
         "last:0.25",
         ["words.tsv"],
@@ -80,12 +89,17 @@ def test_json_documents(decone: Decone, model: Path) -> None:
     found = report.found["input"]
     assert (found["defined"], found["rebuilt"], found["learned_from"], found["ridge"]) == (40, 10, 30, 10.0)
     held = found["held_out"]
-    assert held["tokens"] == 30 and held["r2"] < 1 and 1 <= held["median_rank"] <= 104
+    assert held["tokens"] == 30
+    assert held["r2"] < 1
+    assert 1 <= held["median_rank"] <= 104
     for key in ("cosine", "nearest", "top10"):
         mean, low, high = held[key]
         assert low <= mean <= high
-    assert 0 <= held["unrelated"] <= 1 and held["norm_ratio"] > 0 and 0 <= found["unrelated"] <= 1
-    assert report.tables[0].changed == 10 and len(report.tables[0].tokens) == 3
+    assert 0 <= held["unrelated"] <= 1
+    assert held["norm_ratio"] > 0
+    assert 0 <= found["unrelated"] <= 1
+    assert report.tables[0].changed == 10
+    assert len(report.tables[0].tokens) == 3
     code, out, _ = decone("repair", "show", "d.safetensors", "--json")
     assert DeltaFacts.model_validate_json(out).found["input"]["held_out"]["r2"] == pytest.approx(held["r2"])
 
@@ -103,14 +117,14 @@ def test_one_held_out_token_makes_strict_json(decone: Decone, model: Path) -> No
         raise AssertionError(f"{name} is no JSON")
 
     found = json.loads(out, parse_constant=refuse)["found"]["input"]
-    assert code == 0 and found["held_out"]["tokens"] == 1 and found["held_out"]["cosine"][1:] == [None, None]
-    assert (
-        set(found["frozen"]) == set(found["held_out"]) and len(found["errors"]) == 2 and found["best_epoch"] in (0, 1)
-    )
-    assert (
-        decone("repair", "show", "d.safetensors", "--json").code == 0
-        and decone("repair", "show", "d.safetensors").code == 0
-    )
+    assert code == 0
+    assert found["held_out"]["tokens"] == 1
+    assert found["held_out"]["cosine"][1:] == [None, None]
+    assert set(found["frozen"]) == set(found["held_out"])
+    assert len(found["errors"]) == 2
+    assert found["best_epoch"] in (0, 1)
+    assert decone("repair", "show", "d.safetensors", "--json").code == 0
+    assert decone("repair", "show", "d.safetensors").code == 0
 
 
 def test_the_paper_s_preset(decone: Decone, model: Path) -> None:
@@ -119,7 +133,8 @@ def test_the_paper_s_preset(decone: Decone, model: Path) -> None:
     assert (code, err) == (0, "")
     report = Report.model_validate_json(out)
     assert report.found["input"]["rebuilt"] == 40 == report.found["input"]["learned_from"]
-    assert report.settings["recipe"]["noise"] == [0.5, 0.25, 0.25] and report.delta is None
+    assert report.settings["recipe"]["noise"] == [0.5, 0.25, 0.25]
+    assert report.delta is None
     assert not Path("d.safetensors").exists()
     assert "100% of the defined rows are replaced" in " ".join(report.notes)
 
@@ -129,7 +144,8 @@ def test_the_same_command_twice(decone: Decone, model: Path) -> None:
         arguments = ("--rows", "rare", "--set", "solver=gradient", "--set", "epochs=1", "--out", f"{name}.safetensors")
         assert decone("repair", "definitions", "m", "-l", "words.tsv", *arguments, *QUICK).code == 0
     one, two = (load_file(f"{name}.safetensors") for name in ("one", "two"))
-    assert torch.equal(one["0.ids"], two["0.ids"]) and float((one["0.new"] - two["0.new"]).abs().max()) < 1e-6
+    assert torch.equal(one["0.ids"], two["0.ids"])
+    assert float((one["0.new"] - two["0.new"]).abs().max()) < 1e-6
 
 
 def test_choices_of_rows(decone: Decone, model: Path) -> None:
@@ -152,14 +168,16 @@ def test_choices_of_rows(decone: Decone, model: Path) -> None:
         code, said, _ = decone(
             "repair", "definitions", "m", "-l", "words.tsv", "--rows", rows, *counts, "--out", out, *QUICK
         )
-        assert code == 0 and load_file(out)["0.ids"].tolist() == expected
+        assert code == 0
+        assert load_file(out)["0.ids"].tolist() == expected
         assert ("rare is what has a high id" in words(said)) is (rows == "rare:0.1" and not counts)
 
 
 def test_rows_in_doubt_of_a_healthy_table(decone: Decone, model: Path) -> None:
     """The default changes nothing that is not worse than the rest."""
     code, out, err = decone("repair", "definitions", "m", "-l", "words.tsv", "--out", "d.safetensors", *QUICK)
-    assert (code, out) == (2, "") and "nothing seems lost: the 8 rarest defined rows" in err
+    assert (code, out) == (2, "")
+    assert "nothing seems lost: the 8 rarest defined rows" in err
     assert not Path("d.safetensors").exists()
 
 
@@ -170,8 +188,10 @@ def test_several_lexicons_and_ways(decone: Decone, model: Path) -> None:
         "repair", "definitions", "m", "-l", "words.tsv", *more, "--rows", "rare", "--dry-run", "--json", *QUICK
     )
     report = Report.model_validate_json(out)
-    assert code == 0 and report.settings["lexicon"] == ["words.tsv", "more.tsv"]
-    assert report.settings["alignment"]["pieces"] is True and report.found["input"]["defined"] > 41
+    assert code == 0
+    assert report.settings["lexicon"] == ["words.tsv", "more.tsv"]
+    assert report.settings["alignment"]["pieces"] is True
+    assert report.found["input"]["defined"] > 41
 
 
 def test_an_untied_head_stays(decone: Decone) -> None:
@@ -180,7 +200,8 @@ def test_an_untied_head_stays(decone: Decone) -> None:
     code, out, _ = decone(
         "repair", "definitions", "m", "-l", "words.tsv", "--rows", "rare", "--out", "d.safetensors", *QUICK
     )
-    assert code == 0 and "the output table is one of its own and stays as it is" in words(out)
+    assert code == 0
+    assert "the output table is one of its own and stays as it is" in words(out)
     assert decone("repair", "apply", "m", "d.safetensors", "--out", "n").code == 0
     old, new = (load_file(Path(name) / "model.safetensors") for name in ("m", "n"))
     assert [name for name, part in old.items() if not torch.equal(part, new[name])] == [TABLE]
@@ -198,9 +219,8 @@ def test_a_tied_table_that_is_stored_twice(decone: Decone, model: Path) -> None:
     assert set(Report.model_validate_json(out).tables[0].tensors) == {TABLE, "cls.predictions.decoder.weight"}
     assert decone("repair", "apply", "m", "d.safetensors", "--out", "n").code == 0
     new = load_file("n/model.safetensors")
-    assert torch.equal(new[TABLE], new["cls.predictions.decoder.weight"]) and not torch.equal(
-        new[TABLE], weights[TABLE]
-    )
+    assert torch.equal(new[TABLE], new["cls.predictions.decoder.weight"])
+    assert not torch.equal(new[TABLE], weights[TABLE])
 
 
 def test_a_half_precision_table(decone: Decone) -> None:
@@ -209,7 +229,8 @@ def test_a_half_precision_table(decone: Decone) -> None:
     code, _, _ = decone(
         "repair", "definitions", "m", "-l", "words.tsv", "--rows", "rare", "--out", "d.safetensors", *QUICK
     )
-    assert code == 0 and load_file("d.safetensors")["0.new"].dtype == torch.bfloat16
+    assert code == 0
+    assert load_file("d.safetensors")["0.new"].dtype == torch.bfloat16
 
 
 def test_another_model_s_delta(decone: Decone, model: Path) -> None:
@@ -220,15 +241,20 @@ def test_another_model_s_delta(decone: Decone, model: Path) -> None:
     weights[TABLE][0, 0] += 1
     save_file(weights, "other/model.safetensors", metadata={"format": "pt"})
     code, out, err = decone("repair", "apply", "other", "d.safetensors", "--out", "n")
-    assert (code, out) == (2, "") and "is for another model" in err and not Path("n").exists()
+    assert (code, out) == (2, "")
+    assert "is for another model" in err
+    assert not Path("n").exists()
     assert decone("repair", "apply", "m", "d.safetensors", "--out", "n").code == 0
     code, _, err = decone("repair", "definitions", "m", "-l", "words.tsv", *rows, *QUICK)
-    assert code == 2 and "d.safetensors exists" in err
+    assert code == 2
+    assert "d.safetensors exists" in err
     weights = load_file("n/model.safetensors")
     weights[TABLE][1] += 1  # training after the repair
     save_file(weights, "n/model.safetensors", metadata={"format": "pt"})
     code, _, err = decone("repair", "undo", "n", "d.safetensors", "--out", "b")
-    assert code == 2 and "was trained or changed" in err and not Path("b").exists()
+    assert code == 2
+    assert "was trained or changed" in err
+    assert not Path("b").exists()
 
 
 @pytest.mark.parametrize(
@@ -282,19 +308,25 @@ def test_mistakes_are_one_sentence(decone: Decone, model: Path, arguments: tuple
     tsv(Path("few.tsv"), dict(list(glosses().items())[:4]))
     before = contents(Path())
     code, out, err = decone("repair", "definitions", *arguments, "--out", "d.safetensors", "--quiet")
-    assert (code, out) == (2, "") and said in err
-    assert err.startswith("decone: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.startswith("decone: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
     assert contents(Path()) == before
 
 
 def test_options_that_are_missing(decone: Decone, model: Path) -> None:
     code, _, err = decone("repair", "definitions", "m", "--out", "d.safetensors")
-    assert code == 2 and "--lexicon" in err
+    assert code == 2
+    assert "--lexicon" in err
     code, _, err = decone("repair", "definitions", "m", "-l", "words.tsv", "--rows", "rare")
-    assert code == 2 and "say where the delta goes" in err
+    assert code == 2
+    assert "say where the delta goes" in err
     for place in ("m/d.safetensors", "d"):
         code, _, err = decone("repair", "definitions", "m", "-l", "words.tsv", "--rows", "rare", "--out", place)
-        assert code == 2 and ("own folder" in err or "end in .safetensors" in err)
+        assert code == 2
+        assert "own folder" in err or "end in .safetensors" in err
 
 
 def test_models_that_cannot_read_a_definition(decone: Decone) -> None:
@@ -306,7 +338,8 @@ def test_models_that_cannot_read_a_definition(decone: Decone) -> None:
     code, out, err = decone(
         "repair", "definitions", "gpt", "-l", "words.tsv", "--rows", "rare", "--out", "d.safetensors", *QUICK
     )
-    assert (code, out) == (2, "") and "in both directions (it is causal); repair an encoder" in err
+    assert (code, out) == (2, "")
+    assert "in both directions (it is causal); repair an encoder" in err
     assert not Path("d.safetensors").exists()
 
 
@@ -318,7 +351,8 @@ def test_a_damaged_table(decone: Decone, model: Path) -> None:
     code, out, err = decone(
         "repair", "definitions", "m", "-l", "words.tsv", "--rows", "rare", "--out", "d.safetensors", *QUICK
     )
-    assert (code, out) == (2, "") and "are not finite (2: 5, 70); give them a value first" in err
+    assert (code, out) == (2, "")
+    assert "are not finite (2: 5, 70); give them a value first" in err
     assert contents(Path()) == before
 
 
@@ -335,7 +369,8 @@ def test_two_input_tables_want_a_name(decone: Decone) -> None:
     asked = ("repair", "definitions", "m", "-l", "words.tsv", "--rows", "rare", *QUICK)
     code, out, err = decone(*asked, "--out", "d.safetensors")
     names = [f"model.{side}.embed_tokens.weight" for side in ("decoder", "encoder")]
-    assert (code, out) == (2, "") and f"--embedding {names[0]} or --embedding {names[1]}" in words(err)
+    assert (code, out) == (2, "")
+    assert f"--embedding {names[0]} or --embedding {names[1]}" in words(err)
     before = load_file("m/model.safetensors")
     for place, name in enumerate(names):
         code, _, _ = decone(*asked, "--embedding", name, "--out", f"{place}.safetensors")
@@ -352,9 +387,11 @@ def test_what_is_foreign_does_not_reach_the_terminal(decone: Decone, model: Path
     code, out, err = decone(
         "repair", "definitions", "m", "-l", "words.tsv", "--rows", "all", "--set", "train_on=others", "--dry-run"
     )
-    assert code == 0 and not {"\x1b", "\u202e"} & set(out + err)
+    assert code == 0
+    assert not {"\x1b", "\u202e"} & set(out + err)
     code, out, err = decone("repair", "definitions", "m", "-l", "words.tsv", "--set", "\x1b[31m=1", "--dry-run")
-    assert code == 2 and "\x1b" not in err
+    assert code == 2
+    assert "\x1b" not in err
 
 
 def test_control_c_says_that_nothing_is_there(decone: Decone, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,5 +402,6 @@ def test_control_c_says_that_nothing_is_there(decone: Decone, model: Path, monke
     code, _, err = decone(
         "repair", "definitions", "m", "-l", "words.tsv", "--rows", "rare", "--out", "d.safetensors", *QUICK
     )
-    assert code == 130 and "nothing was written, and the same command begins anew" in words(err)
+    assert code == 130
+    assert "nothing was written, and the same command begins anew" in words(err)
     assert not Path("d.safetensors").exists()

@@ -29,17 +29,22 @@ def read(folder: Path | str) -> Result:
 def test_weights_only(decone: Decone, run: Path) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     code, out, err = decone("scan", "run", "--out", "scan")
-    assert code == 0 and err == "the page is scan/report.html\n"
-    assert "rows" in out.lower() and "effective rank" in out
+    assert code == 0
+    assert err == "the page is scan/report.html\n"
+    assert "rows" in out.lower()
+    assert "effective rank" in out
     result = read("scan")
     assert (result.model.kind, result.model.family, result.model.tied) == ("run", "decone", True)
-    assert result.frequencies.source in ("training", "merges", "none") and result.behaviour is None
+    assert result.frequencies.source in ("training", "merges", "none")
+    assert result.behaviour is None
     assert result.model.rows == len(load_file(run / "model.safetensors")["embedding.weight"])
     page = Path("scan/report.html").read_text()
-    assert "Content-Security-Policy" in page and "http://" not in page.split("<script>")[0]
+    assert "Content-Security-Policy" in page
+    assert "http://" not in page.split("<script>")[0]
     assert Path("scan/card.md").read_text().startswith("## Embedding health\n")
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before  # nothing is changed
-    assert decone("scan", "run", "--json").code == 0 and Path("runs/scan-run/report.html").exists()
+    assert decone("scan", "run", "--json").code == 0
+    assert Path("runs/scan-run/report.html").exists()
 
 
 def test_everything_at_once(decone: Decone, run: Path) -> None:
@@ -59,8 +64,12 @@ def test_everything_at_once(decone: Decone, run: Path) -> None:
     assert code == 0
     result = Result.model_validate(json.loads(out))
     assert result == read("o")
-    assert result.behaviour and result.behaviour.tokens <= 400 and result.frequencies.source == "text"
-    assert result.blame and result.against and result.against.other == "other"
+    assert result.behaviour
+    assert result.behaviour.tokens <= 400
+    assert result.frequencies.source == "text"
+    assert result.blame
+    assert result.against
+    assert result.against.other == "other"
     assert [(found.pairs, found.used) for found in result.words] == [(4, 4)]
     codes = {finding.code for finding in result.findings}
     assert {"cone:embedding", "undertrained", "temperature", "repetition"} <= codes
@@ -68,9 +77,12 @@ def test_everything_at_once(decone: Decone, run: Path) -> None:
 
 def test_a_limit_that_is_exceeded_fails(decone: Decone, run: Path) -> None:
     code, out, _ = decone("scan", "run", "--check", "cone=2,padded=0", "--out", "good")
-    assert code == 0 and "passed" in out
+    assert code == 0
+    assert "passed" in out
     code, out, err = decone("scan", "run", "--check", "cone=-1", "--out", "bad")
-    assert code == 1 and "failed" in out and err == "the page is bad/report.html\n"
+    assert code == 1
+    assert "failed" in out
+    assert err == "the page is bad/report.html\n"
     assert [check.passed for check in read("bad").checks] == [False]
     code, _, err = decone("scan", "run", "--check", "perplexity=5", "--out", "forgotten")
     assert code == 1  # not measured is not passed
@@ -79,7 +91,8 @@ def test_a_limit_that_is_exceeded_fails(decone: Decone, run: Path) -> None:
 def test_the_schema_is_published(decone: Decone) -> None:
     code, out, err = decone("scan", "--schema")
     schema = json.loads(out)
-    assert (code, err) == (0, "") and schema["properties"]["schema"]["const"] == "decone.scan/1"
+    assert (code, err) == (0, "")
+    assert schema["properties"]["schema"]["const"] == "decone.scan/1"
     assert {"findings", "suspects", "tables"} <= schema["properties"].keys()
 
 
@@ -108,8 +121,10 @@ def test_bad_input_is_one_sentence(arguments: tuple[str, ...], sentence: str, de
     (broken / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:-100])
     entries = sorted(Path().rglob("*"))
     code, out, err = decone("scan", *arguments)
-    assert (code, out) == (2, "") and sentence in err
-    assert err.startswith("decone: ") and err.count("\n") == 1
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert err.startswith("decone: ")
+    assert err.count("\n") == 1
     assert sorted(Path().rglob("*")) == entries  # nothing is left behind
 
 
@@ -130,11 +145,17 @@ def test_a_strangers_tokens_are_shown_and_not_obeyed(decone: Decone) -> None:
     weight[: len(hostile)] = 0  # all of them are suspects
     save_file({"wte.weight": weight}, folder / "model.safetensors")
     code, out, err = decone("scan", "stranger", "--out", "o")
-    assert code == 0 and "\x1b" not in out + err and "\u202e" not in out and "\x07" not in out
+    assert code == 0
+    assert "\x1b" not in out + err
+    assert "\u202e" not in out
+    assert "\x07" not in out
     assert "<script>" in out
     page, card = Path("o/report.html").read_text(), Path("o/card.md").read_text()
     for text in (page, card):
-        assert "<script>alert" not in text and "<img src=x" not in text and "\x1b" not in text and "\u202e" not in text
+        assert "<script>alert" not in text
+        assert "<img src=x" not in text
+        assert "\x1b" not in text
+        assert "\u202e" not in text
         assert "a" * 1000 not in text
     assert "\x1b" not in Path("o/scan.json").read_text()
     found = read("o")
@@ -148,4 +169,6 @@ def test_a_pickle_is_refused_with_the_reason(decone: Decone) -> None:
     (folder / "config.json").write_text('{"model_type": "gpt2"}')
     torch.save({"wte.weight": torch.randn(4, 4)}, folder / "pytorch_model.bin")
     code, out, err = decone("scan", "pickled")
-    assert (code, out) == (2, "") and err.count("\n") == 1 and "safetensors" in err
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "safetensors" in err

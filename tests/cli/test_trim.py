@@ -25,8 +25,12 @@ def model() -> Path:
 def test_two_texts(decone: Decone, model: Path) -> None:
     code, out, err = decone("trim", "m", "--text", "one.txt", "--text", "two.txt", "--out", "n")
     said = " ".join(out.split())
-    assert (code, err) == (0, "") and "tokens 400 →" in said and "rows 402 →" in said
-    assert "tokens of text are cut as before" in said and "alphabet 256" in said and "go, among others" in said
+    assert (code, err) == (0, "")
+    assert "tokens 400 →" in said
+    assert "rows 402 →" in said
+    assert "tokens of text are cut as before" in said
+    assert "alphabet 256" in said
+    assert "go, among others" in said
     old = load_file("n/decone/ids.safetensors")["old"]
     ids = torch.arange(30)[None]
     assert torch.equal(logits(model, old[ids])[..., old], logits(Path("n"), ids))
@@ -38,15 +42,22 @@ def test_json_and_dry_run(decone: Decone, model: Path) -> None:
     before = contents(Path())
     code, out, _ = decone("trim", "m", "--text", "one.txt", "--min-count", "2", "--dry-run", "--json")
     report = Trimmed.model_validate_json(out)
-    assert code == 0 and report.written is None and report.settings["min_count"] == 2 and contents(Path()) == before
+    assert code == 0
+    assert report.written is None
+    assert report.settings["min_count"] == 2
+    assert contents(Path()) == before
     code, out, _ = decone("trim", "m", "--unreachable", "--dry-run")
-    assert code == 0 and "a dry run: nothing was written" in out and contents(Path()) == before
+    assert code == 0
+    assert "a dry run: nothing was written" in out
+    assert contents(Path()) == before
     code, out, _ = decone("trim", "m", "--keep", "one.txt", "--dry-run")
     assert code == 2
     Path("keep.txt").write_text("▁the\n▁cat\n")
     code, out, _ = decone("trim", "m", "--keep", "keep.txt", "--out", "n", "--json", "--quiet", "--link")
     written = Trimmed.model_validate_json(out)
-    assert code == 0 and written.written is not None and written.kept["listed"] == 2
+    assert code == 0
+    assert written.written is not None
+    assert written.kept["listed"] == 2
 
 
 @pytest.mark.parametrize(
@@ -67,5 +78,8 @@ def test_json_and_dry_run(decone: Decone, model: Path) -> None:
 def test_mistakes_are_one_sentence(decone: Decone, model: Path, arguments: tuple[str, ...], said: str) -> None:
     before = contents(Path())
     code, out, err = decone("trim", *arguments)
-    assert code == 2 and out == "" and said in err and "Traceback" not in err
+    assert code == 2
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
     assert contents(Path()) == before

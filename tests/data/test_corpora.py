@@ -50,7 +50,8 @@ def serve(monkeypatch: pytest.MonkeyPatch, answer: Answer | Exception) -> list[s
 
 def test_the_default_text_is_on_every_machine() -> None:
     corpus = corpora.load()
-    assert corpus.name == "default" and len(corpus.text) > 400_000
+    assert corpus.name == "default"
+    assert len(corpus.text) > 400_000
     assert corpus.sha256 == hashlib.sha256(corpus.text.encode()).hexdigest()
     assert corpora.load("default").text == corpus.text
 
@@ -144,7 +145,8 @@ def test_a_text_is_downloaded_once(
 ) -> None:
     asked = serve(monkeypatch, Answer(TEXT.encode()))
     first, second = corpora.load("shakespeare"), corpora.load("shakespeare")
-    assert first == second and first.text == TEXT
+    assert first == second
+    assert first.text == TEXT
     assert asked == [published.address]
     assert capfd.readouterr() == ("", ""), "a progress bar is for terminals, and stdout for results"
     assert [path.name for path in (files.cache() / "tiny").iterdir()] == ["input.txt"]
@@ -175,4 +177,5 @@ def test_the_published_digest_is_that_of_the_text(
 ) -> None:
     monkeypatch.setenv("DECONE_DATA", str(data))
     corpus = corpora.load("shakespeare")
-    assert len(corpus.text) == 1_115_394 and corpus.sha256 == corpora.PUBLISHED["shakespeare"].sha256
+    assert len(corpus.text) == 1_115_394
+    assert corpus.sha256 == corpora.PUBLISHED["shakespeare"].sha256

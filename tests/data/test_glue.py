@@ -27,7 +27,8 @@ def test_each_task_has_its_columns() -> None:
     ]
     line = "0\tmain\tx\t2012\t1\tnone\tnone\tA.\tB.\t3.800\n"
     (found,) = parse(TASKS["STS-B"], "header\n" + line, HERE)
-    assert found == Example("A.", "B.", 3.8) and isinstance(found.label, float)
+    assert found == Example("A.", "B.", 3.8)
+    assert isinstance(found.label, float)
 
 
 def test_traps() -> None:
@@ -63,7 +64,8 @@ def test_addresses_are_pinned() -> None:
             assert len(file.sha256) == 64
             if file.address is not None:
                 commit = file.address.split("/")[5]
-                assert len(commit) == 40 and file.address.endswith(file.path.rpartition("/")[2])
+                assert len(commit) == 40
+                assert file.address.endswith(file.path.rpartition("/")[2])
 
 
 def test_a_file_without_an_address_is_described(monkeypatch: pytest.MonkeyPatch) -> None:

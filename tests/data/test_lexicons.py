@@ -101,7 +101,9 @@ def test_lexicons_follow_one_another() -> None:
 def test_what_is_no_lexicon_is_refused_in_one_sentence(content: bytes, format: str, message: str) -> None:
     with pytest.raises(ValueError) as error:
         list(Lexicon.open(write(content), format))
-    assert message in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 400
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

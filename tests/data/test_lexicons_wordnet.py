@@ -52,7 +52,8 @@ def test_a_folder_in_the_order_of_its_index(folder: Path) -> None:
         Sense("water ice", "water frozen", "noun", 1),
         Sense("galore", "in great numbers", "adjective", 1),
     ]
-    assert lexicon.sources[0].format == "wordnet" and "Princeton" in lexicon.sources[0].licence
+    assert lexicon.sources[0].format == "wordnet"
+    assert "Princeton" in lexicon.sources[0].licence
 
 
 def test_a_data_file_alone_in_its_own_order(folder: Path) -> None:
@@ -102,7 +103,8 @@ def test_the_open_english_table(data: Path) -> None:
     for sense in lexicon:
         words.add(sense.word)
         parts[sense.part_of_speech] += 1
-        assert sense.gloss and sense.source_rank >= 1
+        assert sense.gloss
+        assert sense.source_rank >= 1
         ranks[sense.word, sense.part_of_speech] = sense.source_rank
     assert (lexicon.sources[0].senses, len(words)) == (185_152, 128_044)
     assert not lexicon.sources[0].skipped

@@ -65,7 +65,8 @@ def test_where_a_file_must_lie_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_address_is_pinned() -> None:
     """An address at a branch would give another file one day."""
     address = SOURCES["dialogsum"].file.address
-    assert address is not None and len(address.split("/")[5]) == 40
+    assert address is not None
+    assert len(address.split("/")[5]) == 40
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ def test_windows_are_consecutive_text_and_reach_both_ends(length: int, size: int
     batch = random_batch(torch.arange(length), 5, size, Languages(length, 0.0), (seed, TRAINING, 0))
     assert batch.shape == (size, 6)
     assert torch.equal(batch[:, 1:], batch[:, :-1] + 1)
-    assert batch.min() >= 0 and batch.max() < length
+    assert batch.min() >= 0
+    assert batch.max() < length
 
 
 def test_every_window_is_drawn_equally_often() -> None:

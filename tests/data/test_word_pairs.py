@@ -59,7 +59,8 @@ def test_repeated_pairs_stay() -> None:
 def test_a_line_that_is_no_pair_is_named(content: str, line: int) -> None:
     with pytest.raises(ValueError, match=rf"pairs.txt, line {line}: .* is not two words and a finite score") as error:
         read_word_pairs(write(content))
-    assert "\n" not in str(error.value) and "\u202e" not in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "\u202e" not in str(error.value)
 
 
 def test_a_long_line_is_cut_in_the_message() -> None:

@@ -88,7 +88,8 @@ def test_what_is_frozen_costs_no_product(frozen: str, rule: Any, monkeypatch: py
     inputs = (hidden.detach(), weight) if frozen == "hidden" else (hidden, weight.detach())
     (grad,) = torch.autograd.grad(rule(*inputs, target, engine="chunked").mean(), free)
     torch.testing.assert_close(grad, expected[0 if frozen == "weight" else 1], rtol=0, atol=1e-15)
-    assert (made[0].hidden is None) == (frozen == "hidden") and (made[0].table is None) == (frozen == "weight")
+    assert (made[0].hidden is None) == (frozen == "hidden")
+    assert (made[0].table is None) == (frozen == "weight")
 
 
 @pytest.mark.parametrize("rule", [MLE(), Threshold(margin=1.0)], ids=str)
@@ -115,11 +116,14 @@ def test_details_stand_where_their_targets_do() -> None:
     logits = hidden @ weight.T
     own = logits.gather(2, target.clamp(min=0)[..., None])
     kept = logits >= own - 1.0
-    assert loss.kept is not None and loss.lse is not None and loss.live is not None
+    assert loss.kept is not None
+    assert loss.lse is not None
+    assert loss.live is not None
     assert torch.equal(loss.kept, kept.sum(2) * (target >= 0))
     lse = logits.masked_fill(~kept, -torch.inf).logsumexp(2) * (target >= 0)
     torch.testing.assert_close(loss.lse, lse, rtol=1e-12, atol=1e-12)
-    assert loss.lse.requires_grad is False and loss.live == 1
+    assert loss.lse.requires_grad is False
+    assert loss.live == 1
 
 
 @pytest.mark.parametrize(("V", "budget", "most"), [(32768, None, 128), (262144, None, 128), (1000, 40000, 10)])

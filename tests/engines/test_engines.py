@@ -45,7 +45,8 @@ class Adversarial(Objective):
     vectors = True
 
     def adjust(self, logits: Tensor, tokens: Tokens) -> Tensor:
-        assert tokens.hidden is not None and tokens.target_row is not None
+        assert tokens.hidden is not None
+        assert tokens.target_row is not None
         handicap = 0.3 * tokens.hidden.norm(dim=1) * tokens.target_row.norm(dim=1)
         return logits.scatter_add(1, tokens.target[:, None], -handicap[:, None])
 
@@ -85,7 +86,8 @@ class Everything(Objective):
         return Shift(seen=0.4, novel=-0.3)
 
     def adjust(self, logits: Tensor, tokens: Tokens) -> Tensor:
-        assert tokens.hidden is not None and tokens.target_row is not None
+        assert tokens.hidden is not None
+        assert tokens.target_row is not None
         return logits - 0.1 * logits.pow(2) * tokens.hidden.pow(2).mean(1, keepdim=True) + tokens.target_row.sum() * 0
 
     def floor(self, target_logit: Tensor, tokens: Tokens) -> Tensor:
@@ -215,7 +217,9 @@ def test_a_gate_of_ones_changes_nothing_and_of_zeros_leaves_the_pull() -> None:
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-12)
     torch.testing.assert_close(shut[2], plain[2], rtol=0, atol=1e-12)  # hidden states
     absent = [i for i in range(6) if i not in tokens.target]
-    assert absent and not shut[3][absent].any() and shut[4][tokens.target].lt(0).all()
+    assert absent
+    assert not shut[3][absent].any()
+    assert shut[4][tokens.target].lt(0).all()
 
 
 def adversarial(h: Tensor, weight: Tensor, bias: Tensor | None, y: int) -> tuple[Tensor, list[bool], float]:
@@ -281,4 +285,5 @@ def test_the_target_is_never_dropped() -> None:
     hidden, weight, bias, tokens = sample(4, 5, 3)
     for engine in (reference, chunked):
         loss, _, *grads = gradients(engine, Above(), hidden, weight, bias, tokens, None)
-        assert loss.item() == 0 and not any(grad.any() for grad in grads)
+        assert loss.item() == 0
+        assert not any(grad.any() for grad in grads)

@@ -98,7 +98,8 @@ def test_equal_to_the_reference(
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
     assert torch.equal(ours.kept, theirs.kept)
     assert torch.equal(mine[1] == 0, others[1] == 0), "the rows nobody keeps are the same"
-    assert ours.live is not None and 0 <= ours.live <= 1
+    assert ours.live is not None
+    assert 0 <= ours.live <= 1
 
 
 def test_rows_that_nobody_keeps_are_left_out_and_counted() -> None:
@@ -109,12 +110,15 @@ def test_rows_that_nobody_keeps_are_left_out_and_counted() -> None:
     )
     assert 0.05 < ours.live < 0.9
     plain, _ = evaluate(chunked, objectives.get("mle"), hidden, weight, None, tokens, detail=True)
-    assert plain.live == 1 and bool((plain.kept == V).all())
+    assert plain.live == 1
+    assert bool((plain.kept == V).all())
     kept = (hidden @ weight.T) >= (hidden * weight[tokens.target]).sum(1, keepdim=True) - 0.5
     assert torch.equal(ours.kept, kept.sum(1))
     dropped = ~kept.any(0)
     dropped[tokens.target] = False
-    assert dropped.any() and not grads[1][dropped].any() and grads[1][~dropped].any(1).all()
+    assert dropped.any()
+    assert not grads[1][dropped].any()
+    assert grads[1][~dropped].any(1).all()
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.5, 1.0])
@@ -165,7 +169,8 @@ def test_the_same_bits_twice(kind: str) -> None:
     hidden, weight, bias, tokens = sample(50, 1, torch.float32)
     first, grads = evaluate(chunked, RULES[kind](), hidden, weight, bias, tokens)
     again, others = evaluate(chunked, RULES[kind](), hidden, weight, bias, tokens)
-    assert torch.equal(first.loss, again.loss) and all(torch.equal(a, b) for a, b in zip(grads, others, strict=True))
+    assert torch.equal(first.loss, again.loss)
+    assert all(torch.equal(a, b) for a, b in zip(grads, others, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["mle", "threshold", "scalegrad", "unlikelihood"])
@@ -213,7 +218,8 @@ def test_a_broken_row_is_not_left_out() -> None:
     hidden = hidden + 1.5 * weight[tokens.target]
     weight[250, 0] = math.nan
     found, grads = evaluate(chunked, Threshold(margin=0.5), hidden, weight, None, tokens, nll=False)
-    assert found.loss.isnan() and grads[1].isnan().any()
+    assert found.loss.isnan()
+    assert grads[1].isnan().any()
 
 
 @pytest.mark.parametrize("gap", [0.0, 3.0, 8.0, 10.0, 11.0])
@@ -278,7 +284,9 @@ def test_float16_keeps_slopes_that_a_loss_scale_will_need() -> None:
     doubles = [t.double().requires_grad_() for t in (hidden, weight, bias)]
     reference(*doubles, tokens, objectives.get("mle")).loss.mul(65536.0 / 12).backward()
     ours, exact = leaves[1].grad, doubles[1].grad
-    assert ours is not None and exact is not None and ours[4:].any(1).all()
+    assert ours is not None
+    assert exact is not None
+    assert ours[4:].any(1).all()
     assert (ours.double() - exact).abs().max() <= 2e-2 * exact.abs().max()
     assert (ours[4:].double() - exact[4:]).abs().max() <= 2e-2 * exact[4:].abs().max()
 
@@ -289,4 +297,5 @@ def test_what_was_kept_is_counted_without_masked_rows() -> None:
     for rule in (objectives.get("mle"), Threshold(margin=50.0)):
         ours, _ = evaluate(chunked, rule, hidden, weight, bias, tokens, detail=True)
         theirs, _ = evaluate(reference, rule, hidden, weight, bias, tokens, detail=True)
-        assert torch.equal(ours.kept, theirs.kept) and int(ours.kept.max()) <= V - 2
+        assert torch.equal(ours.kept, theirs.kept)
+        assert int(ours.kept.max()) <= V - 2

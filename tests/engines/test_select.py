@@ -15,13 +15,17 @@ GPU = torch.device("cuda", 0)
 
 
 def test_an_engine_is_chosen_by_name() -> None:
-    assert select.get("reference") is reference and select.get("chunked") is chunked and select.get() is chunked
+    assert select.get("reference") is reference
+    assert select.get("chunked") is chunked
+    assert select.get() is chunked
     for name in ("auto", "chunked", "reference", "triton", "vocab_parallel"):
-        assert select.choose(name).name in select.ENGINES and select.choose(name).reason
+        assert select.choose(name).name in select.ENGINES
+        assert select.choose(name).reason
     with pytest.raises(ValueError, match="unknown engine 'whole'; choose one of auto, chunked, reference, triton, voc"):
         select.get("whole")
     assert all(isinstance(engine, Engine) for engine in select.ENGINES.values())
-    assert isinstance(MLE(), Rule) and isinstance(Threshold(), Rule)
+    assert isinstance(MLE(), Rule)
+    assert isinstance(Threshold(), Rule)
 
 
 def test_an_engine_may_be_given_itself() -> None:
@@ -49,7 +53,8 @@ def test_a_gpu_takes_its_kernels_where_they_can_do_the_work(ampere: pytest.Monke
     assert select.choose("auto", GPU, torch.float64, Threshold()).name == "chunked"
     softminus = Threshold(margin=1.0, softminus=1.0)
     choice = select.choose("auto", GPU, torch.bfloat16, softminus)
-    assert choice.name == "chunked" and "whole rows of logits" in choice.reason
+    assert choice.name == "chunked"
+    assert "whole rows of logits" in choice.reason
     assert select.choose("auto", "cpu", torch.bfloat16, Threshold()).name == "chunked"
     ampere.setattr(select, "TRUSTED", False)
     assert "ask for them by name" in select.choose("auto", GPU).reason
@@ -66,7 +71,8 @@ def test_a_gpu_takes_its_kernels_where_they_can_do_the_work(ampere: pytest.Monke
 def test_a_gpu_that_cannot_says_why(where: Any, name: str, value: Any, reason: str, ampere: pytest.MonkeyPatch) -> None:
     ampere.setattr(where, name, value)
     choice = select.choose("auto", GPU)
-    assert choice.name == "chunked" and reason in choice.reason
+    assert choice.name == "chunked"
+    assert reason in choice.reason
 
 
 def test_a_cut_table_is_not_guessed_about() -> None:

@@ -30,9 +30,11 @@ def test_ids_are_placed_by_the_offset_of_the_shard(low: int, high: int) -> None:
 def test_plain_shards_become_one_table_and_keep_their_gradient(mesh: Any) -> None:
     local = torch.randn(5, 2, requires_grad=True)
     table = shard(local, mesh)
-    assert table.shape == (5, 2) and torch.equal(rows_of(table), local)
+    assert table.shape == (5, 2)
+    assert torch.equal(rows_of(table), local)
     (3 * rows_of(table)).sum().backward()
-    assert type(local.grad) is Tensor and bool((local.grad == 3).all())
+    assert type(local.grad) is Tensor
+    assert bool((local.grad == 3).all())
     found = shard_of(table, shard(torch.zeros(5), mesh))
     assert (found.low, found.high, found.most, found.vocabulary, found.ranks) == (0, 5, 5, 5, 1)
 

@@ -40,7 +40,9 @@ def test_products_take_the_rows_that_any_position_keeps(margin: float) -> None:
     kept = logits >= logits.gather(1, target[:, None]) - margin
     live = int(kept.any(0).sum())
     found, sums = run(Threshold(margin), hidden, table, target)
-    assert found.kept is not None and sums.table is not None and sums.hidden is not None
+    assert found.kept is not None
+    assert sums.table is not None
+    assert sums.hidden is not None
     assert found.kept.tolist() == kept.sum(1).tolist()
     assert found.touched == 6 * (live if live <= 28 else 40)
     dz = logits.masked_fill(~kept, -math.inf).softmax(1) - torch.nn.functional.one_hot(target, 40)
@@ -58,9 +60,12 @@ def test_a_target_below_the_floor_stays_and_its_row_is_found() -> None:
     table = torch.randn(40, 8)
     hidden, target = torch.randn(6, 8), torch.tensor([39, 0, 0, 7, 7, 20])
     found, sums = run(Above(), hidden, table, target)
-    assert found.kept is not None and sums.table is not None
-    assert found.kept.tolist() == [1.0] * 6 and found.touched == 6 * 4
-    assert not found.nll.any() and not sums.table.any()
+    assert found.kept is not None
+    assert sums.table is not None
+    assert found.kept.tolist() == [1.0] * 6
+    assert found.touched == 6 * 4
+    assert not found.nll.any()
+    assert not sums.table.any()
 
 
 def test_broken_logits_are_not_dropped_in_silence() -> None:
@@ -75,7 +80,8 @@ def test_broken_logits_are_not_dropped_in_silence() -> None:
 def test_small_slopes_reach_float16(largest: float) -> None:
     slopes = largest * torch.tensor([[-1.0, 0.3, 1e-4], [0.0, 1e-8, -3e-9]])
     low, back = raised(slopes)
-    assert low.dtype == torch.float16 and back.log2() == back.log2().round()
+    assert low.dtype == torch.float16
+    assert back.log2() == back.log2().round()
     torch.testing.assert_close(low.float() * back, slopes, rtol=1e-3, atol=4e-12 * largest)
     assert raised(slopes[:0])[0].shape == (0, 3)
     assert (raised(slopes + math.nan)[0].float()).isnan().all(), "what is broken stays to be seen"

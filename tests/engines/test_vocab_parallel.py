@@ -91,7 +91,8 @@ def test_the_problems_have_what_they_are_for(found: Path) -> None:
     tied = PROBLEMS["margin 0, ties"]
     _, weight, _, tokens = tied.inputs()
     twins = (weight[tokens.target][:, None] == weight).all(2).sum(1)
-    assert twins.max() > 1 and bool((one["margin 0, ties: kept"] >= twins).all())
+    assert twins.max() > 1
+    assert bool((one["margin 0, ties: kept"] >= twins).all())
     for title in ("margin 0", "margin 0, ties", "agg", "agg and margin"):
         table = results(reference, PROBLEMS[title].rule(), PROBLEMS[title], lambda table: table.detach())["weight"]
         assert 0 < (table == 0).all(1).sum() < len(table), "the zero pattern says nothing"
@@ -187,7 +188,8 @@ def test_float16_loses_no_small_slope(mesh: Any) -> None:
     given = tuple(t.half() for t in (hidden, weight, bias))
     (made, grads), (expected, true) = both(mesh, given, Tokens(target, target * 0, target * 0), MLE(), 64.0)
     assert made.loss.item() == pytest.approx(expected.loss.item(), rel=1e-3)
-    assert true[1].any(1).all() and grads[1].any(1).all(), "rows without a gradient"
+    assert true[1].any(1).all(), "rows without a gradient"
+    assert grads[1].any(1).all(), "rows without a gradient"
     for grad, exact in zip(grads, true, strict=True):
         assert grad.dtype == torch.float16
         # Logits near -18 are rounded to steps of 1 / 64.
@@ -213,7 +215,8 @@ def test_float16_takes_slopes_beyond_its_range(mesh: Any, up: float) -> None:
         loss.backward(torch.full_like(loss, factor))
         assert local.grad is not None
         grads.append(local.grad.double() / factor)
-    assert grads[1].isfinite().all() and grads[1].any()
+    assert grads[1].isfinite().all()
+    assert grads[1].any()
     torch.testing.assert_close(grads[1], grads[0], rtol=1e-2, atol=1e-5)
 
 
@@ -223,7 +226,8 @@ def test_masked_rows_are_not_counted_as_kept(mesh: Any, rule: Objective) -> None
     bias = torch.zeros(9, dtype=torch.float64)
     bias[6:] = -math.inf  # no target among them
     (made, grads), (expected, true) = both(mesh, (hidden.detach(), table, bias), tokens, rule)
-    assert torch.equal(made.kept, expected.kept) and made.kept.max() <= 6
+    assert torch.equal(made.kept, expected.kept)
+    assert made.kept.max() <= 6
     torch.testing.assert_close(made.loss, expected.loss)
     for grad, exact in zip(grads, true, strict=True):
         torch.testing.assert_close(grad, exact)
@@ -299,9 +303,11 @@ def test_gradients_come_back_cut_like_the_weight(mesh: Any) -> None:
     hidden, table, tokens = some()
     weight, local = torch.nn.Parameter(shard(table, mesh)), table.clone().requires_grad_()
     vocab_parallel(hidden, weight, None, tokens, MLE()).loss.backward()
-    assert isinstance(weight.grad, DTensor) and weight.grad.placements == (Shard(0),)
+    assert isinstance(weight.grad, DTensor)
+    assert weight.grad.placements == (Shard(0),)
     vocab_parallel(hidden, shard(local, mesh), None, tokens, MLE()).loss.backward()
-    assert type(local.grad) is Tensor and torch.equal(local.grad, weight.grad.to_local())
+    assert type(local.grad) is Tensor
+    assert torch.equal(local.grad, weight.grad.to_local())
 
 
 @pytest.mark.parametrize("each", [False, True])
@@ -326,7 +332,10 @@ def test_without_gradients_nothing_is_done_for_them(mesh: Any, monkeypatch: pyte
     monkeypatch.setattr(module, "evaluate", lambda *given: (seen.append(given[4]), real(*given))[1])
     with torch.no_grad():
         loss, nll, *rest = vocab_parallel(hidden, shard(table, mesh), None, tokens, Threshold(1.0))
-    assert seen == [None] and not loss.requires_grad and nll is not None and rest == [None] * 3
+    assert seen == [None]
+    assert not loss.requires_grad
+    assert nll is not None
+    assert rest == [None] * 3
     assert vocab_parallel(hidden, shard(table, mesh), None, tokens, MLE(), nll=False).nll is None
 
 
@@ -340,7 +349,9 @@ def test_under_autocast_products_are_made_in_low_precision(mesh: Any) -> None:
     assert loss.item() == pytest.approx(
         torch.nn.functional.cross_entropy(logits, tokens.target, reduction="sum").item()
     )
-    assert local.grad is not None and local.grad.dtype == torch.float32 and hidden.grad is not None
+    assert local.grad is not None
+    assert local.grad.dtype == torch.float32
+    assert hidden.grad is not None
 
 
 def test_chunks_hold_what_they_may(mesh: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,8 @@ def test_no_pair_no_number() -> None:
 def test_copies_stay_within_bounds() -> None:
     weight = torch.full((1000, 3), 0.1)
     value = group_cosines(weight, {"all": torch.arange(1000)})["all"]["all"]
-    assert value is not None and 1 - 1e-12 < value <= 1.0
+    assert value is not None
+    assert 1 - 1e-12 < value <= 1.0
     unit = torch.tensor([1.0000001], dtype=torch.float64)
     assert cosine_of_sums(unit, -unit, 1, 1, 0) == -1.0
 

@@ -35,14 +35,16 @@ def test_student_interval_by_hand() -> None:
 def test_one_run_has_no_interval() -> None:
     found = mean_interval([3.5])
     assert (found.mean, found.count) == (3.5, 1)
-    assert math.isnan(found.low) and math.isnan(found.high)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
 
 
 @pytest.mark.parametrize("values", [[1.0, math.inf], [1.0, math.nan], [math.inf, -math.inf], [1e308, 1e308]])
 def test_values_that_are_not_finite_leave_the_ends_open(values: list[float]) -> None:
     found = mean_interval(values)
     assert not math.isfinite(found.mean)
-    assert math.isnan(found.low) and math.isnan(found.high)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
 
 
 @settings(max_examples=50)
@@ -85,8 +87,10 @@ def test_share_interval_matches_scipy_and_its_definition(case: tuple[int, int], 
 def test_none_and_all_have_closed_forms(count: int) -> None:
     edge = 0.025 ** (1 / count)
     none, full = share_interval(0, count), share_interval(count, count)
-    assert none.low == 0.0 and none.high == pytest.approx(1 - edge, rel=1e-12)
-    assert full.high == 1.0 and full.low == pytest.approx(edge, rel=1e-12)
+    assert none.low == 0.0
+    assert none.high == pytest.approx(1 - edge, rel=1e-12)
+    assert full.high == 1.0
+    assert full.low == pytest.approx(edge, rel=1e-12)
 
 
 @pytest.mark.parametrize("case", [(0, 0), (-1, 3), (4, 3)])

@@ -20,9 +20,11 @@ def test_parts_match_loops_and_recombine(positions: list[tuple[float, bool, int]
     found = part_scores(loss, correct, torch.tensor([part for _, _, part in positions]), parts=5)
     for index, score in enumerate(found):
         inside = [(value, hit) for value, hit, part in positions if part == index]
-        assert score.tokens == len(inside) and score.share == len(inside) / len(positions)
+        assert score.tokens == len(inside)
+        assert score.share == len(inside) / len(positions)
         if not inside:
-            assert score.perplexity is None and score.accuracy is None
+            assert score.perplexity is None
+            assert score.accuracy is None
             continue
         assert score.perplexity == pytest.approx(math.exp(math.fsum(v for v, _ in inside) / len(inside)), rel=1e-12)
         assert score.accuracy == sum(hit for _, hit in inside) / len(inside)
@@ -35,7 +37,8 @@ def test_parts_match_loops_and_recombine(positions: list[tuple[float, bool, int]
 def test_an_impossible_token_makes_its_part_infinite_and_no_other() -> None:
     loss = torch.tensor([math.inf, 1.0], dtype=torch.float64)
     first, second = part_scores(loss, loss < 2, torch.tensor([0, 1]), parts=2)
-    assert first.perplexity == math.inf and second.perplexity == pytest.approx(math.e)
+    assert first.perplexity == math.inf
+    assert second.perplexity == pytest.approx(math.e)
 
 
 @pytest.mark.usefixtures("unchecked")

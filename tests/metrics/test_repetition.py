@@ -58,7 +58,8 @@ def test_large_ids_of_any_integer_type_do_not_overflow() -> None:
     target = torch.zeros(2, 1000, dtype=torch.int32)
     target[1, 0] = 250_000
     found = repeat_distance(prediction, target)
-    assert found[0].tolist() == [0] * 1000 and found[1].tolist() == list(range(1000))
+    assert found[0].tolist() == [0] * 1000
+    assert found[1].tolist() == list(range(1000))
 
 
 def test_an_empty_text_has_no_repeats_and_no_rate() -> None:

@@ -38,7 +38,8 @@ def test_changes_match_loops(size: int, width: int, seed: int, dtype: torch.dtyp
 def test_rows_without_direction() -> None:
     zero, some, broken = [0.0, 0.0], [3.0, 4.0], [math.nan, 1.0]
     found = row_changes(torch.tensor([zero, zero, some, some]), torch.tensor([zero, some, zero, broken]))
-    assert found.cosine[:3].tolist() == [1.0, 0.0, 0.0] and bool(found.cosine[3].isnan())
+    assert found.cosine[:3].tolist() == [1.0, 0.0, 0.0]
+    assert bool(found.cosine[3].isnan())
     assert found.same.tolist() == [True, False, False, False]
 
 
@@ -73,7 +74,8 @@ def test_shared_matches_sets() -> None:
         torch.tensor([[3, 9, 1], [-1, 4, -1], [1, 2, 3]]),
     )
     found = shared(first, second)
-    assert found[:2].tolist() == [2 / 3, 1 / 2] and bool(found[2].isnan())
+    assert found[:2].tolist() == [2 / 3, 1 / 2]
+    assert bool(found[2].isnan())
     assert shared(first[:2], first[:2]).tolist() == [1.0, 1.0]
 
 

@@ -31,7 +31,8 @@ def test_cosine_matrix_matches_loops(size: int, width: int, seed: int, dtype: to
         weight[seed % size] = 0
     rows = weight.double().tolist()
     value = cosine_matrix(weight)
-    assert value.shape == (size, size) and value.dtype == torch.float64
+    assert value.shape == (size, size)
+    assert value.dtype == torch.float64
     for i, a in enumerate(rows):
         assert value[i].tolist() == pytest.approx([cosine(a, b) for b in rows], abs=1e-12)
     assert value.abs().max() <= 1

@@ -23,7 +23,8 @@ def test_decay_matches_the_gram_matrix(size: int, width: int, seed: int, dtype: 
     squares = np.linalg.eigvalsh(rows.T @ rows)[::-1][: min(size, width)]
     expected = np.sqrt(np.clip(squares / squares[0], 0, None))
     value = singular_decay(weight)
-    assert value.dtype == torch.float64 and value[0] == 1
+    assert value.dtype == torch.float64
+    assert value[0] == 1
     assert value.numpy() == pytest.approx(expected, abs=1e-7)
     assert bool((value.diff() <= 0).all())
 

@@ -38,8 +38,10 @@ def test_correlations_that_are_known() -> None:
     rising = np.arange(9.0)
     assert spearman(rising, np.exp(rising)) == 1.0
     assert spearman(rising, -rising) == -1.0
-    assert spearman(rising, np.ones(9)) is None and spearman_interval(rising, np.ones(9)) is None
-    assert spearman(rising[:1], rising[:1]) is None and spearman(rising[:0], rising[:0]) is None
+    assert spearman(rising, np.ones(9)) is None
+    assert spearman_interval(rising, np.ones(9)) is None
+    assert spearman(rising[:1], rising[:1]) is None
+    assert spearman(rising[:0], rising[:0]) is None
     assert spearman_interval(rising[:0], rising[:0]) is None
 
 
@@ -66,7 +68,8 @@ def test_seed_and_level_matter() -> None:
     wide = spearman_interval(values[0], values[1], seed=1)
     assert wide == spearman_interval(values[0], values[1], seed=1) != spearman_interval(values[0], values[1], seed=2)
     narrow = spearman_interval(values[0], values[1], level=0.5, seed=1)
-    assert wide is not None and narrow is not None
+    assert wide is not None
+    assert narrow is not None
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
 

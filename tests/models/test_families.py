@@ -35,7 +35,8 @@ def test_defaults_are_those_of_transformers() -> None:
 
 def test_every_row_names_tensors() -> None:
     for name, family in FAMILIES.items():
-        assert family.embedding and all(pattern.endswith(".weight") for pattern in (*family.embedding, *family.head))
+        assert family.embedding
+        assert all(pattern.endswith(".weight") for pattern in (*family.embedding, *family.head))
         assert all(pattern.endswith("bias") for pattern in family.bias), name
         assert family.head or family.kind == "encoder"
 
@@ -52,7 +53,8 @@ def test_an_absent_number_has_its_default() -> None:
 
 
 def test_scales() -> None:
-    assert factor("k", 0.5)({}) == 0.5 and factor("k")({"k": 4}) == 4.0
+    assert factor("k", 0.5)({}) == 0.5
+    assert factor("k")({"k": 4}) == 4.0
     assert divisor("k")({"k": 4}) == 0.25
     assert by_width({"d_model": 16}) == by_width({"d_model": 16, "tie_word_embeddings": True}) == 0.25
     assert by_width({"d_model": 16, "tie_word_embeddings": False}) == 1.0

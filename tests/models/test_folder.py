@@ -91,7 +91,8 @@ def test_what_is_no_object_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match="download it again") as error:
         read_object(tmp_path, "config.json")
-    assert error.value.args[0].isprintable() and len(error.value.args[0]) < 500
+    assert error.value.args[0].isprintable()
+    assert len(error.value.args[0]) < 500
 
 
 def test_what_is_absent_is_none(tmp_path: Path) -> None:
@@ -102,6 +103,8 @@ def test_what_is_absent_is_none(tmp_path: Path) -> None:
 
 def test_a_foreign_string_is_shown_in_one_line() -> None:
     shown = plain("a\x1b[2J\n\u202e" + "b" * 1000)
-    assert shown.isprintable() and len(shown) == 200 and shown.startswith(r"a\x1b[2J\n\u202e")
+    assert shown.isprintable()
+    assert len(shown) == 200
+    assert shown.startswith(r"a\x1b[2J\n\u202e")
     assert plain("\ud800") == r"\ud800"
     assert plain("ü字") == "ü字"

@@ -51,7 +51,8 @@ def test_logits_are_those_of_the_model(saved: Path) -> None:
     hidden = plain.transformer(input_ids=ids[None]).last_hidden_state
     torch.testing.assert_close(model.logits(ids[None]), F.linear(hidden, plain.lm_head.weight))
     torch.testing.assert_close(model.head, plain.lm_head.weight.detach())
-    assert not model.logits(ids[None]).requires_grad and not model.head.requires_grad
+    assert not model.logits(ids[None]).requires_grad
+    assert not model.head.requires_grad
     assert not model.model.training
 
 
@@ -59,7 +60,8 @@ def test_a_long_context_is_cut(copied: Path) -> None:
     config = json.loads((copied / "config.json").read_text())
     model = HuggingFaceModel(str(copied), CPU)
     model.model.config.n_positions = 10 * CONTEXT
-    assert config["n_positions"] == 16 and model.context == CONTEXT
+    assert config["n_positions"] == 16
+    assert model.context == CONTEXT
 
 
 class Bomb:
@@ -100,7 +102,8 @@ def test_what_is_asked_of_transformers(saved: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(kind, "from_pretrained", listening(kind.from_pretrained))
     HuggingFaceModel(str(saved), CPU)
     tokenizer, model = asked
-    assert tokenizer["trust_remote_code"] is False and model["trust_remote_code"] is False
+    assert tokenizer["trust_remote_code"] is False
+    assert model["trust_remote_code"] is False
     assert model["use_safetensors"] is True
 
 
@@ -207,7 +210,8 @@ def test_a_mark_at_the_beginning_is_found_and_read(copied: Path, prompts: torch.
     named = {"unk_token": "<unk>", "bos_token": "a", "eos_token": "b"}
     transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **named).save_pretrained(copied)
     model = lively(copied)
-    assert model.beginning == 0 and model.ends == [1, 3, 10]
+    assert model.beginning == 0
+    assert model.ends == [1, 3, 10]
     begun = torch.cat((torch.zeros(3, 1, dtype=torch.long), prompts), 1)
     ours = extend(lambda ids: model.logits(ids)[:, -1], begun, 11, 16, DECODINGS["greedy"], 0, model.ends)
     assert torch.equal(model.extend(prompts, 11, DECODINGS["greedy"]), ours)
@@ -226,9 +230,11 @@ def test_places_are_those_in_the_text(saved: Path, monkeypatch: pytest.MonkeyPat
     assert places.tolist() == [[place, place + 1] for place in range(len(text))]
     monkeypatch.setattr(huggingface, "PIECE", 3)
     pieces = model.spans(text)
-    assert torch.equal(pieces[0], ids) and torch.equal(pieces[1], places)
+    assert torch.equal(pieces[0], ids)
+    assert torch.equal(pieces[1], places)
     short = model.spans(text, limit=5)
-    assert torch.equal(short[0], ids[:5]) and torch.equal(short[1], places[:5])
+    assert torch.equal(short[0], ids[:5])
+    assert torch.equal(short[1], places[:5])
     assert model.decode(ids.tolist()).replace(" ", "") == text.replace(" ", "")
 
 

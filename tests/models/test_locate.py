@@ -207,10 +207,12 @@ def test_tables_are_those_of_the_model(name: str, tied: bool, tiny: Callable[...
     assert (found.head and found.head.name) == (None if tied else f"{case.head}.weight")
     assert torch.equal(found.embedding.read(), inputs)
     assert torch.equal(found.output.read(), outputs)
-    assert found.embedding.shape == inputs.shape and found.embedding.dtype == torch.float32
+    assert found.embedding.shape == inputs.shape
+    assert found.embedding.dtype == torch.float32
     assert (found.softcap, found.logit_scale, found.copies) == (case.softcap, case.scale, 1)
     assert (found.bias is not None) is bool(case.bias)
-    assert found.tokenizer is not None and found.special == {1}
+    assert found.tokenizer is not None
+    assert found.special == {1}
     assert found.embedding.shape[0] - found.tokenizer.get_vocab_size() == V - TOKENS  # the padding can be seen
 
 
@@ -263,7 +265,8 @@ def test_a_stored_head_that_differs_is_untied_whatever_is_said(tiny: Callable[..
     """After a merge the flag may stay on though the head is another table."""
     folder = copied(tiny("gpt2", False)[0], tie_word_embeddings=True)
     found = locate(str(folder))
-    assert not found.tied and found.head is not None
+    assert not found.tied
+    assert found.head is not None
     assert any("configuration ties" in note for note in found.notes)
 
 
@@ -273,7 +276,8 @@ def test_a_stored_head_that_is_equal_is_tied(tiny: Callable[..., Saved]) -> None
     table[5] = torch.nan  # NaN is equal to itself here
     stored(folder, model__embed_tokens__weight=table, lm_head__weight=table.clone())
     found = locate(str(folder))
-    assert found.tied and found.head is None
+    assert found.tied
+    assert found.head is None
     assert any("count as tied" in note for note in found.notes)
 
 
@@ -305,7 +309,8 @@ def test_a_longer_embedding_is_cut_to_the_head(tiny: Callable[..., Saved]) -> No
     folder = copied(tiny("llama", False)[0])
     stored(folder, model__embed_tokens__weight=torch.randn(V + 8, 16))
     found = locate(str(folder))
-    assert found.embedding.shape == (V, 16) and found.embedding.read().shape == (V, 16)
+    assert found.embedding.shape == (V, 16)
+    assert found.embedding.read().shape == (V, 16)
     assert any("8 rows more" in note for note in found.notes)
     stored(folder, model__embed_tokens__weight=torch.randn(2 * V, 16))
     with pytest.raises(ValueError, match=r"not tables of the same tokens; pass --embedding NAME and --head NAME"):
@@ -357,7 +362,8 @@ def test_the_user_decides(tiny: Callable[..., Saved]) -> None:
     found = locate(str(folder), embedding="lm_head.weight", head="model.embed_tokens.weight")
     assert (found.embedding.name, found.head and found.head.name) == ("lm_head.weight", "model.embed_tokens.weight")
     same = locate(str(folder), head="model.embed_tokens.weight")
-    assert same.head is None and same.tied
+    assert same.head is None
+    assert same.tied
     with pytest.raises(ValueError, match=r"no tensor 'lm_head' for --head; near to it: lm_head\.weight \[96, 16\]"):
         locate(str(folder), head="lm_head")
     with pytest.raises(ValueError, match=r"model\.norm\.weight .* has shape \[16\]; a table is \[V, H\]"):
@@ -524,7 +530,8 @@ def test_a_real_encoder() -> None:
     found = locate(str(Path(spec.submodule_search_locations[0]) / "model"))
     assert (found.family, found.kind, found.tied, found.head, found.bias) == ("bert", "encoder", False, None, None)
     assert found.embedding.shape == (30522, 384)
-    assert found.tokenizer is not None and found.tokenizer.get_vocab_size() == 30522
+    assert found.tokenizer is not None
+    assert found.tokenizer.get_vocab_size() == 30522
     assert found.special == {0, 100, 101, 102, 103}
     assert len(found.tokenizer.encode("word " * 1000, add_special_tokens=False).ids) == 1000  # not cut, not filled
 

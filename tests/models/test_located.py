@@ -13,7 +13,8 @@ def test_blocks_are_all_rows_in_order(monkeypatch: object) -> None:
     assert (table.shape, table.dtype) == ((11, 4), torch.float32)
     monkeypatch.setattr(located, "BLOCK", 12)  # type: ignore[attr-defined]
     starts, parts = zip(*blocks(table), strict=True)
-    assert starts == (0, 3, 6, 9) and torch.equal(torch.cat(parts), tensor)
+    assert starts == (0, 3, 6, 9)
+    assert torch.equal(torch.cat(parts), tensor)
 
 
 def test_a_row_wider_than_a_block_is_read_alone(monkeypatch: object) -> None:

@@ -27,7 +27,8 @@ def test_the_published_shape_has_800_thousand_parameters() -> None:
 def test_untied_tables_are_two() -> None:
     tied, untied = tiny(), tiny(tied=False)
     assert tied.head is tied.embedding.weight
-    assert untied.head is not untied.embedding.weight and untied.head.shape == untied.embedding.weight.shape
+    assert untied.head is not untied.embedding.weight
+    assert untied.head.shape == untied.embedding.weight.shape
     sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in (tied, untied)]
     assert sizes[1] - sizes[0] == 11 * 16
     assert not torch.equal(untied.head, untied.embedding.weight)
@@ -106,7 +107,8 @@ def test_a_seed_gives_the_weights() -> None:
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         models.append(tiny().head.detach())
-    assert torch.equal(models[0], models[1]) and not torch.equal(models[0], models[2])
+    assert torch.equal(models[0], models[1])
+    assert not torch.equal(models[0], models[2])
 
 
 def test_dropout_is_for_training_only() -> None:
@@ -122,7 +124,8 @@ def test_dropout_is_for_training_only() -> None:
 
 def test_logits_have_no_gradient_and_are_float32() -> None:
     logits = tiny().to(torch.bfloat16).logits(torch.randint(11, (1, 3)))
-    assert logits.dtype == torch.float32 and not logits.requires_grad
+    assert logits.dtype == torch.float32
+    assert not logits.requires_grad
 
 
 @pytest.mark.parametrize(

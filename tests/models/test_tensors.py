@@ -146,7 +146,8 @@ def test_a_damaged_file_is_refused_in_a_sentence(kind: str) -> None:
     for place in (Path("model.safetensors"), Path.cwd()):
         with pytest.raises(ValueError, match=r"truncated or .*download it again") as error:
             open_weights(place)
-        assert error.value.args[0].isprintable() and len(error.value.args[0]) < 800
+        assert error.value.args[0].isprintable()
+        assert len(error.value.args[0]) < 800
 
 
 def test_a_truncated_file_is_refused_at_any_length() -> None:
@@ -189,7 +190,8 @@ def test_a_bias_is_read_as_float32() -> None:
     save_file({"a": torch.ones(4).bfloat16(), "b": torch.ones(1, 4), "c": torch.ones(2, 4)}, "a.safetensors")
     weights = open_weights(Path("a.safetensors"))
     for name in ("a", "b"):
-        assert weights.vector(name).tolist() == [1.0] * 4 and weights.vector(name).dtype == torch.float32
+        assert weights.vector(name).tolist() == [1.0] * 4
+        assert weights.vector(name).dtype == torch.float32
     with pytest.raises(ValueError, match=r"a bias is \[V\]"):
         weights.vector("c")
 
@@ -247,4 +249,5 @@ def test_a_table_of_a_gigabyte_takes_little_memory() -> None:
     *found, grown = done.stdout.split()
     assert found == ["(256000,", "2304)", "0.0", "0.0"]
     unit = 1 if sys.platform == "darwin" else 1024
-    assert int(grown) * unit < 100e6 and resource.RLIM_INFINITY  # bytes
+    assert int(grown) * unit < 100e6
+    assert resource.RLIM_INFINITY  # bytes

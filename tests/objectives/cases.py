@@ -69,7 +69,8 @@ def leaves(*tensors: Tensor) -> list[Tensor]:
 
 def far(ours: Tensor | None, expected: Tensor | None) -> float:
     """Largest difference, relative to the largest expected number."""
-    assert ours is not None and expected is not None
+    assert ours is not None
+    assert expected is not None
     return ((ours.double() - expected.reshape(ours.shape)).abs().max() / expected.abs().max().clamp(min=1e-9)).item()
 
 

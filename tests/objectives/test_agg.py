@@ -152,7 +152,9 @@ def test_a_tied_table_hears_its_input_side_ungated(engine: str) -> None:
     AGG(alpha=1.5)(torch.tanh(F.embedding(ids, w)), w, torch.tensor(target), engine=engine).tokens.backward()
     three_losses(torch.tanh(F.embedding(ids, y)), y, None, target, *group, 0.0).backward()
     torch.testing.assert_close(w.grad, y.grad, rtol=0, atol=1e-10)
-    assert group[0][5] and w.grad is not None and w.grad[5].any()  # rare, no target: only its use as input moves it
+    assert group[0][5]
+    assert w.grad is not None
+    assert w.grad[5].any()  # rare, no target: only its use as input moves it
 
 
 def test_hidden_states_pass_gradcheck_and_the_table_does_where_nothing_is_rare() -> None:
@@ -190,7 +192,8 @@ def test_counts_are_those_of_a_deque_through_accumulation_and_resuming(
             remembered.append(Counter(target[target >= 0].tolist()))
         expected = sum(remembered, Counter())
         total = objective.recent.total
-        assert total is not None and total.dtype == torch.int64
+        assert total is not None
+        assert total.dtype == torch.int64
         assert total.tolist() == [expected[k] for k in range(V)]
         assert len(objective.recent) == len(remembered)
         assert objective.steps == (step + 1) * (3 if micro_batches == "forward" else 1)
@@ -219,7 +222,8 @@ def test_resuming_goes_on_exactly() -> None:
             whole.observe(batch)
             half.observe(batch)
             one, other = whole.gate(), half.gate()
-            assert one is not None and other is not None
+            assert one is not None
+            assert other is not None
             assert all(
                 torch.equal(mine, theirs) for mine, theirs in zip(vars(one).values(), vars(other).values(), strict=True)
             )
@@ -238,7 +242,8 @@ def test_evaluation_leaves_the_counters_alone() -> None:
     objective(torch.zeros(2, 2), weight, target)
     with objective.step(target):
         objective(torch.zeros(2, 2), weight, target)
-    assert torch.equal(objective.recent.total, before) and objective.steps == 1  # type: ignore[arg-type]
+    assert torch.equal(objective.recent.total, before)
+    assert objective.steps == 1  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -299,7 +304,8 @@ def test_each_gate_can_be_switched_off() -> None:
         gates_of[g1, g2] = (gate.on_common.tolist(), gate.on_rare.tolist())
     rate, share = [1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]
     assert gates_of[True, True] == (rate, share)
-    assert gates_of[True, False] == (rate, [1.0] * 4) and gates_of[False, True] == ([1.0] * 4, share)
+    assert gates_of[True, False] == (rate, [1.0] * 4)
+    assert gates_of[False, True] == ([1.0] * 4, share)
 
 
 def test_a_static_group_stays() -> None:
@@ -325,7 +331,10 @@ def test_a_relative_frequency_is_a_border_too() -> None:
 def test_special_ids_from_a_command_line() -> None:
     assert AGG(special="0,1,2,3").special == AGG(special="0/1/2/3").special == AGG(special=[0, 1, 2, 3]).special
     built = objectives.get("agg", special="3/5", g1="false", static_after="10", window="4", alpha_frequency="1e-6")
-    assert isinstance(built, AGG) and built.special == (3, 5) and not built.g1 and built.static_after == 10
+    assert isinstance(built, AGG)
+    assert built.special == (3, 5)
+    assert not built.g1
+    assert built.static_after == 10
     with pytest.raises(ValueError, match="special 9 is outside the vocabulary of 9"):
         AGG(special=[9]).prepare(9)
 
@@ -409,7 +418,8 @@ def test_two_processes_count_the_whole_batch(tmp_path: Path) -> None:
                 torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-12)
             else:
                 assert torch.equal(found[name], expected)
-    assert one["2.rare"].any() and not one["2.rare"].all()
+    assert one["2.rare"].any()
+    assert not one["2.rare"].all()
 
 
 def test_composed_with_a_threshold_and_a_penalty() -> None:
@@ -432,4 +442,6 @@ def test_composed_with_a_threshold_and_a_penalty() -> None:
     other = made()
     other.load_state_dict(both.state_dict())
     one, two = both.gate(), other.gate()
-    assert one is not None and two is not None and torch.equal(one.on_rare, two.on_rare)
+    assert one is not None
+    assert two is not None
+    assert torch.equal(one.on_rare, two.on_rare)

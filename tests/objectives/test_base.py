@@ -68,11 +68,13 @@ def test_the_three_numbers(engine: str) -> None:
     hidden, weight, bias, target = sample()
     loss = Penalised()(hidden, weight, target, bias=bias, engine=engine)
     summed = F.cross_entropy(F.linear(hidden, weight, bias).flatten(0, 2), target.flatten(), reduction="sum")
-    assert loss.count.item() == 7 and loss.count.dtype == torch.int64
+    assert loss.count.item() == 7
+    assert loss.count.dtype == torch.int64
     torch.testing.assert_close(loss.tokens, summed)
     torch.testing.assert_close(loss.matrix, 0.1 * weight.pow(2).sum())
     torch.testing.assert_close(loss.mean(), summed / 7 + 0.1 * weight.pow(2).sum())
-    assert loss.nll is not None and not loss.nll.requires_grad
+    assert loss.nll is not None
+    assert not loss.nll.requires_grad
     torch.testing.assert_close(loss.nll, summed.detach())
     ours = torch.autograd.grad(loss.mean(), (hidden, weight))
     theirs = torch.autograd.grad(summed / 7 + 0.1 * weight.pow(2).sum(), (hidden, weight))
@@ -85,7 +87,8 @@ def test_the_plain_nll_knows_neither_threshold_nor_temperature(engine: str) -> N
     hidden, weight, bias, target = sample()
     loss = Threshold(margin=0.1, temperature=3.0)(hidden, weight, target, bias=bias, engine=engine)
     plain = F.cross_entropy(F.linear(hidden, weight, bias).flatten(0, 2), target.flatten(), reduction="sum")
-    assert loss.nll is not None and not torch.isclose(loss.tokens, plain)
+    assert loss.nll is not None
+    assert not torch.isclose(loss.tokens, plain)
     torch.testing.assert_close(loss.nll, plain.detach())
     assert MLE()(hidden, weight, target, engine=engine, nll=False).nll is None
 
@@ -179,7 +182,9 @@ def test_history_with_nothing_to_count(engine: str) -> None:
     for given in (None, document):
         loss = Repeats()(hidden, torch.randn(5, 4), torch.full((2, 3), -100), document=given, engine=engine)
         loss.mean().backward()
-        assert loss.mean().item() == 0 and hidden.grad is not None and not hidden.grad.any()
+        assert loss.mean().item() == 0
+        assert hidden.grad is not None
+        assert not hidden.grad.any()
 
 
 def test_looking_back_without_asking_is_an_error() -> None:
@@ -189,8 +194,12 @@ def test_looking_back_without_asking_is_an_error() -> None:
 
 
 def test_only_overridden_hooks_need_autograd() -> None:
-    assert not MLE().general and not Novel().general and Repeats().general
-    assert not Threshold().general and Threshold(softminus=1.0).general and Threshold(below="detached").general
+    assert not MLE().general
+    assert not Novel().general
+    assert Repeats().general
+    assert not Threshold().general
+    assert Threshold(softminus=1.0).general
+    assert Threshold(below="detached").general
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

@@ -165,7 +165,8 @@ def test_counters_see_each_step_once_and_are_saved() -> None:
     both = Compose(Counting(), ScaleGrad(0.5))
     counted = int((target >= 0).sum())
     loss = both(hidden, weight, target)
-    assert int(both.parts[0].counts.sum()) == counted and both.parts[0].prepared == [6]  # type: ignore[operator, union-attr]
+    assert int(both.parts[0].counts.sum()) == counted
+    assert both.parts[0].prepared == [6]  # type: ignore[operator, union-attr]
     torch.testing.assert_close(loss.matrix, 0.1 * weight.pow(2).sum())
     with both.step(target):
         for h, t in zip(hidden, target, strict=True):
@@ -183,13 +184,21 @@ def test_one_part_is_that_part_and_unions_hold() -> None:
     hidden, weight, bias, target = sample()
     for part in (MLE(), Threshold(1.0), ScaleGrad(0.3), LabelSmoothing(0.1)):
         alone, whole = (found(rule, hidden, weight, bias, target) for rule in (part, Compose(part)))
-        assert torch.equal(alone[0], whole[0]) and all(map(torch.equal, alone[1], whole[1]))
+        assert torch.equal(alone[0], whole[0])
+        assert all(map(torch.equal, alone[1], whole[1]))
     plain, mixed = Compose(MLE(), Threshold()), Compose(ScaleGrad(), Adversarial(), Unlikelihood())
-    assert not plain.history and not plain.vectors and not plain.general and plain.shift() is None
-    assert mixed.history and mixed.vectors and mixed.general and not mixed.whole_batch
+    assert not plain.history
+    assert not plain.vectors
+    assert not plain.general
+    assert plain.shift() is None
+    assert mixed.history
+    assert mixed.vectors
+    assert mixed.general
+    assert not mixed.whole_batch
     assert Compose(Unlikelihood(flatten=True), Threshold()).whole_batch
     shift = Compose(ScaleGrad(0.5), ScaleGrad(0.2)).shift()
-    assert isinstance(shift, Shift) and shift.seen == pytest.approx(-math.log(0.1))
+    assert isinstance(shift, Shift)
+    assert shift.seen == pytest.approx(-math.log(0.1))
 
 
 def test_what_cannot_be_joined_says_why() -> None:
@@ -206,9 +215,11 @@ def test_what_cannot_be_joined_says_why() -> None:
 def test_composition_on_the_command_line() -> None:
     method = Method.parse("threshold:margin=1,temperature=0.5+scalegrad:gamma=0.5+unlikelihood+row-adamw:decay=always")
     assert [name for name, _ in method.parts] == ["threshold", "scalegrad", "unlikelihood"]
-    assert method.optimizer == "row-adamw" and method.optimizer_settings == {"decay": "always"}
+    assert method.optimizer == "row-adamw"
+    assert method.optimizer_settings == {"decay": "always"}
     built = method.build_objective()
-    assert isinstance(built, Compose) and built.scale() == 0.5
+    assert isinstance(built, Compose)
+    assert built.scale() == 0.5
     assert [type(part) for part in built.parts] == [Threshold, ScaleGrad, Unlikelihood]
     assert built.parts[0] is not method.build_objective().parts[0]  # type: ignore[union-attr, index]
     for alone in ("mle", "scalegrad:gamma=0.5", "unlikelihood", "threshold:margin=1", "unlikelihood:flatten=true"):

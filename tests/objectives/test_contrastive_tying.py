@@ -65,10 +65,14 @@ def test_the_plain_nll_knows_the_whole_vocabulary_and_absent_rows_get_nothing(en
     target.clamp_(max=3)
     loss = ContrastiveTying()(hidden, weight.requires_grad_(), target, bias=bias, engine=engine)
     plain = F.cross_entropy(F.linear(hidden, weight, bias).flatten(0, 1), target.flatten(), reduction="sum")
-    assert loss.nll is not None and not loss.nll.requires_grad and int(loss.count) == int((target >= 0).sum())
+    assert loss.nll is not None
+    assert not loss.nll.requires_grad
+    assert int(loss.count) == int((target >= 0).sum())
     torch.testing.assert_close(loss.nll, plain.detach())
     loss.mean().backward()
-    assert weight.grad is not None and not weight.grad[4:].any() and weight.grad[target[target >= 0]].any()
+    assert weight.grad is not None
+    assert not weight.grad[4:].any()
+    assert weight.grad[target[target >= 0]].any()
     assert ContrastiveTying()(hidden, weight, target, engine=engine, nll=False).nll is None
 
 
@@ -99,7 +103,8 @@ def test_large_scores_stay_finite_where_the_published_form_overflows(engine: str
     hidden, weight = torch.tensor([[100.0], [-100.0]]), torch.tensor([[100.0], [-100.0]])
     assert ContrastiveTying()(hidden, weight, torch.tensor([0, 1]), engine=engine).mean().item() == 0
     wrong = ContrastiveTying()(hidden, weight, torch.tensor([1, 0]), engine=engine).mean().item()
-    assert wrong == 20_000 and math.isfinite(wrong)
+    assert wrong == 20_000
+    assert math.isfinite(wrong)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -114,4 +119,5 @@ def test_tied_tables_by_finite_differences_and_nothing_to_count(engine: str) -> 
     assert torch.autograd.gradcheck(loss, weight.requires_grad_(), fast_mode=True)
     h = hidden.clone().requires_grad_()
     ContrastiveTying()(h, weight, torch.full((1, 5), -100), engine=engine).mean().backward()
-    assert h.grad is not None and not h.grad.any()
+    assert h.grad is not None
+    assert not h.grad.any()

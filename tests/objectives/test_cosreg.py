@@ -39,7 +39,8 @@ def test_the_penalty_is_the_sum_over_pairs(V: int, H: int, zeros: set[int], seed
         other.backward()
     expected = torch.zeros_like(weight) if naive.grad is None else naive.grad
     torch.testing.assert_close(ours.grad, expected, rtol=0, atol=1e-12)
-    assert ours.grad is not None and not ours.grad[weight.eq(0).all(1)].any()
+    assert ours.grad is not None
+    assert not ours.grad[weight.eq(0).all(1)].any()
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e30])
@@ -66,7 +67,9 @@ def test_low_precision_tables_are_summed_in_float32(dtype: torch.dtype) -> None:
     loss = CosReg().matrix(leaf)
     loss.backward()
     torch.testing.assert_close(loss, CosReg().matrix(weight.double()).float(), rtol=1e-5, atol=1e-6)
-    assert leaf.grad is not None and leaf.grad.dtype == dtype and leaf.grad.isfinite().all()
+    assert leaf.grad is not None
+    assert leaf.grad.dtype == dtype
+    assert leaf.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("engine", ENGINES)

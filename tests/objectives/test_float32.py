@@ -24,7 +24,8 @@ def evaluated(name: str, engine: str, dtype: torch.dtype, tied: bool, seed: int)
     context = h + w[target.clamp(min=0)] if tied else h  # a tied table is read on the input side too
     loss = objective(context, w, target, engine=engine)
     loss.mean().backward()
-    assert h.grad is not None and w.grad is not None
+    assert h.grad is not None
+    assert w.grad is not None
     return [loss.mean().detach(), h.grad, w.grad]
 
 

@@ -55,7 +55,8 @@ def test_what_is_left_is_the_other_parts(
     loss = objective(torch.cat((h, h[:1])), w, padded, engine=engine)
     loss.tokens.backward()
     group = objective.rare()
-    assert group is not None and group.tolist() == rare
+    assert group is not None
+    assert group.tolist() == rare
     found = parts_of(hidden, weight, target.tolist(), rare)
     left = sum((found[part] for part in "abc" if part not in parts or part == "a"), torch.zeros_like(weight))
     if parts == "abc":
@@ -76,8 +77,12 @@ def test_a_bias_is_held_like_its_row_and_the_input_side_of_a_tied_table_is_not(e
     ids, target = torch.tensor([3, 0]), torch.tensor([3, 1])
     objective = Freeze(share=0.5, parts="abc", counts=[5, 4, 1, 1])
     objective(table[ids].tanh(), table, target, bias=bias, engine=engine, reduction=reduction).mean().backward()
-    assert bias.grad is not None and bias.grad[:2].all() and not bias.grad[2:].any()
-    assert table.grad is not None and not table.grad[2].any() and table.grad[3].any()
+    assert bias.grad is not None
+    assert bias.grad[:2].all()
+    assert not bias.grad[2:].any()
+    assert table.grad is not None
+    assert not table.grad[2].any()
+    assert table.grad[3].any()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -114,7 +119,8 @@ def test_counts_are_collected_and_freezing_ends() -> None:
             objective = fresh
     assert frozen == [False, False, True, True, False]
     rare = objective.rare()
-    assert rare is not None and rare.tolist() == [False, False, True, True]  # counts 3, 2, 1, 1 of the first two steps
+    assert rare is not None
+    assert rare.tolist() == [False, False, True, True]  # counts 3, 2, 1, 1 of the first two steps
 
 
 def optimizers(table: torch.nn.Parameter) -> list[torch.optim.Optimizer]:
@@ -154,7 +160,8 @@ def test_rows_stay_against_momentum_and_decay_and_leave_no_trace(kind: int) -> N
 
 def test_settings_from_a_command_line() -> None:
     built = objectives.get("freeze", share="0.3", parts="abc", until="900", collect="50")
-    assert isinstance(built, Freeze) and (built.share, built.parts, built.until, built.collect) == (0.3, "abc", 900, 50)
+    assert isinstance(built, Freeze)
+    assert (built.share, built.parts, built.until, built.collect) == (0.3, "abc", 900, 50)
     assert objectives.get("freeze", counts=torch.tensor([3, 2])).rare() is not None  # type: ignore[attr-defined]
 
 

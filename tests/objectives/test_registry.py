@@ -19,15 +19,20 @@ class Foreign(objectives.Objective):
 
 def test_the_file_name_is_the_name() -> None:
     names = objectives.names()
-    assert names == sorted(set(names)) and {"mle", "threshold"} <= set(names)
+    assert names == sorted(set(names))
+    assert {"mle", "threshold"} <= set(names)
     assert not {"base", "registry", "compose"} & set(names)
-    assert objectives.find("mle") is MLE and objectives.find("threshold") is Threshold
+    assert objectives.find("mle") is MLE
+    assert objectives.find("threshold") is Threshold
 
 
 @pytest.mark.parametrize("name", objectives.names())
 def test_every_method_says_what_it_is_and_has_its_test(name: str) -> None:
     found = objectives.find(name)
-    assert found.paper and found.cures and found.cost and found.__doc__
+    assert found.paper
+    assert found.cures
+    assert found.cost
+    assert found.__doc__
     assert (Path(__file__).parent / f"test_{name}.py").is_file()
     if found.identity is not None:
         hidden, weight, target = torch.randn(2, 4, 3).double(), torch.randn(7, 3).double(), torch.randint(7, (2, 4))
@@ -70,7 +75,8 @@ def test_other_packages_offer_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("foreign", f"{__name__}:Foreign", "decone.objectives")
     monkeypatch.setattr(EntryPoint, "load", lambda _: Foreign)
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "decone.objectives" else [])
-    assert "foreign" in objectives.names() and objectives.find("foreign") is Foreign
+    assert "foreign" in objectives.names()
+    assert objectives.find("foreign") is Foreign
     assert isinstance(objectives.get("foreign"), Foreign)
 
 

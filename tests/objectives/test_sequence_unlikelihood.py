@@ -73,7 +73,8 @@ def test_the_loss_is_that_of_decoding_with_gradients_step_by_step(n: int, last_w
         ids = torch.cat((ids, best), 1)
     assert torch.equal(found.tokens, ids[:, 4:])
     marks = torch.tensor([by_hand(row, n, last_window) for row in found.tokens.tolist()])
-    assert torch.equal(found.repeats, marks) and marks.any()
+    assert torch.equal(found.repeats, marks)
+    assert marks.any()
     expected = (-(1 - torch.cat(chances, 1)).clamp(min=1e-20).log() * marks).sum() / 36
     torch.testing.assert_close(found.loss, expected)
     ours = torch.autograd.grad(found.loss, [model.table, model.mix, model.out])
@@ -88,7 +89,9 @@ def test_one_pass_with_gradient_and_prefixes_are_not_searched() -> None:
     assert model.calls == [(3 + i, False) for i in range(5)] + [(7, True)]
     follow = torch.tensor([[0.0, 9, 0, 0], [0, 0, 9, 0], [0, 0, 0, 9], [9, 0, 0, 0]])  # 0 1 2 3 0 1 ...
     found = SequenceUnlikelihood(4, 4)(lambda ids: follow[ids], torch.tensor([[0, 1, 2, 3]]))
-    assert found.tokens.tolist() == [[0, 1, 2, 3]] and not found.repeats.any() and found.loss == 0
+    assert found.tokens.tolist() == [[0, 1, 2, 3]]
+    assert not found.repeats.any()
+    assert found.loss == 0
 
 
 def test_a_certain_repeat_stays_finite_and_nothing_repeated_has_no_gradient() -> None:
@@ -96,10 +99,12 @@ def test_a_certain_repeat_stays_finite_and_nothing_repeated_has_no_gradient() ->
     found = SequenceUnlikelihood(6, 2)(lambda ids: sure[ids], torch.tensor([[1]]))
     assert found.loss.item() == pytest.approx(-math.log(1e-20) * 5 / 6)
     found.loss.backward()
-    assert sure.grad is not None and not sure.grad.any()  # at the clamp
+    assert sure.grad is not None
+    assert not sure.grad.any()  # at the clamp
     calm = torch.randn(3, 3, requires_grad=True)
     SequenceUnlikelihood(2, 4)(lambda ids: calm[ids], torch.tensor([[1]])).loss.backward()
-    assert calm.grad is not None and not calm.grad.any()
+    assert calm.grad is not None
+    assert not calm.grad.any()
 
 
 def test_training_on_it_takes_the_probability_from_repeats() -> None:
@@ -111,7 +116,9 @@ def test_training_on_it_takes_the_probability_from_repeats() -> None:
         objective(model, prefix).loss.backward()
         optimizer.step()
     after = objective(model, prefix)
-    assert before.repeats.any() and after.loss < before.loss / 3 and after.repeats.sum() < before.repeats.sum()
+    assert before.repeats.any()
+    assert after.loss < before.loss / 3
+    assert after.repeats.sum() < before.repeats.sum()
 
 
 def test_it_is_no_method_of_the_registry() -> None:

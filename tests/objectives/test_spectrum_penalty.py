@@ -74,7 +74,9 @@ def test_a_table_of_the_prescribed_shape_costs_nothing() -> None:
         weight = (left * (settings.get("scale", 5.0) * objective.shape(4)) @ right.T).requires_grad_()
         loss = objective.matrix(weight)
         loss.backward()
-        assert loss.item() == pytest.approx(0, abs=1e-12) and weight.grad is not None and weight.grad.abs().max() < 1e-6
+        assert loss.item() == pytest.approx(0, abs=1e-12)
+        assert weight.grad is not None
+        assert weight.grad.abs().max() < 1e-6
         assert objective.matrix(weight.detach() + 1).item() > 1e-3
 
 
@@ -99,8 +101,11 @@ def test_degenerate_tables_have_finite_gradients(table: Tensor, dtype: torch.dty
         weight = table.to(dtype).requires_grad_()
         loss = SpectrumPenalty(**settings).matrix(weight)
         loss.backward()
-        assert loss.isfinite() and loss.dtype == torch.float32
-        assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.float().norm() < 10
+        assert loss.isfinite()
+        assert loss.dtype == torch.float32
+        assert weight.grad is not None
+        assert weight.grad.isfinite().all()
+        assert weight.grad.float().norm() < 10
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -114,7 +119,8 @@ def test_tokens_are_plain_cross_entropy_and_gamma_zero_is_all_of_it(engine: str,
         penalty = naive(w, 0.3) if isinstance(objective, SpectrumPenalty) and objective.gamma else 0.0
         (loss.mean() - penalty).backward()
         grads.append((loss.tokens.detach(), w.grad))
-    assert torch.equal(grads[0][0], grads[1][0]) and torch.equal(grads[0][1], grads[1][1])
+    assert torch.equal(grads[0][0], grads[1][0])
+    assert torch.equal(grads[0][1], grads[1][1])
     assert torch.equal(grads[2][0], grads[1][0])
     torch.testing.assert_close(grads[2][1], grads[1][1], rtol=1e-6, atol=1e-7)
 

@@ -30,7 +30,9 @@ def test_value_and_gradients_match_the_loops(variant: dict[str, Any], dtype: tor
         (b.grad, expected.bias),
     ]
     for ours, theirs in found:
-        assert ours is not None and theirs is not None and ours.dtype == dtype
+        assert ours is not None
+        assert theirs is not None
+        assert ours.dtype == dtype
         if dtype == torch.float64:
             torch.testing.assert_close(ours, theirs.reshape(ours.shape), rtol=0, atol=1e-10)
         else:
@@ -50,7 +52,8 @@ def test_one_loss_per_target_takes_its_own_gradient(variant: dict[str, Any], eng
     torch.testing.assert_close(loss.tokens.flatten(), expected.loss, rtol=0, atol=1e-10)
     (loss.tokens * up).sum().backward()
     for leaf, theirs in ((h, expected.hidden), (w, expected.weight), (b, expected.bias)):
-        assert leaf.grad is not None and theirs is not None
+        assert leaf.grad is not None
+        assert theirs is not None
         torch.testing.assert_close(leaf.grad, theirs.reshape(leaf.shape), rtol=0, atol=1e-10)
 
 
@@ -77,7 +80,8 @@ def test_dropped_rows_get_exactly_no_gradient(below: Any, margin: float, engine:
     h, w = leaves(hidden, weight)
     Threshold(margin=margin, below=below)(h, w, target, engine=engine).mean().backward()
     never = (~expected.kept.any(0)).tolist()
-    assert sum(never) >= 20 and zero_rows(w.grad) == never == zero_rows(expected.weight)
+    assert sum(never) >= 20
+    assert zero_rows(w.grad) == never == zero_rows(expected.weight)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -91,7 +95,9 @@ def test_half_precision_stays_within_its_format(variant: dict[str, Any], dtype: 
     assert loss.tokens.dtype == torch.float32
     for ours, theirs in ((loss.tokens, expected.loss.sum()), (h.grad, expected.hidden), (w.grad, expected.weight)):
         assert far(ours, theirs) <= 8 * torch.finfo(dtype).eps
-    assert h.grad is not None and w.grad is not None and b.grad is not None
+    assert h.grad is not None
+    assert w.grad is not None
+    assert b.grad is not None
     assert h.grad.dtype == w.grad.dtype == b.grad.dtype == dtype
     assert zero_rows(w.grad) == zero_rows(expected.weight)
 
@@ -146,9 +152,12 @@ def test_ties_and_formats(
     torch.testing.assert_close(loss.tokens.double(), expected.loss.sum(), rtol=sharp, atol=sharp)
     slack = sharp if dtype in (torch.float64, torch.float32) else 8 * torch.finfo(dtype).eps
     for leaf, theirs in ((h, expected.hidden), (w, expected.weight), (b, expected.bias)):
-        assert leaf.grad is not None and theirs is not None and leaf.grad.dtype == dtype
+        assert leaf.grad is not None
+        assert theirs is not None
+        assert leaf.grad.dtype == dtype
         theirs = theirs / count
         scale = max(1.0, theirs.abs().max().item())
         torch.testing.assert_close(leaf.grad.double(), theirs, rtol=0, atol=slack * scale)
     dropped = ~expected.kept.any(0)
-    assert not w.grad[dropped].any() and not b.grad[dropped].any()  # type: ignore[index]
+    assert not w.grad[dropped].any()
+    assert not b.grad[dropped].any()  # type: ignore[index]

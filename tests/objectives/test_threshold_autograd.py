@@ -130,7 +130,8 @@ def test_autocast_multiplies_in_bfloat16_and_returns_the_type_of_the_parameters(
         loss = Threshold(**variant)(h, w, target, bias=b, engine=engine)
     loss.tokens.backward()
     for ours, theirs in ((loss.tokens, expected.loss.sum()), (h.grad, expected.hidden), (w.grad, expected.weight)):
-        assert ours is not None and ours.dtype == torch.float32
+        assert ours is not None
+        assert ours.dtype == torch.float32
         assert 1e-6 < far(ours, theirs) <= 8 * torch.finfo(torch.bfloat16).eps
 
 

@@ -19,7 +19,8 @@ def test_a_logit_equal_to_the_threshold_stays(engine: str) -> None:
     bias = torch.tensor([3.0, 2.0, torch.tensor(2.0).nextafter(torch.tensor(0.0)).item(), 3.0], requires_grad=True)
     hidden, weight, target = torch.zeros(1, 1), torch.zeros(4, 1), torch.tensor([0])
     Threshold(margin=1.0)(hidden, weight, target, bias=bias, engine=engine).mean().backward()
-    assert bias.grad is not None and [g != 0 for g in bias.grad.tolist()] == [True, True, False, True]
+    assert bias.grad is not None
+    assert [g != 0 for g in bias.grad.tolist()] == [True, True, False, True]
     tied = torch.tensor([3.0, 2.0, 4.0, 3.0])
     loss = Threshold(margin=0.0)(hidden, weight, target, bias=tied, engine=engine).mean()
     torch.testing.assert_close(loss, torch.tensor(2 + math.e).log())
@@ -32,8 +33,14 @@ def test_edges(variant: dict[str, Any], engine: str) -> None:
     h, w = leaves(torch.randn(2, 3, 4), torch.randn(5, 4))
     loss = objective(h, w, torch.full((2, 3), -100), engine=engine)
     loss.mean().backward()
-    assert loss.mean().item() == 0 and loss.count.item() == 0 and loss.nll is not None and loss.nll.item() == 0
-    assert h.grad is not None and w.grad is not None and not h.grad.any() and not w.grad.any()
+    assert loss.mean().item() == 0
+    assert loss.count.item() == 0
+    assert loss.nll is not None
+    assert loss.nll.item() == 0
+    assert h.grad is not None
+    assert w.grad is not None
+    assert not h.grad.any()
+    assert not w.grad.any()
     assert not objective(h, w, torch.full((2, 3), -100), engine=engine, reduction="none").tokens.any()
     assert objective(h[:0], w, torch.zeros(0, 3, dtype=torch.long), engine=engine).mean().item() == 0
     one = objective(h[0, 0], w, torch.tensor(2), engine=engine)  # a single vector, a single id
@@ -41,7 +48,10 @@ def test_edges(variant: dict[str, Any], engine: str) -> None:
     torch.testing.assert_close(one.mean().double(), expected, rtol=1e-6, atol=1e-6)
     h, w = leaves(torch.randn(3, 4), torch.randn(1, 4))  # a vocabulary of one leaves no doubt
     objective(h, w, torch.zeros(3, dtype=torch.long), engine=engine).mean().backward()
-    assert h.grad is not None and w.grad is not None and not h.grad.any() and not w.grad.any()
+    assert h.grad is not None
+    assert w.grad is not None
+    assert not h.grad.any()
+    assert not w.grad.any()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -115,7 +125,10 @@ def test_softminus_keeps_the_target_on_the_threshold(detach: bool, engine: str) 
     loss.backward()
     torch.testing.assert_close(loss, math.log(1 + (math.e - 1) / 1e-9) + loss * 0, rtol=1e-12, atol=0)
     torch.testing.assert_close(b.grad, expected.bias, rtol=0, atol=1e-12)
-    assert b.grad is not None and b.grad[1] == 0 and b.grad[3] == 0 and b.grad[2] != 0
+    assert b.grad is not None
+    assert b.grad[1] == 0
+    assert b.grad[3] == 0
+    assert b.grad[2] != 0
 
 
 @pytest.mark.parametrize(

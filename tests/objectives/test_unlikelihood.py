@@ -106,7 +106,8 @@ def test_alpha_0_is_plain_cross_entropy_to_the_bit(dtype: torch.dtype, engine: s
     hidden, weight, bias, target = sample(dtype=dtype)
     ours = found(Unlikelihood(alpha=0.0), hidden, weight, bias, target, engine=engine)
     plain = found(MLE(), hidden, weight, bias, target, engine=engine)
-    assert torch.equal(ours[0], plain[0]) and all(map(torch.equal, ours[1], plain[1]))
+    assert torch.equal(ours[0], plain[0])
+    assert all(map(torch.equal, ours[1], plain[1]))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -122,7 +123,9 @@ def test_a_masked_column_costs_nothing(engine: str) -> None:
     hidden, weight, bias, _ = sample(1, 3)
     bias[5] = -math.inf
     loss, grads = found(Unlikelihood(), hidden, weight, bias, torch.tensor([[0, 1, 0]]), engine=engine)
-    assert loss.isfinite() and all(grad.isfinite().all() for grad in grads) and not grads[1][5].any()
+    assert loss.isfinite()
+    assert all(grad.isfinite().all() for grad in grads)
+    assert not grads[1][5].any()
 
 
 @pytest.mark.parametrize("engine", ["reference", "chunked"])
@@ -142,7 +145,9 @@ def test_nothing_to_count(engine: str) -> None:
     hidden = torch.randn(2, 3, 4, requires_grad=True)
     loss = Unlikelihood()(hidden, torch.randn(5, 4), torch.full((2, 3), -100), engine=engine)
     loss.mean().backward()
-    assert loss.mean().item() == 0 and hidden.grad is not None and not hidden.grad.any()
+    assert loss.mean().item() == 0
+    assert hidden.grad is not None
+    assert not hidden.grad.any()
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,8 @@ def test_a_broken_gradient_counts_as_touched(bad: float) -> None:
     gradient[5, 2] = bad
     run(table, optimizer, [gradient])
     assert optimizer.state[table]["step"].nonzero().flatten().tolist() == [5]
-    assert table[5, 2].isnan() and table.isnan().sum() == 1
+    assert table[5, 2].isnan()
+    assert table.isnan().sum() == 1
 
 
 @pytest.mark.parametrize(
@@ -215,9 +216,11 @@ def test_a_saved_state_resumes_to_the_bit(settings: dict[str, Any]) -> None:
         assert all(loaded[name] == group[name] for name in ("rows", "touched", "decay", "momentum", "compiled", "lr"))
     for each, on in ((table, optimizer), (again, resumed)):
         run(each, on, gradients[6:])
-    assert torch.equal(again, table) and torch.equal(plain_again, plain)
+    assert torch.equal(again, table)
+    assert torch.equal(plain_again, plain)
     for a, b in zip(tensors_of(resumed), tensors_of(optimizer), strict=True):
-        assert torch.equal(a, b) and a.dtype == b.dtype
+        assert torch.equal(a, b)
+        assert a.dtype == b.dtype
 
 
 @pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler here")
@@ -416,7 +419,8 @@ def test_a_table_sharded_by_rows_is_stepped_in_place(one_process: None, way: dic
         run(sharded, on_shards, [distribute_tensor(gradient, mesh, [Shard(0)])])
     assert torch.equal(sharded.to_local(), table)
     for name, value in on_shards.state[sharded].items():
-        assert isinstance(value, DTensor) and value.placements == (Shard(0),)
+        assert isinstance(value, DTensor)
+        assert value.placements == (Shard(0),)
         assert torch.equal(value.to_local(), optimizer.state[table][name])
     by_columns = nn.Parameter(distribute_tensor(torch.ones(4, 4), mesh, [Shard(1)]))
     with pytest.raises(ValueError, match="shard it on dimension 0"):

@@ -118,7 +118,8 @@ def test_a_row_depends_on_nothing_but_itself(monkeypatch: pytest.MonkeyPatch) ->
     finally:
         torch.set_num_threads(threads)
     for a, b, c in zip(table, whole, one_by_one, strict=True):
-        assert torch.equal(a, b) and torch.equal(a, c)
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
 
 
 @needs_compiler
@@ -149,7 +150,8 @@ def test_an_untouched_row_keeps_every_bit_and_anything_but_zero_touches() -> Non
     assert torch.equal(table.step, before.step + touched)
     for array, other in zip(table[:3], before[:3], strict=True):
         assert torch.equal(array[~touched], other[~touched])
-    assert table.weight[3, 64].isnan() and table.weight[3].isnan().sum() == 1
+    assert table.weight[3, 64].isnan()
+    assert table.weight[3].isnan().sum() == 1
 
 
 @needs_compiler

@@ -51,7 +51,8 @@ def test_whole_words_in_the_order_of_the_lexicon() -> None:
         2: ("exact", ("a country in Asia", "dishes of porcelain", "clay")),
         3: ("exact", ("a solid", "a seed case")),
     }
-    assert found.undefined == [4, 5, 6, 7, 8, 9, 10, 11] and found.covered("word") == [2, 3] == found.covered()
+    assert found.undefined == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert found.covered("word") == [2, 3] == found.covered()
     assert found.tally == {"word with unknown characters": 6}  # letters that no piece of this vocabulary has
     assert tokenizer.to_str() == before
     first = align(tokenizer, Lexicon.of(LEXICON), choices=Choices(senses="first"))
@@ -106,7 +107,8 @@ def test_opt_in_ways() -> None:
         8: ("number", ("the number forty-two",)),
     }
     host = found.entries[6].host
-    assert host is not None and (host.word, host.ids, host.place) == ("spines", (12, 6), 1)
+    assert host is not None
+    assert (host.word, host.ids, host.place) == ("spines", (12, 6), 1)
 
 
 def test_the_part_of_speech_of_a_stem() -> None:
@@ -197,7 +199,8 @@ def test_a_lexicon_of_another_language() -> None:
 def test_a_tokenizer_that_fails_on_a_word_costs_that_word() -> None:
     tokenizer = Tokenizer(models.WordLevel({"cone": 0}, unk_token="<gone>"))  # whose unknown token is missing
     found = align(tokenizer, Lexicon.of({"cone": "a solid", "ice": "water", "snow": "white"}))
-    assert found.covered() == [0] and found.tally == {"word with unknown characters": 2}
+    assert found.covered() == [0]
+    assert found.tally == {"word with unknown characters": 2}
 
 
 def test_coverage() -> None:
@@ -220,9 +223,11 @@ def test_coverage() -> None:
         "medium": (6, 1),
         "rare": (2, 2),
     }
-    assert report.ways == {"exact": 4} and report.sharing.examples == [["hoping", "e"]]
+    assert report.ways == {"exact": 4}
+    assert report.sharing.examples == [["hoping", "e"]]
     assert collisions(list(found.entries.values())) == [[5, 11]]
-    assert report.missing.count == 7 and report.missing.tokens == ["cones", "the", "spine"]
+    assert report.missing.count == 7
+    assert report.missing.tokens == ["cones", "the", "spine"]
     assert Coverage.model_validate_json(report.model_dump_json(by_alias=True)) == report
     with pytest.raises(ValueError, match="there are 5 counts for 13 rows"):
         coverage(found, "tiny", torch.ones(5, dtype=torch.int64))
@@ -265,7 +270,8 @@ def test_the_counts_of_a_real_vocabulary(data: Path) -> None:
     }
     whole = [entry for entry in found.entries.values() if entry.way in ("exact", "normalised")]
     covered = Counter(entry.surface.kind for entry in whole)
-    assert covered == {"word": 12_815, "character": 26, "number": 126, "other": 82} and len(whole) == 13_049
+    assert covered == {"word": 12_815, "character": 26, "number": 126, "other": 82}
+    assert len(whole) == 13_049
     letters = [entry for entry in whole if re.fullmatch("[a-z]+", entry.surface.text)]
     assert len(letters) == 12_841 == coverage(found, "minilm").words
     first = Counter(entry.senses[0].gloss for entry in whole)
@@ -273,7 +279,9 @@ def test_the_counts_of_a_real_vocabulary(data: Path) -> None:
     words = [entry for entry in whole if entry.surface.kind == "word"]
     assert sum(bool(mentions(entry.senses[0].gloss, entry.surface.text)) for entry in words) == 531
     ways = Counter(entry.way for entry in found.entries.values())
-    assert ways["host"] == 4_052 and abs(ways["inflection"] / 4_500 - 1) < 0.05 and ways["number"] == 861 - 126
+    assert ways["host"] == 4_052
+    assert abs(ways["inflection"] / 4_500 - 1) < 0.05
+    assert ways["number"] == 861 - 126
     undefined = [id for id in found.undefined if found.surfaces[id].kind == "word"]
     assert abs(len(undefined) / 4_400 - 1) < 0.05
     assert {"the", "of"} <= {found.surfaces[id].text for id in undefined}

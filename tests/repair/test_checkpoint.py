@@ -37,7 +37,9 @@ def test_only_the_shard_with_the_table_changes_and_undo_restores_it(
     before = contents(folder)
     delta = make(folder, ids=torch.tensor([0, 1, 50, V - 1]))
     result = apply("m", delta, Path("n"))
-    assert result.rewritten == [SHARD] and not result.linked and not result.notes
+    assert result.rewritten == [SHARD]
+    assert not result.linked
+    assert not result.notes
     assert set(result.copied) == set(before) - {SHARD}
     assert {name for name, digest in contents(Path("n")).items() if digest != before[name]} == {SHARD}
     old, new = load_file(folder / SHARD), load_file(Path("n") / SHARD)
@@ -53,10 +55,11 @@ def test_only_the_shard_with_the_table_changes_and_undo_restores_it(
 def test_linked_files_share_their_bytes() -> None:
     folder = llama(Path("m"), sharded=False)
     result = apply("m", make(folder), Path("n"), link=True)
-    assert result.rewritten == ["model.safetensors"] and "config.json" in result.linked and not result.copied
-    assert os.path.samefile("m/config.json", "n/config.json") and not os.path.samefile(
-        "m/model.safetensors", "n/model.safetensors"
-    )
+    assert result.rewritten == ["model.safetensors"]
+    assert "config.json" in result.linked
+    assert not result.copied
+    assert os.path.samefile("m/config.json", "n/config.json")
+    assert not os.path.samefile("m/model.safetensors", "n/model.safetensors")
 
 
 def test_both_tables_and_ties() -> None:
@@ -73,7 +76,8 @@ def test_tied_tables_stored_twice_stay_equal() -> None:
     folder = llama(Path("m"), head=cone(), tied=True)
     apply("m", make(folder, "both"), Path("n"))
     one, two = (load_file(path) for path in sorted(Path("n").glob("*.safetensors")))
-    assert torch.equal(one[INPUT], two[OUTPUT]) and not torch.equal(one[INPUT], cone())
+    assert torch.equal(one[INPUT], two[OUTPUT])
+    assert not torch.equal(one[INPUT], cone())
     assert locate("n").tied
 
 
@@ -93,7 +97,8 @@ def refused(said: str, model: str, delta: Path = DELTA, out: str = "n", backward
     with pytest.raises(ValueError, match=said) as raised:
         apply(model, delta, Path(out), backwards=backwards)
     assert "\n" not in str(raised.value)
-    assert contents(Path()) == before and {path for path in Path().rglob("*") if path.is_dir()} == folders
+    assert contents(Path()) == before
+    assert {path for path in Path().rglob("*") if path.is_dir()} == folders
 
 
 def test_a_delta_for_another_model() -> None:
@@ -153,7 +158,8 @@ def test_an_interrupt_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(Path())
     with pytest.raises(KeyboardInterrupt):
         apply("m", DELTA, Path("n"))
-    assert contents(Path()) == before and not Path("n").exists()
+    assert contents(Path()) == before
+    assert not Path("n").exists()
 
 
 def test_links_out_of_the_folder_are_not_followed() -> None:
@@ -203,7 +209,8 @@ def test_other_weights_are_told_of() -> None:
         "taken over as they are, with the old table if they hold it: pytorch_model.bin",
         "left out: .git",
     ]
-    assert not Path("n/.git").exists() and Path("n/pytorch_model.bin").exists()
+    assert not Path("n/.git").exists()
+    assert Path("n/pytorch_model.bin").exists()
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

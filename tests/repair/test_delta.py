@@ -57,7 +57,9 @@ def test_it_holds_old_and_new_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (facts,) = opened.facts.tables
     assert (opened.facts.method, opened.facts.settings, opened.facts.notes) == ("by-hand", {"k": 3}, ["a note"])
     assert (opened.facts.model, facts.tensors, facts.changed, facts.role) == ("m", [INPUT], 4, "input")
-    assert opened.facts.decone and opened.facts.date and "versions" in opened.facts.provenance
+    assert opened.facts.decone
+    assert opened.facts.date
+    assert "versions" in opened.facts.provenance
     after = table.clone()
     after[IDS] = tensors["0.new"]
     for digest, weight in ((facts.before, table), (facts.after, after)):

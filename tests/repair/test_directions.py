@@ -43,14 +43,17 @@ def test_equals_brute_force(centre: Centre, k: int, monkeypatch: pytest.MonkeyPa
     ids = torch.tensor([0, 5, 6, 70, 119])
     made = Removed(MemoryTable("w", table), ids, found)
     assert np.abs(made.read().numpy() - expected[ids]).max() < 1e-10
-    assert torch.equal(made.read(1, 3), made.read()[1:3]) and made.shape == (5, 8) and len(made.read(2, 2)) == 0
+    assert torch.equal(made.read(1, 3), made.read()[1:3])
+    assert made.shape == (5, 8)
+    assert len(made.read(2, 2)) == 0
 
 
 def test_mean_alone() -> None:
     table = cone(dtype=torch.float64)
     for centre in ("mean", "released"):
         found = find_directions(MemoryTable("w", table), 0, centre)
-        assert torch.allclose(found.remove(table), table - table.mean(0), atol=1e-12) and found.energy == 0
+        assert torch.allclose(found.remove(table), table - table.mean(0), atol=1e-12)
+        assert found.energy == 0
     for centre in ("kept", "origin"):
         with pytest.raises(ValueError, match="change nothing"):
             find_directions(MemoryTable("w", table), 0, centre)

@@ -22,8 +22,10 @@ def test_geometry_against_loops() -> None:
     pairs = [float(unit[i] @ unit[j]) for i in range(30) for j in range(30) if i != j]
     lengths = sorted(float(row.double().norm()) for row in table)
     assert abs(found.mean_cosine - sum(pairs) / len(pairs)) < 1e-12
-    assert abs(found.norms["mean"] - sum(lengths) / 30) < 1e-12 and found.norms["1"] == pytest.approx(lengths[-1])
-    assert found.isotropy == isotropy(table).raw and found.rows == 30
+    assert abs(found.norms["mean"] - sum(lengths) / 30) < 1e-12
+    assert found.norms["1"] == pytest.approx(lengths[-1])
+    assert found.isotropy == isotropy(table).raw
+    assert found.rows == 30
 
 
 def test_shrinking_alone_gains_nothing_over_the_control() -> None:
@@ -31,7 +33,8 @@ def test_shrinking_alone_gains_nothing_over_the_control() -> None:
     found = compare(table, table * 0.25)
     assert found.after.isotropy > found.before.isotropy + 0.1  # the trap
     assert abs(found.after.isotropy - found.control.isotropy) < 1e-6
-    assert found.cosine == 1 and found.norm_ratio == pytest.approx(0.25)
+    assert found.cosine == 1
+    assert found.norm_ratio == pytest.approx(0.25)
 
 
 def test_the_control_has_the_lengths_of_one_table_and_the_directions_of_the_other() -> None:
@@ -50,15 +53,19 @@ def test_a_repair_of_some_rows(tmp_path: Path) -> None:
     (target,) = targets(locate(str(llama(tmp_path / "m"))))
     ids = torch.tensor([2, 9, 60, 61, 90])
     change, found = remove_directions(target, ids, 2, "kept")
-    assert found["components"] == 2 and 0 < found["energy"] < 1
+    assert found["components"] == 2
+    assert 0 < found["energy"] < 1
     report = measure(change, [f"token {row}" for row in range(V)], listed=3)
-    assert set(report.groups) == {"all", "changed"} and report.groups["changed"].before.rows == 5
-    assert len(report.tokens) == 3 and {token.id for token in report.tokens} <= set(ids.tolist())
+    assert set(report.groups) == {"all", "changed"}
+    assert report.groups["changed"].before.rows == 5
+    assert len(report.tokens) == 3
+    assert {token.id for token in report.tokens} <= set(ids.tolist())
     table, new = target.table.read(), target.table.read().clone()
     new[ids] = change.rows.read()
     for token in report.tokens:
         old = table[token.id]
-        assert token.token == f"token {token.id}" and token.norm_before == pytest.approx(float(old.norm()))
+        assert token.token == f"token {token.id}"
+        assert token.norm_before == pytest.approx(float(old.norm()))
         assert token.cosine == pytest.approx(float(torch.cosine_similarity(old, new[token.id], dim=0)), abs=1e-6)
         for weight, near in ((table, token.neighbours_before), (new, token.neighbours_after)):
             cosine = torch.cosine_similarity(weight.double(), weight[token.id].double(), dim=1)
@@ -82,6 +89,7 @@ def test_warnings(tmp_path: Path) -> None:
     table = target.table.read()
     collapsed = Change(target, everything, MemoryTable("w", 0.4 * table.mean(0).expand(V, -1).contiguous()))
     first, second = warnings(measure(collapsed))
-    assert "no higher than" in first and "of their length" in second
+    assert "no higher than" in first
+    assert "of their length" in second
     better = remove_directions(target, everything, 0)[0]
     assert warnings(measure(better)) == []

@@ -17,7 +17,8 @@ def test_bytes_lie_where_they_are_said_to() -> None:
     save_file(tensors, FILE, metadata={"format": "pt"})
     metadata, found = places(FILE)
     content = FILE.read_bytes()
-    assert metadata == {"format": "pt"} and set(found) == {"a", "b"}
+    assert metadata == {"format": "pt"}
+    assert set(found) == {"a", "b"}
     for name, tensor in tensors.items():
         assert content[found[name].begin : found[name].end] == tensor.numpy().tobytes()
     assert (found["a"].shape, found["a"].dtype, found["a"].row) == ((2, 3), "F32", 12)

@@ -42,4 +42,5 @@ def test_shares_that_leave_nothing(share: float) -> None:
 
 
 def test_shares() -> None:
-    assert last_rows(10, 1.0).tolist() == list(range(10)) and last_rows(10, 0.2).tolist() == [8, 9]
+    assert last_rows(10, 1.0).tolist() == list(range(10))
+    assert last_rows(10, 0.2).tolist() == [8, 9]

@@ -27,7 +27,8 @@ def test_word_pieces() -> None:
         *("special", "unused", "word", "piece", "punctuation", "number", "piece", "punctuation", "character"),
         *("character", "letters", "other", "other", "special", "padding"),
     ]
-    assert found["##s"] == ("s", "piece", False, True) and found["cone"] == ("cone", "word", False, False)
+    assert found["##s"] == ("s", "piece", False, True)
+    assert found["cone"] == ("cone", "word", False, False)
     assert len(surfaces(tokenizer, rows=3)) == 3  # a table that is shorter than the vocabulary
     assert surfaces(tokenizer, special=[2])[2].kind == "special"
 
@@ -39,9 +40,12 @@ def test_byte_level() -> None:
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
     tokenizer.add_tokens(["Ġliteral"])
     found = read(tokenizer)
-    assert found["cone"] == ("cone", "word", False, True) and found["Ġcone"] == ("cone", "word", True, False)
-    assert found["ĠcafÃ©"] == ("café", "letters", True, False) and found["Ġ42"][:3] == ("42", "number", True)
-    assert found["Ã"] == ("", "byte", False, False) and found["Ã©"][:2] == ("é", "character")
+    assert found["cone"] == ("cone", "word", False, True)
+    assert found["Ġcone"] == ("cone", "word", True, False)
+    assert found["ĠcafÃ©"] == ("café", "letters", True, False)
+    assert found["Ġ42"][:3] == ("42", "number", True)
+    assert found["Ã"] == ("", "byte", False, False)
+    assert found["Ã©"][:2] == ("é", "character")
     assert found["Ċ"][1] == found["ĠĠ"][1] == "punctuation"
     assert found["<|reserved_special_token_5|>"][1] == "unused"
     assert found["Ġliteral"][0] == "Ġliteral"  # an added token stands for itself
@@ -55,7 +59,8 @@ def test_sentence_pieces() -> None:
     assert [found[token][1] for token in tokens] == [
         *("other", "byte", "word", "word", "punctuation", "unused", "character"),
     ]
-    assert found["▁cone"] == ("cone", "word", True, False) and found["cone"] == ("cone", "word", False, True)
+    assert found["▁cone"] == ("cone", "word", True, False)
+    assert found["cone"] == ("cone", "word", False, True)
 
 
 def test_marks_at_the_end_of_words() -> None:

@@ -29,7 +29,8 @@ def test_tied_is_one_table_whatever_is_asked(tmp_path: Path) -> None:
 
 def test_tied_but_stored_twice_names_both_tensors(tmp_path: Path) -> None:
     located = locate(str(llama(tmp_path / "m", head=cone(), tied=True)))
-    assert located.tied and located.head is None
+    assert located.tied
+    assert located.head is None
     assert [found.names for found in targets(located, "both")] == [(INPUT, OUTPUT)]
 
 

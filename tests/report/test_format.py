@@ -17,7 +17,8 @@ def test_visible_text_draws_every_character(text: str) -> None:
         character.isprintable() or character == "\N{NO-BREAK SPACE}" or character.isspace()
         for character in visible(text)
     )
-    assert "\n" not in visible(text) and "\u202e" not in visible(text)
+    assert "\n" not in visible(text)
+    assert "\u202e" not in visible(text)
     visible(text).encode()  # no lone surrogates
 
 

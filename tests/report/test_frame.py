@@ -15,7 +15,8 @@ def test_data_cannot_end_its_script(monkeypatch: pytest.MonkeyPatch) -> None:
     canvases = Canvases()
     canvases.grid([Plot("a", "b", style.figure([style.graph_objects().Scatter(text=["</script><!--"])]))])
     page = frame.document("t", "", [], canvases, {"</script>": "x"})
-    assert page.lower().count("</script>") == page.lower().count("<script") == 4 and "<!--" not in page
+    assert page.lower().count("</script>") == page.lower().count("<script") == 4
+    assert "<!--" not in page
 
 
 def test_sections_are_linked_and_follow_what_stands_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +24,8 @@ def test_sections_are_linked_and_follow_what_stands_before_them(monkeypatch: pyt
     sections = [Section("one", "One", "", "first"), Section("two", "Two", "lede", "second", "<hr>")]
     page = frame.document("t", "<h1>t</h1>", sections, Canvases(), {})
     assert page.index("first") < page.index("<hr>") < page.index("second")
-    assert '<a href="#two">Two</a>' in page and "<p class=lede>lede</p>" in page
+    assert '<a href="#two">Two</a>' in page
+    assert "<p class=lede>lede</p>" in page
 
 
 def test_a_saved_file_leaves_nothing_beside_it(tmp_path: Path) -> None:

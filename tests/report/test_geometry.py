@@ -42,7 +42,9 @@ def test_a_large_vocabulary_is_drawn_in_part(exhibit: Any, monkeypatch: pytest.M
 def test_the_plane_joins_translations(exhibit: Any) -> None:
     tokens = [f"t{index}" for index in range(8)]
     lines, *points = geometry.plane(exhibit("mle", tokens)).data
-    assert lines.mode == "lines" and len(lines.x) == 3 * len(tokens) and list(lines.x[2::3]) == [None] * len(tokens)
+    assert lines.mode == "lines"
+    assert len(lines.x) == 3 * len(tokens)
+    assert list(lines.x[2::3]) == [None] * len(tokens)
     assert sum(len(trace.x) for trace in points) == 2 * len(tokens)
     ends = {(x, y) for trace in points for x, y in zip(trace.x, trace.y, strict=True)}
     assert {(x, y) for x, y in zip(lines.x, lines.y, strict=True) if x is not None} == ends

@@ -37,7 +37,8 @@ def test_methods_beyond_the_colours_differ_by_their_line() -> None:
 def test_loss_has_a_line_and_a_dot_per_run(three: dict[str, Any]) -> None:
     figure = plots.loss(build("T", three, "best"), three)
     lines = [trace for trace in figure.data if trace.mode == "lines"]
-    assert len(lines) == 6 and [list(line.y) for line in lines] == [[3.5, 2.5]] * 6
+    assert len(lines) == 6
+    assert [list(line.y) for line in lines] == [[3.5, 2.5]] * 6
     assert [line.line.color for line in lines] == [style.LIGHT[0]] * 3 + [style.LIGHT[1]] * 3
     assert [list(trace.x) for trace in figure.data if trace.mode == "markers"] == [[20]] * 6
 
@@ -58,7 +59,8 @@ def test_temperature_draws_seeds_mean_and_best(three: dict[str, Any]) -> None:
     assert [list(mean.x) for mean in means] == [[0.5, 1.0, 2.0]] * 2, "an overflowed perplexity is left out"
     assert sum(trace.mode == "markers" for trace in figure.data) == 6
     bottom, top = (10**end for end in figure.layout.yaxis.range)
-    assert bottom < 6.9 and top > 14.0
+    assert bottom < 6.9
+    assert top > 14.0
     assert plots.temperature(build("T", three, "best"), three, "Klingon") is None
 
 
@@ -72,7 +74,8 @@ def test_every_seed_is_a_dot_beside_mean_and_published(three: dict[str, Any]) ->
     assert means == pytest.approx([9.2, 7.0])
     assert [list(trace.x) for trace in figure.data if trace.mode == "lines" and trace.line.dash] == [[5.0, 5.0]]
     low, high = figure.layout.xaxis.range
-    assert low < 5.0 and high > 9.3
+    assert low < 5.0
+    assert high > 9.3
     assert [note.text for note in figure.layout.annotations] == ["mle", "threshold", "later  (not run)"]
 
 
@@ -92,7 +95,8 @@ def test_foreign_text_is_no_markup_for_plotly(three: dict[str, Any]) -> None:
     table = build("T", results, "best")
     for figure in (plots.loss(table, results), plots.temperature(table, results, "LR"), plots.seeds(table, BEST, "LR")):
         content = figure.to_json()
-        assert "<b>" not in content and "&lt;b&gt;" in content.replace("\\u003c", "<").replace("\\u0026", "&")
+        assert "<b>" not in content
+        assert "&lt;b&gt;" in content.replace("\\u003c", "<").replace("\\u0026", "&")
         templates = [trace.hovertemplate for trace in figure.data if trace.hovertemplate]
         assert not any("&lt;b" in template for template in templates), "a label must not be read as a template"
 

@@ -15,11 +15,15 @@ def test_verdicts_numbers_and_provenance(full_scan: Result) -> None:
     text = scan_markdown.render(full_scan)
     assert text.startswith("## Embedding health\n\n**✗ Claim serious.** 1 serious finding, 1 warning, 1 note, 1 good.")
     assert text.index("Title serious") < text.index("Title warning") < text.index("Title good")
-    assert "`decone trim serious --text FILE`" in text and "`decone trim good" not in text
+    assert "`decone trim serious --text FILE`" in text
+    assert "`decone trim good" not in text
     assert "| Mean cosine | 0.020 (embedding) / 0.450 (output table) |" in text
-    assert "| Bits per byte | 0.957 |" in text and "| unreachable | 12 | 0.24\xa0% |" in text
+    assert "| Bits per byte | 0.957 |" in text
+    assert "| unreachable | 12 | 0.24\xa0% |" in text
     assert "| undertrained | 60 | 500 | passed |" in text
-    assert "Scanned with decone in 7 seconds: " in text and "torch 2.13" in text and text.endswith(".\n")
+    assert "Scanned with decone in 7 seconds: " in text
+    assert "torch 2.13" in text
+    assert text.endswith(".\n")
 
 
 def test_foreign_text_is_text_for_a_reader(full_scan: Result) -> None:
@@ -28,7 +32,9 @@ def test_foreign_text_is_text_for_a_reader(full_scan: Result) -> None:
     assert not kinds & {"html_block", "html_inline", "link_open", "image", "fence", "code_block", "hr"}, kinds
     assert sum(token.type == "heading_open" for token in parsed(text)) == 1
     said = "".join(token.content for token in parsed(text) if token.type in {"text", "code_inline", "text_special"})
-    assert "<script>alert(1)</script>" in said and "[c](http://d)" in said and "[bold]markup[/bold]" in said
+    assert "<script>alert(1)</script>" in said
+    assert "[c](http://d)" in said
+    assert "[bold]markup[/bold]" in said
     assert "http://" not in text.replace("`", "").replace("\\://", "") or "http\\://" in text
     for sign in "\x1b\x07\u202e\u200b\ufeff\u3164":
         assert sign not in text
@@ -46,11 +52,16 @@ def test_every_line_of_a_table_has_as_many_cells(full_scan: Result) -> None:
             rows[-1] += 1
         elif token.type == "tr_close":
             tables[-1].append(rows[-1])
-    assert len(tables) == 3 and all(len(set(table)) == 1 for table in tables)
-    assert len(tables[1]) == 1 + 8 and len(tables[2]) == 1 + 3
+    assert len(tables) == 3
+    assert all(len(set(table)) == 1 for table in tables)
+    assert len(tables[1]) == 1 + 8
+    assert len(tables[2]) == 1 + 3
 
 
 def test_the_least_there_can_be(least_scan: Result) -> None:
     text = scan_markdown.render(least_scan)
-    assert "no verdicts" in text and "None" not in text and "nan" not in text
-    assert "`m`" in text and "frequencies not known" in text
+    assert "no verdicts" in text
+    assert "None" not in text
+    assert "nan" not in text
+    assert "`m`" in text
+    assert "frequencies not known" in text

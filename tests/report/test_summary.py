@@ -6,7 +6,8 @@ from decone.studies.table import build
 
 def test_every_seed_is_told_against_the_first_method(three: dict[str, Any]) -> None:
     story, later = stories(build("T", three, "best"))
-    assert story.language == "LR" and list(story.seeds) == [1, 2, 3]
+    assert story.language == "LR"
+    assert list(story.seeds) == [1, 2, 3]
     told = {
         seed: [(change.name, change.before, change.after, change.word) for change in changes]
         for seed, changes in story.seeds.items()
@@ -16,7 +17,8 @@ def test_every_seed_is_told_against_the_first_method(three: dict[str, Any]) -> N
         ("accuracy", "0.4000", "0.3600", "worse"),
         ("alignment", "10\xa0%", "20\xa0%", "better"),
     ]
-    assert later.seeds == {} and later.sentences == ["Not run yet."]
+    assert later.seeds == {}
+    assert later.sentences == ["Not run yet."]
 
 
 def test_only_what_is_clear_is_claimed(three: dict[str, Any]) -> None:
@@ -35,7 +37,9 @@ def test_aligned_runs_are_counted_and_two_groups_named(three: dict[str, Any]) ->
 def test_one_seed_proves_nothing(three: dict[str, Any]) -> None:
     one = {label: {seed: result for seed, result in seeds.items() if seed == 1} for label, seeds in three.items()}
     text = " ".join(sentences(build("T", one, "best")))
-    assert "not clear with 1 seed" in text and "better" not in text and "nan" not in text
+    assert "not clear with 1 seed" in text
+    assert "better" not in text
+    assert "nan" not in text
 
 
 def test_seeds_that_do_not_meet_are_not_compared(three: dict[str, Any]) -> None:

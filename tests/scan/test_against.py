@@ -55,7 +55,8 @@ def test_rows_against_loops(dtype: torch.dtype, table: Facts, monkeypatch: pytes
     before, after = random(0, dtype=dtype), random(1, dtype=dtype)
     after[10:40] = before[10:40]
     found = compared(after, before, table)
-    assert found.other == "old" and found.same_width
+    assert found.other == "old"
+    assert found.same_width
     old, new = before.double().tolist(), after.double().tolist()
     own = [cosine(a, b) for a, b in zip(old, new, strict=True)]
     for name, ids in GROUPS.items():
@@ -85,8 +86,10 @@ def test_neighbours_against_sets(width: int, dtype: torch.dtype, table: Facts) -
 
 def test_another_width_leaves_rows_alone(table: Facts) -> None:
     found = compared(random(1, 9), random(0), table)
-    assert not found.same_width and found.changed == []
-    assert set(found.cosine) == {"all", *GROUPS} and not any(found.cosine.values())
+    assert not found.same_width
+    assert found.changed == []
+    assert set(found.cosine) == {"all", *GROUPS}
+    assert not any(found.cosine.values())
     assert found.neighbours["all"] is not None
 
 
@@ -102,7 +105,8 @@ def test_a_rotation_keeps_the_company(table: Facts) -> None:
     weight = random(0, dtype=torch.float64)
     turned = weight @ torch.linalg.qr(random(1, dtype=torch.float64)[:H]).Q
     found = compared(turned, weight, table)
-    assert found.neighbours["all"] == 1.0 and (found.cosine["all"] or 0) < 0.6
+    assert found.neighbours["all"] == 1.0
+    assert (found.cosine["all"] or 0) < 0.6
 
 
 def test_zero_scaled_and_broken_rows(table: Facts) -> None:
@@ -116,7 +120,8 @@ def test_zero_scaled_and_broken_rows(table: Facts) -> None:
     assert changed == [(2, 0.0), (3, 1.0), (4, 1.0)]
     assert found.cosine["medium"] == 1.0
     assert found.cosine["frequent"] == pytest.approx(15 / 16)  # without the two that are broken, one is zero
-    assert found.changed[0].norm_after == 0.0 and found.changed[0].norm_before > 0
+    assert found.changed[0].norm_after == 0.0
+    assert found.changed[0].norm_before > 0
     # json has no NaN: what is written can be read
     assert Against.model_validate_json(found.model_dump_json()) == found
 
@@ -135,7 +140,10 @@ def test_at_most_so_many_rows_ask_for_neighbours(table: Facts, monkeypatch: pyte
     weight[:9] = 0
     first, second = (compared(random(1), weight, table) for _ in range(2))
     assert first == second
-    assert len(asked[0]) == 11 and asked[0] == asked[1] == asked[2] and min(asked[0]) >= 9 and max(asked[0]) < 57
+    assert len(asked[0]) == 11
+    assert asked[0] == asked[1] == asked[2]
+    assert min(asked[0]) >= 9
+    assert max(asked[0]) < 57
 
 
 def test_tables_of_zeros_have_no_neighbours(table: Facts) -> None:

@@ -131,7 +131,8 @@ def check(found: Behaviour, wanted: dict[str, Any], text: str) -> None:
             assert dumped["groups"][name][measure] == close, (name, measure)
     assert found.bytes == len(text[1:].encode())
     assert found.bits_per_byte == pytest.approx(wanted["total"] / math.log(2) / found.bytes, rel=1e-5)
-    assert found.best_perplexity <= found.perplexity and 0.01 <= found.best_temperature <= 2
+    assert found.best_perplexity <= found.perplexity
+    assert 0.01 <= found.best_temperature <= 2
     for parts in (found.groups, found.scripts):
         assert sum(part.tokens for part in parts.values()) == found.tokens
         total = math.fsum(part.share * math.log(part.perplexity) for part in parts.values() if part.perplexity)
@@ -172,8 +173,10 @@ def test_a_model_of_transformers(gpt2: Path) -> None:
     scripts = {"Latin", "Cyrillic", "digits", "punctuation", "space"}
     assert set(found.scripts) == scripts
     cyrillic = sum(character in "Жил" for character in text[1:])
-    assert found.scripts["Cyrillic"].tokens == cyrillic and found.scripts["digits"].tokens > 0
-    assert found.text == "text.txt" and set(found.decoding) == set(BASIC)
+    assert found.scripts["Cyrillic"].tokens == cyrillic
+    assert found.scripts["digits"].tokens > 0
+    assert found.text == "text.txt"
+    assert set(found.decoding) == set(BASIC)
     assert found.decoding["greedy"].samples[0][0] == text[:50]
     assert found.decoding["human"].samples[0] == (text[:50], text[50:150])
     assert [given for given, _ in found.decoding["human"].samples] == [text[300 * i : 300 * i + 50] for i in range(3)]
@@ -198,7 +201,8 @@ def test_a_seed_decides_the_draws_and_nothing_else(gpt2: Path) -> None:
     Path("text.txt").write_text(story(400, seed=8), encoding="utf-8")
     first, again, other = (behave(str(gpt2), Path("text.txt"), device="cpu", seed=seed) for seed in (1, 1, 2))
     assert first == again
-    assert first.decoding["top-p"] != other.decoding["top-p"] and first.decoding["top-k"] != other.decoding["top-k"]
+    assert first.decoding["top-p"] != other.decoding["top-p"]
+    assert first.decoding["top-k"] != other.decoding["top-k"]
     for name in ("greedy", "beam", "human"):
         assert first.decoding[name] == other.decoding[name]
     assert first.model_copy(update={"decoding": {}}) == other.model_copy(update={"decoding": {}})
@@ -222,7 +226,8 @@ def test_logits_that_are_not_kept_give_the_same(gpt2: Path, monkeypatch: pytest.
     for name, value in once.model_dump().items():
         if isinstance(value, float):
             assert twice[name] == pytest.approx(value, rel=1e-6), name
-    assert twice["tokens"] == once.tokens and twice["uniq_human"] == once.uniq_human
+    assert twice["tokens"] == once.tokens
+    assert twice["uniq_human"] == once.uniq_human
 
 
 def test_a_limit_scores_the_beginning(gpt2: Path) -> None:
@@ -233,7 +238,8 @@ def test_a_limit_scores_the_beginning(gpt2: Path) -> None:
         behave(str(gpt2), Path(name), device="cpu", limit=limit)
         for name, limit in (("text.txt", 300), ("part.txt", None))
     )
-    assert limited.tokens == 300 and limited.decoding["greedy"].continuations == 2
+    assert limited.tokens == 300
+    assert limited.decoding["greedy"].continuations == 2
     assert limited.model_copy(update={"text": "part.txt"}) == part
 
 
@@ -275,7 +281,8 @@ def test_a_character_the_run_does_not_know_is_named(run: Path) -> None:
 
 def test_groups_label_every_token_once() -> None:
     names, label = labels({"rare": torch.tensor([4, 1, 9]), "other": torch.tensor([0])}, 6)
-    assert names == ["rare", "other"] and label.tolist() == [1, 0, 1, 1, 0, 1], "9 has no column"
+    assert names == ["rare", "other"], "9 has no column"
+    assert label.tolist() == [1, 0, 1, 1, 0, 1], "9 has no column"
     with pytest.raises(ValueError, match="the group medium shares tokens with another"):
         labels({"rare": torch.tensor([1]), "medium": torch.tensor([2, 1])}, 3)
 

@@ -106,7 +106,8 @@ def test_the_parts_add_up(name: str, settings: dict[str, Any], tied: bool) -> No
     hidden = nano(batch[:, :-1])
     objective(hidden, nano.head, batch[:, 1:], engine="reference").mean().backward()
     expected = nano.embedding.weight.grad
-    assert expected is not None and expected.abs().max() > 0.01
+    assert expected is not None
+    assert expected.abs().max() > 0.01
     if tied:
         torch.testing.assert_close(through + rest, expected, rtol=0, atol=1e-10)
     else:
@@ -153,13 +154,15 @@ def test_a_run_of_ours(run: Run, text: Path) -> None:
     assert len(found.rows) == len({row.id for row in found.rows}) == size
     assert sum(row.count for row in found.rows) == found.tokens
     assert {row.token for row in found.rows} >= {"a", "a (LR)"}
-    assert found.ratio_of_average["all"] is not None and found.average_of_ratio["all"] is not None
+    assert found.ratio_of_average["all"] is not None
+    assert found.average_of_ratio["all"] is not None
     for row in found.rows:
         assert (row.pull > 0) == (row.count > 0)
         assert row.push <= row.push_frequent + row.push_medium + row.push_rare + 1e-7
     # The second language is spoken in a quarter of the windows, as in training.
     low = sum(row.count for row in found.rows if row.token.endswith(" (LR)"))
-    assert 0.15 < low / found.tokens < 0.4 and low % 16 == 0
+    assert 0.15 < low / found.tokens < 0.4
+    assert low % 16 == 0
 
 
 def test_ratios_are_those_of_the_rows(run: Run, text: Path) -> None:
@@ -175,16 +178,19 @@ def test_ratios_are_those_of_the_rows(run: Run, text: Path) -> None:
 
 def test_the_objective_is_that_of_the_run(run: Run, text: Path) -> None:
     ours = run_subject(str(run.path), text.read_text(), CPU)
-    assert isinstance(ours.objective, objectives.Threshold) and ours.objective.margin == 0.5
+    assert isinstance(ours.objective, objectives.Threshold)
+    assert ours.objective.margin == 0.5
     batch = random_batch(ours.ids, ours.context, ours.windows, ours.languages, (0, STREAM, 0))
     dropped = slopes(ours, batch).product
     plain = slopes(Subject(**{**vars(ours), "objective": objectives.MLE().eval()}), batch).product
-    assert (dropped == 0).float().mean() > 0.2 and not (plain == 0).any()
+    assert (dropped == 0).float().mean() > 0.2
+    assert not (plain == 0).any()
 
 
 def test_seed_and_limit(run: Run, text: Path) -> None:
     first, same, other = (blame(str(run.path), text, steps=1, device="cpu", seed=s, limit=9) for s in (1, 1, 2))
-    assert first == same and first.ratio_of_average != other.ratio_of_average
+    assert first == same
+    assert first.ratio_of_average != other.ratio_of_average
     assert len(first.rows) == 9
     assert [row.group for row in first.rows] == ["frequent"] * 3 + ["medium"] * 3 + ["rare"] * 3
     assert blame(str(run.path), text, steps=1, device="cpu", limit=0).rows == []
@@ -204,7 +210,9 @@ def test_counters_come_from_the_checkpoint(tmp_path: Path, text: Path) -> None:
     run = trained(tmp_path / "agg", text, method="agg:alpha=2")
     ours = run_subject(str(run.path), text.read_text(), CPU)
     gate = ours.objective.gate()
-    assert gate is not None and gate.rare.any() and not gate.rare.all()
+    assert gate is not None
+    assert gate.rare.any()
+    assert not gate.rare.all()
     folder = checkpoint.latest(run.path)
     assert folder is not None
     saved = checkpoint.load(folder)[2]["objective"]
@@ -312,9 +320,11 @@ def test_a_hugging_face_model_as_a_whole(tmp_path: Path) -> None:
     assert found.tokens == 2 * 8 * 16
     assert {row.token for row in found.rows} >= set("abcdefgh")
     count = {row.token: row.count for row in found.rows}
-    assert count["a"] > count["b"] > count["d"] and count["j"] == 0
+    assert count["a"] > count["b"] > count["d"]
+    assert count["j"] == 0
     never = next(row for row in found.rows if row.token == "j")
-    assert never.pull == never.input == 0.0 and never.push > 0
+    assert never.pull == never.input == 0.0
+    assert never.push > 0
 
 
 def test_many_tokens_make_smaller_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

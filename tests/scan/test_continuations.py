@@ -19,16 +19,20 @@ def test_prefixes_are_whole_blocks_spread_over_the_text(size: int, prompts: int,
     block = prefix + length
     count = size // block
     if prompts == 0 or size <= prefix:
-        assert given_ids.shape == (0, prefix) and len(own) == 0
+        assert given_ids.shape == (0, prefix)
+        assert len(own) == 0
         return
     if count == 0:  # what is left of the text after one prefix
-        assert given_ids.tolist() == [list(range(prefix))] and own.tolist() == [list(range(prefix, size))]
+        assert given_ids.tolist() == [list(range(prefix))]
+        assert own.tolist() == [list(range(prefix, size))]
         return
     assert len(given_ids) == len(own) == min(prompts, count)
     starts = given_ids[:, 0].tolist()
-    assert starts[0] == 0 and all(start % block == 0 for start in starts)
+    assert starts[0] == 0
+    assert all(start % block == 0 for start in starts)
     gaps = [later - earlier for earlier, later in itertools.pairwise([*starts, count * block])]
-    assert min(gaps) >= block and max(gaps) - min(gaps) <= block
+    assert min(gaps) >= block
+    assert max(gaps) - min(gaps) <= block
     for row, rest in zip(given_ids.tolist(), own.tolist(), strict=True):
         assert row + rest == list(range(row[0], row[0] + block))
 
@@ -59,7 +63,8 @@ def test_every_rule_continues_the_same_prefixes_in_groups() -> None:
         (32, LENGTH, DECODINGS["greedy"], 7), (8, LENGTH, DECODINGS["greedy"], 8),
         *((8, LENGTH, DECODINGS["beam"], 7 + index) for index in range(5)),
     ]  # fmt: skip
-    assert seen[:3] == [("greedy", 0, 40), ("greedy", 32, 40), ("greedy", 40, 40)] and seen[-1] == ("top-p", 40, 40)
+    assert seen[:3] == [("greedy", 0, 40), ("greedy", 32, 40), ("greedy", 40, 40)]
+    assert seen[-1] == ("top-p", 40, 40)
     for name in DECODINGS:
         assert found[name].continuations == found[name].uniq_tokens == found[name].uniq_words == 40
         assert found[name].rep == {str(n): pytest.approx(1 - 1 / (LENGTH + 1 - n)) for n in (1, 2, 3, 4)}
@@ -92,7 +97,8 @@ def test_rates_are_means_over_continuations_in_words() -> None:
     found = measure_continuations(decode, torch.tensor([[0], [1]]), [[0, 1, 2, 3, 0, 1], [0, 1, 0, 1, 0, 1]])
     assert found.rep["1"] == pytest.approx((2 / 5 + 4 / 6) / 2)
     assert found.rep["2"] == pytest.approx((1 / 4 + 3 / 5) / 2)
-    assert found.uniq_tokens == 4 and found.uniq_words == len({"the", "cat", "sat", ""})
+    assert found.uniq_tokens == 4
+    assert found.uniq_words == len({"the", "cat", "sat", ""})
     assert found.samples == [("the ", "the cat sat the cat "), ("cat ", "the cat the cat the cat ")]
 
 

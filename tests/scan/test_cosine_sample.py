@@ -31,7 +31,8 @@ def test_many_pairs_are_sampled_evenly_and_by_seed() -> None:
     assert found == histograms(rows, seed=4) != histograms(rows, seed=5)
     whole = {name: torch.cat(parts) for name, parts in rows.items()}
     for histogram in found:
-        assert sum(histogram.counts) == 20_000 and len(histogram.counts) == 80
+        assert sum(histogram.counts) == 20_000
+        assert len(histogram.counts) == 80
         first, second = (whole[name] for name in histogram.groups)
         cosine = first @ second.T
         if histogram.groups[0] == histogram.groups[1]:
@@ -42,7 +43,8 @@ def test_many_pairs_are_sampled_evenly_and_by_seed() -> None:
 
 def test_a_row_is_never_paired_with_itself() -> None:
     [found] = histograms({"rare": [torch.eye(300)]})
-    assert sum(found.counts) == 20_000 and found.counts[40] == 20_000  # all at right angles
+    assert sum(found.counts) == 20_000
+    assert found.counts[40] == 20_000  # all at right angles
 
 
 def test_what_has_no_pair_is_left_out() -> None:
@@ -53,4 +55,5 @@ def test_what_has_no_pair_is_left_out() -> None:
 
 def test_cosines_beyond_one_by_rounding_are_counted() -> None:
     [found] = histograms({"rare": [torch.full((2, 3), 0.57735034)]})
-    assert sum(found.counts) == 1 and found.counts[-1] == 1
+    assert sum(found.counts) == 1
+    assert found.counts[-1] == 1

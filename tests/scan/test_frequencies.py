@@ -159,7 +159,8 @@ def test_the_order_of_merges() -> None:
     assert found.counts is None
     assert found.rank.tolist() == [1, 2, 3, 4, 5, 6]
     assert found.facts.source == "merges"
-    assert found.facts.warning is not None and "BPE" in found.facts.warning
+    assert found.facts.warning is not None
+    assert "BPE" in found.facts.warning
     # What no text gives is rarer than anything, wherever its id stands.
     swapped = located(torch.randn(4, 2), Tokenizer(models.BPE({"lost": 0, "a": 1, "b": 2, "ab": 3}, [("a", "b")])))
     assert frequencies(swapped, rows=find_rows(swapped)).rank.tolist() == [4, 1, 2, 3]
@@ -170,7 +171,8 @@ def test_ids_that_say_nothing(tokenizer: Tokenizer | None) -> None:
     found = frequencies(located(torch.ones(3, 2), tokenizer))
     consistent(found, 3)
     assert found.facts.source == "none"
-    assert found.facts.warning is not None and "--text FILE" in found.facts.warning
+    assert found.facts.warning is not None
+    assert "--text FILE" in found.facts.warning
 
 
 def test_the_training_text_of_a_run() -> None:
@@ -195,13 +197,15 @@ def test_a_run_whose_text_is_gone(tmp_path: Path) -> None:
     (tmp_path / "run" / "config.toml").write_text(config.replace("text.txt", "gone.txt"))
     found = frequencies(Located(**{**vars(model), "name": str(tmp_path / "run")}))
     assert found.facts.source == "none"
-    assert found.facts.warning is not None and "gone.txt it was trained on is not here" in found.facts.warning
+    assert found.facts.warning is not None
+    assert "gone.txt it was trained on is not here" in found.facts.warning
 
 
 def test_a_text_for_a_run_counts_for_both_languages() -> None:
     model = trained()
     found = frequencies(model, text="e" * 1000)
-    assert model.tokenizer is not None and found.counts is not None
+    assert model.tokenizer is not None
+    assert found.counts is not None
     index = model.tokenizer.token_to_id("e")
     assert found.counts[[index, 64 + index]].tolist() == [700, 300]
     with pytest.raises(ValueError, match="remove characters"):

@@ -22,7 +22,8 @@ def test_a_sweep_meets_every_row_once_in_its_group(table: MemoryTable, monkeypat
     arranged = layout(table, GROUPS)
     met: dict[str, list[int]] = {name: [] for name in GROUPS}
     for ids, rows, spans in sweep(table, arranged, torch.float64):
-        assert 0 < len(rows) <= 4 and rows.dtype == torch.float64
+        assert 0 < len(rows) <= 4
+        assert rows.dtype == torch.float64
         assert torch.equal(rows, table.tensor[ids].double())
         assert [spans[0][1].start, spans[-1][1].stop] == [0, len(rows)]
         for place, span in spans:
@@ -40,7 +41,8 @@ def test_sums(table: MemoryTable, held: int, limit: int, monkeypatch: pytest.Mon
     assert found.dtype == (torch.float64 if limit else torch.float32)
     members = torch.cat(list(GROUPS.values()))
     rows = table.tensor.double()
-    assert found.count == 28 and [sums.directed for sums in found.groups] == [3, 24, 0]
+    assert found.count == 28
+    assert [sums.directed for sums in found.groups] == [3, 24, 0]
     torch.testing.assert_close(found.total, rows[members].sum(0), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(found.gram(), rows[members].T @ rows[members], rtol=1e-6, atol=1e-6)
     expected = torch.cov(rows[members].T, correction=0)
@@ -64,7 +66,8 @@ def test_a_sample_is_of_the_group_and_by_seed(monkeypatch: pytest.MonkeyPatch) -
 
     frequent, rare = drawn(0)
     assert len(set(frequent)) == len(set(rare)) == 5
-    assert all(id % 2 == 0 for id in frequent) and all(id % 2 == 1 for id in rare)
+    assert all(id % 2 == 0 for id in frequent)
+    assert all(id % 2 == 1 for id in rare)
     assert drawn(0) == [frequent, rare] != drawn(1)
 
 

@@ -36,13 +36,15 @@ def test_the_plane_is_that_of_all_rows(table: MemoryTable, products: int, monkey
     tolerance = 1e-9 if products else 1e-4
     torch.testing.assert_close(torch.from_numpy(drawing.plane), whole[drawing.ids], atol=tolerance, rtol=0)
     known = draw("head", table, TOKENS, GROUPS, None, set(), plane=survey(table, GROUPS).plane)
-    assert np.array_equal(known.plane, drawing.plane) and np.array_equal(known.ids, drawing.ids)
+    assert np.array_equal(known.plane, drawing.plane)
+    assert np.array_equal(known.ids, drawing.ids)
 
 
 def test_every_group_and_every_suspect_is_drawn(table: MemoryTable) -> None:
     suspects = set(range(2500, 2900)) | {9951, 9999, 10_005, -1}  # the last three belong to no group
     drawing = draw("embedding", table, TOKENS, GROUPS, torch.arange(10_000, 0, -1), suspects, seed=3)
-    assert drawing.table == "embedding" and len(drawing.ids) == 4000
+    assert drawing.table == "embedding"
+    assert len(drawing.ids) == 4000
     assert bool((np.diff(drawing.ids) > 0).all())
     assert set(drawing.ids[drawing.suspect].tolist()) == set(range(2500, 2900)) | {9951}
     assert drawing.tokens == [f"token {id}" for id in drawing.ids]
@@ -59,21 +61,25 @@ def test_every_group_and_every_suspect_is_drawn(table: MemoryTable) -> None:
 
 def test_a_seed_draws_the_same_rows(table: MemoryTable) -> None:
     first, again, other = (draw("head", table, TOKENS, GROUPS, None, {5}, seed).ids for seed in (1, 1, 2))
-    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 def test_a_small_table_is_drawn_whole() -> None:
     table = MemoryTable("weight", torch.tensor([[1.0, 2.0], [math.nan, 0.0], [0.0, 0.0]]).bfloat16())
     drawing = draw("head", table, ["a", "b", "c"], {"rare": torch.tensor([2, 0])}, None, {1})
-    assert drawing.ids.tolist() == [0, 2] and drawing.rank.tolist() == [1, 3]
-    assert drawing.plane.shape == (2, 2) and bool(np.isfinite(drawing.plane).all())
+    assert drawing.ids.tolist() == [0, 2]
+    assert drawing.rank.tolist() == [1, 3]
+    assert drawing.plane.shape == (2, 2)
+    assert bool(np.isfinite(drawing.plane).all())
     assert not drawing.suspect.any()
 
 
 def test_more_suspects_than_dots() -> None:
     table = MemoryTable("weight", torch.randn(5000, 2))
     drawing = draw("head", table, ["t"] * 5000, {"rare": torch.arange(5000)}, None, set(range(4500)))
-    assert len(drawing.ids) == 4000 and drawing.suspect.all()
+    assert len(drawing.ids) == 4000
+    assert drawing.suspect.all()
 
 
 def test_one_column_has_one_component() -> None:

@@ -116,7 +116,9 @@ def test_blocks_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> No
     parts = survey(MemoryTable("w", weight), unused)
     assert parts.clusters == whole.clusters == [[3, 77]]
     assert parts.norm.equal(whole.norm)
-    assert parts.distance is not None and whole.distance is not None and whole.centre is not None
+    assert parts.distance is not None
+    assert whole.distance is not None
+    assert whole.centre is not None
     assert whole.centre.tolist() == pytest.approx(weight[90:].double().mean(0).tolist(), abs=1e-6)
     torch.testing.assert_close(parts.distance, whole.distance)
 

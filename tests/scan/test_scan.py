@@ -60,7 +60,8 @@ def test_a_real_encoder_against_independent_numbers(pretrained: Path, scanned: t
 
     package = pytest.importorskip("IsoScore.IsoScore")
     assert facts.spectrum.isoscore == pytest.approx(float(package.IsoScore(table)), abs=1e-6)
-    assert {drawing.table for drawing in drawings} == {"embedding"} and len(drawings[0].ids) <= 4000
+    assert {drawing.table for drawing in drawings} == {"embedding"}
+    assert len(drawings[0].ids) <= 4000
 
 
 def test_unused_ids_are_found_without_being_named(pretrained: Path, scanned: tuple[Result, list[Drawing]]) -> None:
@@ -68,7 +69,8 @@ def test_unused_ids_are_found_without_being_named(pretrained: Path, scanned: tup
     vocabulary = json.loads((pretrained / "tokenizer.json").read_text())["model"]["vocab"]
     unused = {index for token, index in vocabulary.items() if token.startswith("[unused")}
     unreachable = next(found for found in result.rows if found.kind == "unreachable")
-    assert len(unused) > 900 and unused <= set(unreachable.ids)
+    assert len(unused) > 900
+    assert unused <= set(unreachable.ids)
     assert not unused & {suspect.id for suspect in result.suspects}  # explained already
     assert not {vocabulary["the"], vocabulary["##ing"], vocabulary["[CLS]"]} & set(unreachable.ids)
 
@@ -77,7 +79,8 @@ def test_a_text_gives_an_encoder_frequencies_alone(pretrained: Path, tmp_path: P
     text = tmp_path / "text.txt"
     text.write_text("The cat sat on the mat, and the dog ran over the hill by the sea.\n" * 50)
     result, _ = scan(str(pretrained), text=text)
-    assert result.frequencies.source == "text" and result.behaviour is None
+    assert result.frequencies.source == "text"
+    assert result.behaviour is None
     assert any("frequencies only" in note for note in result.model.notes)
     with pytest.raises(ValueError, match="--blame needs a causal model"):
         scan(str(pretrained), text=text, blamed=True)
@@ -99,7 +102,8 @@ def test_an_ill_and_a_cured_run_get_different_verdicts(tmp_path: Path) -> None:
         found[method], _ = scan(str(path))
     ill, cured = found.values()
     assert ill.frequencies.source == cured.frequencies.source == "training"
-    assert verdicts(ill)["cone:embedding"] == "serious" and verdicts(cured)["cone:embedding"] != "serious"
+    assert verdicts(ill)["cone:embedding"] == "serious"
+    assert verdicts(cured)["cone:embedding"] != "serious"
     ill_facts, cured_facts = ill.tables["embedding"], cured.tables["embedding"]
     assert (cured_facts.cosine["rare"]["rare"] or 1) < (ill_facts.cosine["rare"]["rare"] or 0) - 0.05
     assert cured_facts.spectrum.effective_rank > 1.1 * ill_facts.spectrum.effective_rank
@@ -147,7 +151,8 @@ def test_a_family_is_scanned_and_its_padding_reported(family: str, tied: bool, t
     tied = weights[0] is weights[1]  # transformers forces some families
     assert (result.model.tied, result.model.rows, result.model.padded) == (tied, 96, 6)
     assert result.tables.keys() == ({"embedding"} if tied else {"embedding", "head"})
-    assert verdicts(result)["padded"] == "note" and len(drawings) == len(result.tables)
+    assert verdicts(result)["padded"] == "note"
+    assert len(drawings) == len(result.tables)
     if family == "Gemma2":
         assert result.model.softcap == config.final_logit_softcapping
 
@@ -171,7 +176,8 @@ def test_a_strange_table_is_a_finding_or_a_sentence(make: Any, tmp_path: Path) -
     try:
         result, _ = scan(str(tmp_path / "model.safetensors"))
     except ValueError as error:
-        assert str(error).count("\n") == 0 and len(str(error)) > 20
+        assert str(error).count("\n") == 0
+        assert len(str(error)) > 20
     else:
         assert Result.model_validate_json(result.model_dump_json(by_alias=True)) == result
         assert result.findings

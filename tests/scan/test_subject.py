@@ -73,7 +73,8 @@ def test_a_limit_reads_only_the_beginning(llama: Path) -> None:
     Path("text.txt").write_text(TEXT, encoding="utf-8")
     whole, part = (subject(str(llama), Path("text.txt"), "cpu", limit) for limit in (None, 12))
     assert len(part.ids) == len(part.starts) == len(part.ends) == 13
-    assert torch.equal(part.ids, whole.ids[:13]) and torch.equal(part.ends, whole.ends[:13])
+    assert torch.equal(part.ids, whole.ids[:13])
+    assert torch.equal(part.ends, whole.ends[:13])
     with pytest.raises(ValueError, match="limit is 0; score at least one token"):
         subject(str(llama), Path("text.txt"), "cpu", 0)
 

@@ -56,7 +56,8 @@ def test_a_healthy_model_gets_only_good_verdicts(make: Make) -> None:
     found = findings(make(behaviour=behaviour()))
     assert {finding.severity for finding in found} == {"good"}
     assert all(finding.remedy == "" and finding.meaning and finding.source for finding in found)
-    assert worst(found) == "good" and worst([]) == "good"
+    assert worst(found) == "good"
+    assert worst([]) == "good"
 
 
 @pytest.mark.parametrize(
@@ -70,14 +71,18 @@ def test_a_healthy_model_gets_only_good_verdicts(make: Make) -> None:
 )
 def test_each_disease_of_a_table_has_its_verdict(fields: dict[str, float], code: str, make: Make, table: Table) -> None:
     found = findings(make(tables={"embedding": table(**fields)}))
-    assert found[0].code == code and found[0].severity == "serious" and found[0].remedy
+    assert found[0].code == code
+    assert found[0].severity == "serious"
+    assert found[0].remedy
     assert {finding.severity for finding in found[1:]} == {"good"}
 
 
 def test_two_tables_are_told_apart(make: Make, table: Table) -> None:
     found = {finding.code: finding for finding in findings(make(tables={"embedding": table(), "head": table(0.5)}))}
-    assert found["cone:head"].severity == "serious" and "output table" in found["cone:head"].meaning
-    assert found["cone:embedding"].severity == "good" and "input table" in found["cone:embedding"].meaning
+    assert found["cone:head"].severity == "serious"
+    assert "output table" in found["cone:head"].meaning
+    assert found["cone:embedding"].severity == "good"
+    assert "input table" in found["cone:embedding"].meaning
 
 
 def test_guessed_frequencies_are_said_to_be_guessed(make: Make) -> None:
@@ -97,8 +102,10 @@ def test_rows(make: Make) -> None:
         return RowFinding(kind=kind, count=count, ids=list(range(min(count, 2000))), tokens=[])
 
     found = severities(make(rows=[row("non-finite", 1), row("zero", 3), row("unreachable", 60)], model={"padded": 24}))
-    assert found["non-finite"] == "serious" and found["unreachable"] == "serious"
-    assert found["never-trained"] == "note" and found["padded"] == "note"
+    assert found["non-finite"] == "serious"
+    assert found["unreachable"] == "serious"
+    assert found["never-trained"] == "note"
+    assert found["padded"] == "note"
     assert severities(make(rows=[row("zero", 60)]))["never-trained"] == "warning"
     assert "never-trained" not in severities(make())
 
@@ -131,7 +138,8 @@ def test_behaviour(make: Make) -> None:
     assert "repetition" not in ill(decoding={})
     assert ill(best_temperature=0.5)["temperature"] == "serious"
     flat = next(f for f in findings(make(behaviour=behaviour(best_temperature=0.9))) if f.code == "temperature")
-    assert flat.severity == "note" and "too flat" in flat.meaning
+    assert flat.severity == "note"
+    assert "too flat" in flat.meaning
 
 
 def test_pull(make: Make) -> None:
@@ -149,7 +157,8 @@ def test_limits_rise_in_severity_and_name_their_source() -> None:
     for name, limit in known.items():
         sign = 1 if limit.rising else -1
         edges = [sign * value for value in (limit.note, limit.warning, limit.serious)]
-        assert edges == sorted(edges) and len(set(edges)) == 3, name
+        assert edges == sorted(edges), name
+        assert len(set(edges)) == 3, name
         assert len(limit.source) > 20, name
         severities = [limit.severity(value) for value in dataclasses.astuple(limit)[:3]]
         assert severities == ["note", "warning", "serious"], name
@@ -158,7 +167,8 @@ def test_limits_rise_in_severity_and_name_their_source() -> None:
 def test_the_most_severe_comes_first(make: Make, table: Table) -> None:
     found = findings(make(tables={"embedding": table(cosine=0.25, rare=0.9)}, suspects=suspects(2)))
     order = [limits.SEVERITIES.index(finding.severity) for finding in found]
-    assert order == sorted(order, reverse=True) and worst(found) == "serious"
+    assert order == sorted(order, reverse=True)
+    assert worst(found) == "serious"
 
 
 def test_checks(make: Make) -> None:
@@ -175,8 +185,11 @@ def test_checks(make: Make) -> None:
 
 def test_every_check_can_be_read_from_a_result(make: Make) -> None:
     found = {check.name: check.value for check in checks(make(behaviour=behaviour()), dict.fromkeys(CHECKS, 0.0))}
-    assert found.keys() == CHECKS.keys() and None not in found.values()
-    assert found["repetition"] == 0.02 and found["perplexity"] == 9.0 and found["rare-cone"] == 0.03
+    assert found.keys() == CHECKS.keys()
+    assert None not in found.values()
+    assert found["repetition"] == 0.02
+    assert found["perplexity"] == 9.0
+    assert found["rare-cone"] == 0.03
 
 
 @pytest.mark.parametrize(
@@ -197,4 +210,5 @@ def test_a_finding_survives_json(make: Make) -> None:
     result = make()
     result.findings = findings(result)
     again = Result.model_validate_json(result.model_dump_json(by_alias=True))
-    assert again == result and isinstance(again.findings[0], Finding)
+    assert again == result
+    assert isinstance(again.findings[0], Finding)

@@ -140,15 +140,19 @@ def test_fewer_rows_than_columns() -> None:
 
 def test_one_row() -> None:
     facts = measure_table(MemoryTable("weight", torch.tensor([[3.0, 4.0]])), {"rare": torch.tensor([0])})
-    assert facts.cosine["all"]["all"] is None and facts.histograms == []
-    assert facts.spectrum.effective_rank == pytest.approx(1.0) and facts.spectrum.isoscore == 0.0
-    assert facts.spectrum.singular_values == [1.0] and facts.mean_direction == 1.0
+    assert facts.cosine["all"]["all"] is None
+    assert facts.histograms == []
+    assert facts.spectrum.effective_rank == pytest.approx(1.0)
+    assert facts.spectrum.isoscore == 0.0
+    assert facts.spectrum.singular_values == [1.0]
+    assert facts.mean_direction == 1.0
     assert facts.isotropy["rare"]["plus_minus"] == pytest.approx(math.exp(-10))  # Z is e^5, e^-5 and 1
 
 
 def test_one_column() -> None:
     facts = measure_table(MemoryTable("weight", torch.tensor([[3.0], [-1.0]])), {"rare": torch.arange(2)})
-    assert facts.cosine["all"]["all"] == -1.0 and facts.spectrum.isoscore == 1.0
+    assert facts.cosine["all"]["all"] == -1.0
+    assert facts.spectrum.isoscore == 1.0
 
 
 def test_rows_of_no_group_are_not_looked_at() -> None:
@@ -163,7 +167,9 @@ def test_rows_of_no_group_are_not_looked_at() -> None:
 def test_a_long_spectrum_is_thinned_but_for_its_head() -> None:
     weight = table(900, 800)
     spectrum = measure_table(MemoryTable("weight", weight), {"rare": torch.arange(900)}).spectrum
-    assert len(spectrum.places) <= 512 and spectrum.places[:32] == list(range(1, 33)) and spectrum.places[-1] == 800
+    assert len(spectrum.places) <= 512
+    assert spectrum.places[:32] == list(range(1, 33))
+    assert spectrum.places[-1] == 800
     gaps = np.diff(spectrum.places[32:])
     assert gaps.max() - gaps.min() <= 1
     decay = singular_decay(weight)[torch.tensor(spectrum.places) - 1]
@@ -181,7 +187,8 @@ def test_lengths_by_rank() -> None:
     found = measure_table(MemoryTable("weight", weight), thirds(500), shuffled).norms.rank_correlation
     assert found == pytest.approx(spearmanr(weight.norm(dim=1), shuffled).statistic, abs=1e-9)
     unknown = measure_table(MemoryTable("weight", weight), thirds(500)).norms
-    assert unknown.rank_correlation is None and unknown.by_rank == []
+    assert unknown.rank_correlation is None
+    assert unknown.by_rank == []
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 35])

@@ -65,15 +65,18 @@ def test_both_numbers_against_a_loop(dtype: torch.dtype, monkeypatch: pytest.Mon
     assert found.plain == pytest.approx(by_hand(weight, plain), abs=1e-9)
     assert found.spaced == pytest.approx(by_hand(weight, {word: [27, *ids] for word, ids in plain.items()}), abs=1e-9)
     for value, interval in ((found.plain, found.plain_interval), (found.spaced, found.spaced_interval)):
-        assert value is not None and interval is not None
-        assert -100 <= interval[0] <= value <= interval[1] <= 100 and interval[0] < interval[1]
+        assert value is not None
+        assert interval is not None
+        assert -100 <= interval[0] <= value <= interval[1] <= 100
+        assert interval[0] < interval[1]
 
 
 def test_the_seed_draws_the_interval_and_nothing_else() -> None:
     located, file = model(letters(), torch.randn(27, 4)), listed()
     first, same, other = (word_similarity(located, file, seed) for seed in (1, 1, 2))
     assert first == same
-    assert first.plain == other.plain and first.plain_interval != other.plain_interval
+    assert first.plain == other.plain
+    assert first.plain_interval != other.plain_interval
 
 
 def test_the_output_table_is_looked_at() -> None:
@@ -91,7 +94,8 @@ def test_a_tokenizer_without_a_leading_space_gives_one_number() -> None:
     found = word_similarity(model(wordpiece, weight), listed())
     assert found.plain == pytest.approx(by_hand(weight, {word: [1 + i] for i, word in enumerate(WORDS)}))
     assert (found.plain, found.plain_interval) == (found.spaced, found.spaced_interval)
-    assert wordpiece.padding is not None and wordpiece.truncation is not None  # as they were
+    assert wordpiece.padding is not None
+    assert wordpiece.truncation is not None  # as they were
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -110,7 +114,8 @@ def test_unknown_pieces_are_those_of_the_tokenizer() -> None:
     weight, pairs = torch.randn(27, 4), [*PAIRS, ("été", "cat", 3.0), ("ß", "sun", 4.0)]
     pieces = {word: [ord(letter) - 97 for letter in word] for word in WORDS} | {"été": [26, 19, 26], "ß": [26]}
     found = word_similarity(model(letters(), weight), listed(pairs))
-    assert found.used == 17 and found.plain == pytest.approx(by_hand(weight, pieces, pairs))
+    assert found.used == 17
+    assert found.plain == pytest.approx(by_hand(weight, pieces, pairs))
 
 
 def test_words_without_a_vector_are_told_by_the_number_used() -> None:

@@ -25,7 +25,10 @@ def test_every_result_belongs_to_a_row_and_says_where_it_comes_from(path: Path) 
     assert set(found[row.label]) >= {int(seed)}  # reading refuses another configuration
     result = json.loads(path.read_text(encoding="utf-8"))
     assert result["seed"] == int(seed)
-    assert result["versions"]["torch"] and result["machine"]["processor"] and result["date"] and result["commit"]
+    assert result["versions"]["torch"]
+    assert result["machine"]["processor"]
+    assert result["date"]
+    assert result["commit"]
     assert "dirty" not in result["commit"]
 
 
@@ -39,13 +42,17 @@ def test_every_fine_tuning_belongs_to_a_table_and_says_where_it_comes_from(path:
     (found,) = plan.documents().values()  # reading refuses other settings
     assert result in found
     assert path.name == f"{result['row']}-{result['task']}-seed-{result['seed']}.json"
-    assert result["versions"]["transformers"] and result["machine"]["processor"] and result["date"]
-    assert result["commit"] and "dirty" not in result["commit"]
+    assert result["versions"]["transformers"]
+    assert result["machine"]["processor"]
+    assert result["date"]
+    assert result["commit"]
+    assert "dirty" not in result["commit"]
 
 
 def test_pages_show_the_committed_results() -> None:
     specification = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
-    assert specification is not None and specification.loader is not None
+    assert specification is not None
+    assert specification.loader is not None
     tables = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(tables)
     for page in sorted((ROOT / "docs").glob("*.md")):

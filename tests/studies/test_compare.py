@@ -58,10 +58,12 @@ def test_a_folder_is_taken_once(build: Build) -> None:
     comparison.claim()
     before = (OUT / "compare.json").read_text()
     comparison.claim()
-    assert (OUT / "compare.json").read_text() == before and [path.name for path in OUT.iterdir()] == ["compare.json"]
+    assert (OUT / "compare.json").read_text() == before
+    assert [path.name for path in OUT.iterdir()] == ["compare.json"]
     Comparison(build(machine__threads=2), [*PAIR, "threshold"], [1, 2], OUT).claim()
     plan = json.loads((OUT / "compare.json").read_text())
-    assert plan["methods"] == [*PAIR, "threshold"] and plan["seeds"] == [1, 2]
+    assert plan["methods"] == [*PAIR, "threshold"]
+    assert plan["seeds"] == [1, 2]
 
 
 def trace() -> dict[Path, bytes | None]:
@@ -144,7 +146,8 @@ def test_a_comparison_is_carried_out_added_to_and_opened_again(build: Build, mon
         for seed in (1, 2):
             path = OUT / "results" / f"{slug(method)}-seed-{seed}.json"
             assert json.loads(path.read_text()) == results[method][seed]
-            assert results[method][seed]["seed"] == seed and results[method][seed]["method"] == method
+            assert results[method][seed]["seed"] == seed
+            assert results[method][seed]["method"] == method
     table = comparison.table(results)
     assert table.title == "2 methods, 2 seeds, 10 steps on tiny.txt"
     assert [(row.label, row.language) for row in table.rows] == [(m, name) for m in PAIR for name in ("HR", "LR")]
@@ -166,7 +169,8 @@ def test_a_comparison_is_carried_out_added_to_and_opened_again(build: Build, mon
 
     (more.folder("threshold", 2) / "result.json").unlink()
     opened, found = reopen(OUT)
-    assert opened.methods == [*PAIR, "threshold"] and list(found["threshold"]) == [1]
+    assert opened.methods == [*PAIR, "threshold"]
+    assert list(found["threshold"]) == [1]
     assert found["mle"] == results["mle"]
     shown = opened.exhibits()
     assert [(exhibit.label, exhibit.seed) for exhibit in shown] == [(method, 1) for method in opened.methods]

@@ -49,7 +49,8 @@ def test_a_delta_and_a_model_are_made_once_and_share_what_is_the_same(model: str
     folder = repaired(model, delta, Path("runs/tables"))
     assert folder.name == f"directions-{read_delta(delta).facts.tables[0].after[:16]}"
     stamp = (folder / "config.json").stat()
-    assert repaired(model, delta, Path("runs/tables")) == folder and (folder / "config.json").stat() == stamp
+    assert repaired(model, delta, Path("runs/tables")) == folder
+    assert (folder / "config.json").stat() == stamp
     assert os.path.samefile(folder / "config.json", Path(model) / "config.json"), "a hard link takes no space"
     assert contents(Path(model)) == before
 
@@ -64,7 +65,8 @@ def test_definitions_come_from_the_published_lexicon(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(deltas, "find", lambda public, name: (b"", Path("words.tsv")))
     make_delta("definitions", "m", Path("d.safetensors"))
     opened = read_delta(Path("d.safetensors"))
-    assert opened.facts.method == "definitions" and opened.facts.found["input"]["held_out"]["tokens"] > 2
+    assert opened.facts.method == "definitions"
+    assert opened.facts.found["input"]["held_out"]["tokens"] > 2
     assert 0 < len(opened.tables[0].ids) <= len(words) // 4
     before, after = (
         locate(str(place)).embedding.read() for place in (source, repaired("m", Path("d.safetensors"), Path("t")))

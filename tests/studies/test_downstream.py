@@ -51,7 +51,8 @@ def test_what_is_missing_is_filled(ran: list[str]) -> None:
     assert study().steps() == 2 * 6
     calls: list[tuple[str, int]] = []
     study(rows="original").run(done=lambda piece, step: calls.append((piece.name, step)))
-    assert ran == ["original RTE seed 1"] and calls == [("original RTE seed 1", 6)]
+    assert ran == ["original RTE seed 1"]
+    assert calls == [("original RTE seed 1", 6)]
     ran.clear()
     study([1, 2], tasks="RTE,STS-B").run()
     assert ran == [
@@ -65,21 +66,31 @@ def test_what_is_missing_is_filled(ran: list[str]) -> None:
     ], "seeds go outermost, and what is compared stands together"
     ran.clear()
     study([1, 2]).run()
-    assert ran == [] and study([1, 2]).steps() == 0
+    assert ran == []
+    assert study([1, 2]).steps() == 0
     result = json.loads(Path("results/definitionemb/glue/minilm/directions-STS-B-seed-2.json").read_text())
     assert (result["row"], result["task"], result["seed"], result["config"]["lr"]) == ("directions", "STS-B", 2, 3e-3)
-    assert result["delta"]["settings"]["centre"] == "released" and len(result["delta"]["sha256"]) == 64
-    assert [epoch["epoch"] for epoch in result["epochs"]] == [1, 2] and set(result["epochs"][0]["seconds"])
-    assert result["versions"]["transformers"] and result["date"] and result["machine"] and result["seconds"] > 0
-    assert -1 <= result["untuned"] <= 1 and result["examples"] == {"train": 48, "dev": 20}
+    assert result["delta"]["settings"]["centre"] == "released"
+    assert len(result["delta"]["sha256"]) == 64
+    assert [epoch["epoch"] for epoch in result["epochs"]] == [1, 2]
+    assert set(result["epochs"][0]["seconds"])
+    assert result["versions"]["transformers"]
+    assert result["date"]
+    assert result["machine"]
+    assert result["seconds"] > 0
+    assert -1 <= result["untuned"] <= 1
+    assert result["examples"] == {"train": 48, "dev": 20}
     table = study([9], tasks="RTE,STS-B").render()
     assert [row.label for row in table.rows] == ["Original table", "DelDirection, as released"]
     cell = table.rows[1].cells["RTE.accuracy"]
-    assert sorted(cell.seeds) == [1, 2] and cell.difference is not None and cell.difference.count == 2
+    assert sorted(cell.seeds) == [1, 2]
+    assert cell.difference is not None
+    assert cell.difference.count == 2
     average = table.rows[1].cells["average"].seeds
     scores = [100 * number for number in result["epochs"][-1]["measured"].values()]
     assert average[2] == pytest.approx((cell.seeds[2] + sum(scores) / 2) / 2)
-    assert "minilm" in table.title and any(note.startswith("None found") for note in table.notes)
+    assert "minilm" in table.title
+    assert any(note.startswith("None found") for note in table.notes)
     assert {label: len(found) for label, found in study(tasks="RTE,STS-B").documents().items()} == {
         "Original table": 4,
         "DelDirection, as released": 4,
@@ -195,4 +206,5 @@ def test_data_that_is_not_here_is_told_before_anything_is_made(monkeypatch: pyte
     assert isinstance(glue.TASKS["MRPC"].train, Published)
     with pytest.raises(ValueError, match="put it at DIR/glue/MRPC"):
         GLUE.plan(Wish("original", [1], Path("results"), Path("runs"), "cpu", tasks="MRPC", settings=TINY)).run()
-    assert not Path("runs").exists() and not Path("results").exists()
+    assert not Path("runs").exists()
+    assert not Path("results").exists()

@@ -56,7 +56,8 @@ def test_rows_by_name(table: PaperTable) -> None:
 def test_configurations_of_rows(table: PaperTable) -> None:
     config = table.config(ROWS[1], 7, "cpu")
     assert (config.method, config.seed, config.steps) == ("threshold:margin=0.05", 7, 5)
-    assert not config.model.tied and config.model.width == 16
+    assert not config.model.tied
+    assert config.model.width == 16
     assert table.config(ROWS[0], 7).model.tied, "overrides of one row stay with it"
 
 
@@ -66,7 +67,8 @@ def test_what_is_missing_is_filled(table: PaperTable, monkeypatch: pytest.Monkey
     assert study(table, [1]).results() == {"Baseline": {}, "Short": {}}
     calls: list[tuple[str, int]] = []
     study(table, [1], "base").run(done=lambda job, step: calls.append((job.name, step)))
-    assert names == ["base seed 1"] and calls == [("base seed 1", 10)]
+    assert names == ["base seed 1"]
+    assert calls == [("base seed 1", 10)]
     files = sorted(str(path) for path in Path("results").rglob("*") if path.is_file())
     assert files == ["results/tiny/base-seed-1.json"]
     names.clear()
@@ -120,7 +122,8 @@ def test_results_that_do_not_belong_are_refused(table: PaperTable, monkeypatch: 
     path.write_text(good[: len(good) // 2])
     with pytest.raises(ValueError, match=r"short-seed-1\.json is damaged"):
         study(table, [1]).run()
-    assert names == [] and not Path("runs/tiny/base").exists()
+    assert names == []
+    assert not Path("runs/tiny/base").exists()
     machine = json.loads(good)
     machine["config"]["machine"]["threads"] = 5
     path.write_text(json.dumps(machine))

@@ -24,13 +24,18 @@ def test_cells(table: Table) -> None:
     x, y, z = table.rows
     low, high = stats.t.interval(0.95, 2, 7 / 3, stats.sem([1, 2, 4]))
     assert (x.cells["a"].mean.low, x.cells["a"].mean.high) == pytest.approx((low, high))
-    assert x.cells["a"].difference is None and x.cells["b"].mean.count == 1
+    assert x.cells["a"].difference is None
+    assert x.cells["b"].mean.count == 1
     difference = y.cells["a"].difference
-    assert difference is not None and (difference.mean, difference.count) == (1.5, 2), "seeds 1 and 2, never 9"
-    assert y.cells["b"].mean.count == 0 and y.cells["b"].difference is None
+    assert difference is not None, "seeds 1 and 2, never 9"
+    assert (difference.mean, difference.count) == (1.5, 2), "seeds 1 and 2, never 9"
+    assert y.cells["b"].mean.count == 0
+    assert y.cells["b"].difference is None
     fixed = y.cells["fixed"]
-    assert fixed.mean.mean == 6.0 and fixed.mean.count == 3
-    assert math.isnan(fixed.mean.low) and fixed.difference is None, "no interval over seeds that change nothing"
+    assert fixed.mean.mean == 6.0
+    assert fixed.mean.count == 3
+    assert math.isnan(fixed.mean.low), "no interval over seeds that change nothing"
+    assert fixed.difference is None, "no interval over seeds that change nothing"
     assert z.cells["a"].mean.count == 0
     assert table.main == ("a", "b")
 
@@ -41,7 +46,10 @@ def test_a_table_says_that_no_number_was_found(table: Table) -> None:
         console.print(terminal.render(table))
     for text in (shown.get(), markdown.render(table)):
         assert text.count("paper: none found") == 3
-        assert "not run" in text and "a note" in text and "1–3" in text and "0–3" in text
+        assert "not run" in text
+        assert "a note" in text
+        assert "1–3" in text
+        assert "0–3" in text
     lines = markdown.render(table).splitlines()
     assert "| **x** | 1–3 | 2.33 ±3.79 | 5.00 | 7.00 |" in lines
     assert "| change | 2 | +1.50 ±6.35 not clear with 2 seeds |  |  |" in lines

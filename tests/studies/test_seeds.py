@@ -22,7 +22,8 @@ def test_a_number_or_a_list(text: str, wanted: list[int]) -> None:
 
 def test_many_seeds_differ() -> None:
     found = seeds("2000")
-    assert len(found) == len(set(found)) == 2000 and found[0] == 1337
+    assert len(found) == len(set(found)) == 2000
+    assert found[0] == 1337
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "", ",", "1.5", "3 4", "1,1", "1,-2", "1,x"])

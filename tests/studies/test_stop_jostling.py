@@ -12,7 +12,8 @@ ROWS = [(table, row) for table in TABLES.values() for row in table.rows]
 @pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda item: item.name)
 def test_every_row_can_be_run(table, row) -> None:  # type: ignore[no-untyped-def]
     config = table.config(row, 1337, "cpu")
-    assert config.method == row.method and config.seed == 1337
+    assert config.method == row.method
+    assert config.seed == 1337
     assert (config.optimizer.warmup, config.steps) in ((100, 8000), (2, 160))
     # The defaults are the paper's setting, so a row's configuration differs from them only where it must.
     values = {"method": row.method, "corpus": {"name": "shakespeare"}}

@@ -20,7 +20,8 @@ def test_presets_are_settings_of_every_task() -> None:
     for name, preset in SUITE.presets.items():
         for task in SUITE.tasks:
             config = SUITE.build({**preset.settings, "model": name, "task": task})
-            assert config.longest > config.shortest and preset.find().endswith(name)
+            assert config.longest > config.shortest
+            assert preset.find().endswith(name)
             assert config.target >= config.longest, "training summaries are not cut below what may be written"
 
 
@@ -44,5 +45,6 @@ def test_the_last_epoch_counts_and_the_average_is_over_tasks() -> None:
     del results["dialogsum"]
     assert "average" not in SUITE.values(results, SUITE.tasks)
     headings = [one.heading for one in SUITE.measures(SUITE.tasks)]
-    assert headings[:3] == ["DialogSum R-1", "DialogSum R-2", "DialogSum R-L"] and headings[-1] == "Average"
+    assert headings[:3] == ["DialogSum R-1", "DialogSum R-2", "DialogSum R-L"]
+    assert headings[-1] == "Average"
     assert [one.key for one in SUITE.measures(["dialogsum"])] == [f"dialogsum.rouge{kind}" for kind in "12L"]

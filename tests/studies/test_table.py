@@ -30,8 +30,10 @@ def test_cells_hold_every_seed_and_the_mean() -> None:
     # t for 2 degrees of freedom is 4.3027, the sample deviation is sqrt(3), n is 3: the reach is 4.3027.
     assert (cell.mean.mean, cell.mean.count) == (3.0, 3)
     assert (cell.mean.low, cell.mean.high) == pytest.approx((3 - 4.30265, 3 + 4.30265), abs=1e-4)
-    assert cell.difference is None and cell.published is None
-    assert row.cells["recall"].mean.mean == 8.0 and row.cells["isotropy"].mean.mean == 10.0
+    assert cell.difference is None
+    assert cell.published is None
+    assert row.cells["recall"].mean.mean == 8.0
+    assert row.cells["isotropy"].mean.mean == 10.0
     assert list(row.cells) == [measure.key for measure in MEASURES]
 
 

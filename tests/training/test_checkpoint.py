@@ -42,8 +42,10 @@ def assert_is(folder: Path | None, step: int) -> None:
     found, weights, state = checkpoint.load(folder)
     wanted, plain = some(step)
     assert found == step == state["step"]
-    assert all(torch.equal(weights[name], wanted[name]) for name in wanted) and weights.keys() == wanted.keys()
-    assert torch.equal(state["moments"][0][0], plain["moments"][0][0]) and state["moments"][0][1] == [1.5, None]
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+    assert weights.keys() == wanted.keys()
+    assert torch.equal(state["moments"][0][0], plain["moments"][0][0])
+    assert state["moments"][0][1] == [1.5, None]
 
 
 @given(tree=st.dictionaries(st.text(max_size=5), TREES, max_size=4))
@@ -69,7 +71,8 @@ def test_tensors_of_every_kind_come_back_bit_for_bit() -> None:
     assert torch.equal(found[1]["table"], table)
     for name in ("float", "double", "low", "bytes", "scalar", "empty", "view"):
         wanted, back = state[name].contiguous(), found[2][name]
-        assert back.dtype == wanted.dtype and back.shape == wanted.shape, name
+        assert back.dtype == wanted.dtype, name
+        assert back.shape == wanted.shape, name
         assert torch.equal(back.flatten().view(torch.uint8), wanted.flatten().view(torch.uint8)), name
     assert torch.equal(found[2]["shared"][1], table[:2])
     assert found[2]["nan"] != found[2]["nan"]

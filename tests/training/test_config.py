@@ -21,7 +21,8 @@ def leaves(values: dict[str, Any], path: str = "") -> dict[str, Any]:
 def test_defaults_are_written_out() -> None:
     written = tomllib.loads(RunConfig().dump())
     assert leaves(written) == leaves(RunConfig().model_dump())
-    assert written["optimizer"]["beta2"] == 0.99 and written["machine"]["checkpoint_every"] == 250
+    assert written["optimizer"]["beta2"] == 0.99
+    assert written["machine"]["checkpoint_every"] == 250
 
 
 @given(
@@ -37,7 +38,8 @@ def test_what_is_written_is_read(lr: float, seed: int, share: float, name: str, 
     path = Path("config.toml")
     path.write_text(config.dump(), encoding="utf-8")
     again = RunConfig.read(path)
-    assert again == config and again.identity() == config.identity()
+    assert again == config
+    assert again.identity() == config.identity()
 
 
 def test_the_identity_of_the_defaults_is_what_committed_results_carry() -> None:
@@ -103,7 +105,8 @@ def test_the_machine_is_no_part_of_the_identity() -> None:
 def test_a_mistake_is_one_sentence(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as error:
         RunConfig.build(merge({}, overrides))
-    assert message in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,8 @@ def test_a_mistake_in_a_file_is_one_sentence(content: str, message: str) -> None
     Path("config.toml").write_text(content)
     with pytest.raises(ValueError) as error:
         RunConfig.read(Path("config.toml"))
-    assert message in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_what_is_no_file_is_one_sentence() -> None:
@@ -154,7 +158,8 @@ def test_merge_leaves_what_it_is_given() -> None:
         "batch": {"size": 1},
     }
     assert values == {"model": {"width": 64, "heads": 2}, "steps": 3}
-    assert merge(values, {}) == values and merge(values, {}) is not values
+    assert merge(values, {}) == values
+    assert merge(values, {}) is not values
 
 
 def test_pairs() -> None:

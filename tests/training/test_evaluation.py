@@ -122,7 +122,8 @@ def test_every_number_against_loops(size: int, model: Nano) -> None:
 
 def test_one_language_has_no_alignment(model: Nano) -> None:
     result = measure(model, IDS, Languages(2 * SIZE, 0.0), 5, torch.arange(2 * SIZE))
-    assert list(result) == ["languages"] and list(result["languages"]) == ["all"]
+    assert list(result) == ["languages"]
+    assert list(result["languages"]) == ["all"]
     assert result["languages"]["all"]["perplexity"] == pytest.approx(naive(model, 0, 5)["perplexity"], rel=1e-5)
 
 

@@ -22,7 +22,8 @@ def test_a_run_of_it_resumes_to_the_same_bits(method: str, build: Build) -> None
     undisturbed = Run.create(Path("undisturbed"), config)
     result = Trainer(config, undisturbed).train()
     losses = [line["loss"] for line in undisturbed.log_lines() if line["kind"] == "train"]
-    assert losses and all(math.isfinite(loss) for loss in losses)
+    assert losses
+    assert all(math.isfinite(loss) for loss in losses)
     polled = iter(range(100))
     stopped = Run.create(Path("stopped"), config)
     with pytest.raises(Interrupted):

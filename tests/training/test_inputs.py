@@ -30,7 +30,8 @@ def test_the_text_is_cut_by_position(build: Build, text: Path) -> None:
 def test_a_run_keeps_its_tokenizer(build: Build, text: Path) -> None:
     tokenizer = TextTokenizer.characters(text.read_text() + "ÄÖÜ")
     found = inputs.read(build(), tokenizer)
-    assert found.tokenizer is tokenizer and found.languages.size == len(set(text.read_text())) + 3
+    assert found.tokenizer is tokenizer
+    assert found.languages.size == len(set(text.read_text())) + 3
 
 
 def test_bpe_makes_fewer_tokens(build: Build) -> None:
@@ -56,7 +57,8 @@ def test_what_would_stop_a_run_is_refused(overrides: dict[str, Any], message: st
     before = sorted(Path().iterdir())
     with pytest.raises(ValueError) as error:
         inputs.check(build(**overrides))
-    assert message in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
     assert sorted(Path().iterdir()) == before
 
 
@@ -80,13 +82,15 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ValueError, match=f"device '{name}' is not available here; choose auto or cpu"):
             resolve(name)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert resolve("auto") == torch.device("cuda") and resolve("cuda:1") == torch.device("cuda", 1)
+    assert resolve("auto") == torch.device("cuda")
+    assert resolve("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(ValueError, match="device 'cuda:2' is not available here"):
         resolve("cuda:2")
 
 
 def test_an_accelerator_on_the_cpu() -> None:
     made = accelerator("cpu", "auto")
-    assert made.device == torch.device("cpu") and made.mixed_precision == "no"
+    assert made.device == torch.device("cpu")
+    assert made.mixed_precision == "no"
     with pytest.raises(ValueError, match="unknown device"):
         accelerator("nowhere", "auto")

@@ -50,8 +50,10 @@ def test_the_learning_rate_at_its_corners(steps: int, warmup: int, step: int, wa
 def test_the_learning_rate_rises_and_falls() -> None:
     config = RunConfig()
     rates = [learning_rate(config, step) for step in range(config.steps)]
-    assert rates[:100] == sorted(rates[:100]) and rates[100:] == sorted(rates[100:], reverse=True)
-    assert min(rates[100:]) > 1e-4 and max(rates) == 1e-3
+    assert rates[:100] == sorted(rates[:100])
+    assert rates[100:] == sorted(rates[100:], reverse=True)
+    assert min(rates[100:]) > 1e-4
+    assert max(rates) == 1e-3
 
 
 def gradients(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
@@ -139,8 +141,10 @@ def test_the_log_tells_losses_that_were_met(build: Build) -> None:
         ("validation", 100),
     ]
     for line in (line for line in lines if line["kind"] == "train"):
-        assert line["loss"] == pytest.approx(line["nll"]) and line["matrix"] == 0
-        assert 1 < line["loss"] < math.log(60) and line["norm"] > 0
+        assert line["loss"] == pytest.approx(line["nll"])
+        assert line["matrix"] == 0
+        assert 1 < line["loss"] < math.log(60)
+        assert line["norm"] > 0
         assert line["lr"] == pytest.approx(learning_rate(build(steps=100), line["step"] - 1))
     validations = [line for line in lines if line["kind"] == "validation"]
     assert validations[-1]["loss"] < validations[0]["loss"] - 0.1, "it learns"
@@ -162,7 +166,8 @@ def test_the_delivered_model_is_the_selected_one(select: str, build: Build, monk
     result = made.train()
     wanted = kept[20] if select == "best" else kept[40]
     found = load_file("run/model.safetensors")
-    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in found)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in found)
     assert result["select"] == select
     assert {name: measured["step"] for name, measured in result["measured"].items()} == {"last": 40, "best": 20}
     for step, chosen in ((20, "best"), (40, "last")):
@@ -182,10 +187,13 @@ def test_a_best_last_step_is_measured_once(build: Build, monkeypatch: pytest.Mon
 def test_a_result_says_where_it_comes_from(build: Build, text: Path) -> None:
     config = build(steps=2, seed=7)
     result = trainer(config).train()
-    assert result["config"] == config.model_dump() and result["identity"] == config.identity()
+    assert result["config"] == config.model_dump()
+    assert result["identity"] == config.identity()
     assert (result["method"], result["seed"]) == ("mle", 7)
-    assert result["corpus"]["tokens"] == 3000 and result["corpus"]["source"] == "the file tiny.txt"
-    assert result["versions"]["torch"] == torch.__version__ and result["seconds"] > 0
+    assert result["corpus"]["tokens"] == 3000
+    assert result["corpus"]["source"] == "the file tiny.txt"
+    assert result["versions"]["torch"] == torch.__version__
+    assert result["seconds"] > 0
     assert result["parameters"] == sum(p.numel() for p in Run.open(Path("run")).model().parameters())
 
 
@@ -251,7 +259,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused(change: Callable[[], None], m
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
     with pytest.raises(ValueError) as error:
         trainer(config).train()
-    assert message in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
     assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
 
 

@@ -18,7 +18,8 @@ def test_the_parts_of_a_word() -> None:
     assert method.parts == (("threshold", {"margin": "2", "temperature": "0.5"}),)
     assert (method.optimizer, method.optimizer_settings) == ("row-adamw", {"decay": "always", "momentum": "decay"})
     objective = method.build_objective()
-    assert isinstance(objective, Threshold) and (objective.margin, objective.temperature) == (2.0, 0.5)
+    assert isinstance(objective, Threshold)
+    assert (objective.margin, objective.temperature) == (2.0, 0.5)
     assert isinstance(Method.parse("mle").build_objective(), MLE)
     assert Method.parse("threshold:margin=inf").build_objective().margin == math.inf
 
@@ -51,7 +52,8 @@ def test_the_parts_of_a_word() -> None:
 def test_a_word_that_cannot_be_is_one_sentence(text: str, message: str) -> None:
     with pytest.raises(ValueError) as error:
         Method.parse(text)
-    assert message in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("tied", [True, False])

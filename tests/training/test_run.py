@@ -26,7 +26,9 @@ def test_a_folder_is_claimed_and_opened_again() -> None:
     run = Run.create(OUT, CONFIG)
     assert [path.name for path in OUT.iterdir()] == ["config.toml"]
     assert RunConfig.read(OUT / "config.toml") == CONFIG == run.config == Run.open(OUT).config
-    assert run.tokenizer() is None and run.result() is None and run.log_lines() == []
+    assert run.tokenizer() is None
+    assert run.result() is None
+    assert run.log_lines() == []
 
 
 def test_planning_writes_nothing() -> None:
@@ -155,7 +157,8 @@ def finished(**changes: Any) -> tuple[Run, Nano]:
 def test_the_model_comes_back() -> None:
     run, model = finished()
     found, ids = run.model(), torch.tensor([[0, 1, 2]])
-    assert torch.equal(found.logits(ids), model.logits(ids)) and not found.training
+    assert torch.equal(found.logits(ids), model.logits(ids))
+    assert not found.training
     assert found.vocabulary == 6
 
 

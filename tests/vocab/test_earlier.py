@@ -28,4 +28,5 @@ def test_lists_match_sets_kept_while_walking(entries: list[tuple[int, int, int]]
 def test_more_tokens_than_ids_and_id_zero() -> None:
     ids = torch.tensor([0, 1, 0, 1, 1, 0])
     found = earlier_targets(ids, torch.zeros(6, dtype=torch.long), torch.arange(6))
-    assert found.token.tolist() == [0, 1] and found.length.tolist() == [0, 1, 2, 2, 2, 2]
+    assert found.token.tolist() == [0, 1]
+    assert found.length.tolist() == [0, 1, 2, 2, 2, 2]

@@ -18,7 +18,8 @@ def test_first_places_match_a_dictionary(rows: list[tuple[int, int, int]], dtype
         first[row, token] = min(place, first.get((row, token), place))
     ids, row, place = (torch.tensor([entry[i] for entry in rows], dtype=torch.long) for i in range(3))
     found = first_seen(ids.to(dtype), row, place, rows=R, vocabulary=V)
-    assert found.shape == (R, V) and found.dtype == torch.int64
+    assert found.shape == (R, V)
+    assert found.dtype == torch.int64
     for r in range(R):
         for token in range(V):
             if (r, token) in first:

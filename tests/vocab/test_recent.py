@@ -31,7 +31,8 @@ def test_the_sum_is_that_of_the_last_steps(steps: list[list[int]], window: int, 
     assert len(again) == len(recent)
     for _ in range(window):  # what leaves the window is what came in
         again.add(torch.zeros(7, dtype=torch.int64))
-    assert again.total is not None and not again.total.any()
+    assert again.total is not None
+    assert not again.total.any()
 
 
 def test_loading_does_not_share_memory() -> None:
@@ -41,7 +42,8 @@ def test_loading_does_not_share_memory() -> None:
     state = recent.state_dict()
     other.load_state_dict(state)
     other.add(torch.tensor([5, 5, 5]))
-    assert recent.total is not None and recent.total.tolist() == [1, 0, 2]
+    assert recent.total is not None
+    assert recent.total.tolist() == [1, 0, 2]
 
 
 def test_errors_name_the_mend() -> None:

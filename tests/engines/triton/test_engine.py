@@ -32,9 +32,11 @@ def compare(
     ours, mine = gradients(triton, rule, inputs, tokens, up, **more)
     theirs, other = gradients(reference, rule, doubled(*inputs), tokens, up, readout=readout)
     for a, b in zip((ours.loss, ours.nll, ours.lse, *mine), (theirs.loss, theirs.nll, theirs.lse, *other), strict=True):
-        assert a is not None and b is not None
+        assert a is not None
+        assert b is not None
         close(a, b, 1e-5)
-    assert ours.kept is not None and torch.equal(ours.kept, theirs.kept)
+    assert ours.kept is not None
+    assert torch.equal(ours.kept, theirs.kept)
     assert int(((mine[1] == 0) != (other[1] == 0)).sum()) == 0
 
 
@@ -79,10 +81,13 @@ def test_ties_and_zeros_are_exact(margin: float, dtype: torch.dtype, device: str
     half = tuple(t.to(dtype) for t in (hidden, weight, bias))
     ours, mine = gradients(triton, rule, half, tokens)
     theirs, other = gradients(reference, rule, doubled(hidden, weight, bias), tokens)
-    assert theirs.kept is not None and int(theirs.kept.sum()) > N  # there are ties to lose
+    assert theirs.kept is not None
+    assert int(theirs.kept.sum()) > N  # there are ties to lose
     assert torch.equal(ours.kept, theirs.kept)
-    assert int(((mine[1] == 0) != (other[1] == 0)).sum()) == 0 and bool((other[1] == 0).any())
-    assert [g.dtype for g in mine] == [dtype] * 3 and ours.loss.dtype == torch.float32
+    assert int(((mine[1] == 0) != (other[1] == 0)).sum()) == 0
+    assert bool((other[1] == 0).any())
+    assert [g.dtype for g in mine] == [dtype] * 3
+    assert ours.loss.dtype == torch.float32
     slack = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}[dtype]
     close(ours.lse, theirs.lse)
     for a, b in zip(mine, other, strict=True):
@@ -98,9 +103,11 @@ def test_huge_logits_and_forbidden_rows(name: str, device: str) -> None:
     rule = RULES[name](V, tokens)
     ours, mine = gradients(triton, rule, (hidden, weight, bias), tokens)
     theirs, other = gradients(reference, rule, doubled(hidden, weight, bias), tokens)
-    assert all(bool(g.isfinite().all()) for g in mine) and float(theirs.lse.max()) > 1000
+    assert all(bool(g.isfinite().all()) for g in mine)
+    assert float(theirs.lse.max()) > 1000
     close(ours.loss, theirs.loss, 1e-6)
-    assert torch.equal(ours.kept, theirs.kept) and not mine[1][padding].any()
+    assert torch.equal(ours.kept, theirs.kept)
+    assert not mine[1][padding].any()
     for a, b in zip(mine, other, strict=True):
         close(a, b, 2e-6)
 
@@ -127,7 +134,8 @@ def test_two_runs_have_the_same_bits(device: str) -> None:
     rule = RULES["composed"](V, tokens)
     for up in (None, torch.linspace(-1, 2, N, device=device)):
         first, second = (gradients(triton, rule, (hidden, weight, bias), tokens, up) for _ in range(2))
-        assert all(map(torch.equal, first[1], second[1])) and torch.equal(first[0].loss, second[0].loss)
+        assert all(map(torch.equal, first[1], second[1]))
+        assert torch.equal(first[0].loss, second[0].loss)
 
 
 def test_an_empty_batch(device: str) -> None:
@@ -135,7 +143,9 @@ def test_an_empty_batch(device: str) -> None:
     for name in ("mle", "unlikelihood"):
         for up in (None, torch.zeros(0, device=device)):
             found, grads = gradients(triton, RULES[name](V, tokens), (hidden, weight, bias), tokens, up)
-            assert found.loss.sum().item() == 0 and found.nll is not None and found.nll.shape == (0,)
+            assert found.loss.sum().item() == 0
+            assert found.nll is not None
+            assert found.nll.shape == (0,)
             assert [g.shape for g in grads] == [hidden.shape, weight.shape, bias.shape]
             assert not any(g.any() for g in grads)
 
@@ -147,8 +157,11 @@ def test_the_target_is_never_dropped(device: str) -> None:
 
     hidden, weight, bias, tokens = sample(N, V, H, device=device)
     found, grads = gradients(triton, Above(), (hidden, weight, bias), tokens)
-    assert found.loss.item() == 0 and not any(g.any() for g in grads)
-    assert found.kept is not None and found.kept.eq(1).all() and found.live == 0
+    assert found.loss.item() == 0
+    assert not any(g.any() for g in grads)
+    assert found.kept is not None
+    assert found.kept.eq(1).all()
+    assert found.live == 0
 
 
 def test_live_is_the_share_of_columns_the_products_touch(device: str) -> None:
@@ -156,7 +169,9 @@ def test_live_is_the_share_of_columns_the_products_touch(device: str) -> None:
     sharp, _ = gradients(triton, Threshold(margin=0.0), (hidden, 3 * weight, bias), tokens)
     loose, _ = gradients(triton, Threshold(margin=100.0), (hidden, weight, bias), tokens)
     plain, _ = gradients(triton, MLE(), (hidden, weight, bias), tokens)
-    assert 0 < float(sharp.live) < 1 and loose.live == 1 and plain.live == 1
+    assert 0 < float(sharp.live) < 1
+    assert loose.live == 1
+    assert plain.live == 1
 
 
 def test_nothing_is_made_that_nobody_asked_for(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,11 +182,14 @@ def test_nothing_is_made_that_nobody_asked_for(device: str, monkeypatch: pytest.
     weight.requires_grad_()
     with torch.no_grad():
         found = triton(hidden, weight, None, tokens, MLE(), nll=False)
-    assert asked == [None] and found[1:] == (None,) * 4 and not found.loss.requires_grad
+    assert asked == [None]
+    assert found[1:] == (None,) * 4
+    assert not found.loss.requires_grad
     triton(hidden, weight.detach(), None, tokens, MLE())
     assert asked == [None, None]
     found = triton(hidden.requires_grad_(), weight.detach(), None, tokens, MLE())
-    assert asked[2].hidden and not asked[2].table
+    assert asked[2].hidden
+    assert not asked[2].table
     found.loss.backward()
     close(hidden.grad, gradients(reference, MLE(), (hidden, weight, None), tokens)[1][0])
     triton(hidden, weight, None, tokens, MLE(), each=True)
@@ -183,7 +201,8 @@ def test_a_graph_that_is_kept_and_no_second_derivative(device: str) -> None:
     hidden.requires_grad_()
     loss = triton(hidden, weight, None, tokens, Threshold()).loss
     first, second = (torch.autograd.grad(loss * 3, hidden, retain_graph=True)[0] for _ in range(2))
-    assert torch.equal(first, second) and first.any()
+    assert torch.equal(first, second)
+    assert first.any()
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(loss, hidden, create_graph=True)
 
@@ -194,7 +213,8 @@ def test_autocast_and_strides(device: str) -> None:
         ours, mine = gradients(triton, Threshold(), (hidden, weight, bias), tokens)
     half = tuple(t.bfloat16() for t in (hidden, weight, bias))
     theirs, other = gradients(triton, Threshold(), half, tokens)
-    assert torch.equal(ours.loss, theirs.loss) and [g.dtype for g in mine] == [torch.float32] * 3
+    assert torch.equal(ours.loss, theirs.loss)
+    assert [g.dtype for g in mine] == [torch.float32] * 3
     for a, b in zip(mine, other, strict=True):
         close(a, b, 8e-3)
     turned = gradients(triton, MLE(), (hidden.T.contiguous().T, weight.T.contiguous().T, bias), tokens)

@@ -61,4 +61,5 @@ def test_a_forward_and_a_backward_pass_ask_for_one_tile(device: str, monkeypatch
     job = Job(hidden, weight, None, tokens, MLE(), PLAIN, 2**20, None)
     evaluate(job, None, True)
     evaluate(job, Wanted(True, True, False, torch.ones(5, device=device)), False)
-    assert len(asked) == 2 and asked[0] == asked[1]
+    assert len(asked) == 2
+    assert asked[0] == asked[1]

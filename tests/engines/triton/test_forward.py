@@ -48,13 +48,18 @@ def test_a_sweep(floored: bool, device: str) -> None:
     lse, above = sums.value(), torch.where(filled, -sums.less(found.top), -torch.inf)
     whole = kept.scatter(1, chunk.target[:FILLED, None], chunk.own[:FILLED, None])
     torch.testing.assert_close(lse[:FILLED], whole.logsumexp(1), rtol=0, atol=2e-6)
-    assert not lse[FILLED:].any() and above[:, FILLED:].eq(-torch.inf).all()
-    assert found.plain_top is not None and found.plain_beyond is not None
+    assert not lse[FILLED:].any()
+    assert above[:, FILLED:].eq(-torch.inf).all()
+    assert found.plain_top is not None
+    assert found.plain_beyond is not None
     bare = log_sum(found.plain_top, found.plain_beyond, filled).value()
     torch.testing.assert_close(bare[:FILLED], plain.logsumexp(1), rtol=0, atol=2e-6)
     assert torch.equal(found.count.sum(0)[:FILLED], (others > -torch.inf).sum(1))
     if floored:
-        assert found.live is not None and found.live.size(0) == 2 and not found.live.all() and found.live.any()
+        assert found.live is not None
+        assert found.live.size(0) == 2
+        assert not found.live.all()
+        assert found.live.any()
         tiles = (others > -torch.inf).split(16)
         assert torch.equal(found.live, torch.stack([tile.any(0) for tile in tiles]).to(torch.int8))
     else:
@@ -62,9 +67,11 @@ def test_a_sweep(floored: bool, device: str) -> None:
     chance = entry * above.exp().repeat_interleave(16, 0)[:V]
     wanted = (others - lse[:FILLED, None]).exp() * (1 - (plain / 9.0).square())
     torch.testing.assert_close(chance[:, :FILLED].T, wanted, rtol=0, atol=1e-6)
-    assert torch.equal(chance[:, :FILLED].T == 0, wanted == 0) and not chance[:, FILLED:].any()
+    assert torch.equal(chance[:, :FILLED].T == 0, wanted == 0)
+    assert not chance[:, FILLED:].any()
     lists = chunk.history
-    assert lists is not None and found.pair_logit is not None
+    assert lists is not None
+    assert found.pair_logit is not None
     for n in range(FILLED):
         for v in range(V):
             rank = int(lists.rank[lists.list_of[n], lists.slot[v]]) if lists.slot[v] >= 0 else V * C
@@ -76,4 +83,6 @@ def test_a_sweep(floored: bool, device: str) -> None:
 def test_a_sweep_that_learns_nothing_writes_no_entry(device: str) -> None:
     chunk, weight, bias, _, recipe, _ = chunk_of(device, True)
     found = sweep(chunk, weight, bias, recipe, plain=False, charged=False, entry=None)
-    assert found.entry is None and found.pair_logit is None and found.plain_top is None
+    assert found.entry is None
+    assert found.pair_logit is None
+    assert found.plain_top is None

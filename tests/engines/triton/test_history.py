@@ -40,7 +40,8 @@ def test_charges_and_slopes(rule: Objective, pair_bytes: int) -> None:
     logits = torch.randn(15, V, generator=torch.Generator().manual_seed(0))
     logprob = logits.log_softmax(1).requires_grad_()
     cost = charged(rule, logprob, given)
-    assert cost is not None and cost.any()
+    assert cost is not None
+    assert cost.any()
     (slope,) = torch.autograd.grad(cost.sum(), logprob)
     assert given.earlier is not None
     earlier = given.earlier
@@ -57,7 +58,9 @@ def test_charges_and_slopes(rule: Objective, pair_bytes: int) -> None:
     torch.testing.assert_close(ours.total, slope.sum(1))
     torch.testing.assert_close(ours.own, slope.gather(1, given.target[:, None]).squeeze(1))
     silent = charge(rule, given, pair_logit, own, sums, False, pair_bytes)
-    assert silent is not None and torch.equal(silent.cost, ours.cost) and silent.slope.numel() == 0
+    assert silent is not None
+    assert torch.equal(silent.cost, ours.cost)
+    assert silent.slope.numel() == 0
 
 
 def test_who_charges_is_known_without_a_pair() -> None:

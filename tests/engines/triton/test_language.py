@@ -11,7 +11,8 @@ from decone.engines.triton import language
 
 def test_without_triton_a_kernel_stays_a_function_and_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(language, "compiler", None)
-    assert language.jit(len) is len and not language.interpreted()
+    assert language.jit(len) is len
+    assert not language.interpreted()
     with pytest.raises(ValueError, match=r"needs the package triton; install it, or pass engine='chunked'"):
         language.check(torch.device("cuda"))
 

@@ -13,8 +13,10 @@ def test_every_position_has_one_place(N: int, rows: int, sort: bool, split: bool
     key = torch.rand(N, generator=draw) if sort else None
     rare = torch.rand(N, generator=draw) < 0.2 * seed if split else None
     position, filled, common = arrange(N, rows, key, rare)
-    assert position.numel() % rows == 0 and position.numel() < N + rows + (rows if split else 0)
-    assert sorted(position[filled].tolist()) == list(range(N)) and position[~filled].eq(N).all()
+    assert position.numel() % rows == 0
+    assert position.numel() < N + rows + (rows if split else 0)
+    assert sorted(position[filled].tolist()) == list(range(N))
+    assert position[~filled].eq(N).all()
     classes = [position] if rare is None else [position[: common * rows], position[common * rows :]]
     for index, part in enumerate(classes):
         part = part[part < N]

@@ -45,6 +45,7 @@ def test_slopes(dense: bool, device: str) -> None:
     swept = replace(swept, entry=true.clone())
     up = torch.tensor(8.0, device=device)
     sums = to_slopes(chunk, swept, above, gain, slope, chunk_of(device, True)[4].tile, True, up)
-    assert torch.equal(sums, wanted) and torch.equal(swept.entry, torch.where(alive, plain * 8, true))
+    assert torch.equal(sums, wanted)
+    assert torch.equal(swept.entry, torch.where(alive, plain * 8, true))
     swept = replace(swept, entry=lifted)
     assert to_slopes(chunk, swept, above, gain, None, chunk_of(device, True)[4].tile, False) is None

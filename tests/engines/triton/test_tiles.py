@@ -14,7 +14,8 @@ def test_candidates_fit_together(dtype: torch.dtype, interpreted: bool, monkeypa
     found = candidates(dtype)
     (rows,) = {tile.rows for tile in found.logits}  # what lives is known per tile of positions, whatever its width
     assert all(tile.columns >= rows for tile in found.logits)  # the diagonal of the targets' tile
-    assert len({tile.rows for tile in found.table}) == 1 and all(rows % tile.depth == 0 for tile in found.table)
+    assert len({tile.rows for tile in found.table}) == 1
+    assert all(rows % tile.depth == 0 for tile in found.table)
     for tile in (*found.logits, *found.hidden, *found.table):
         assert all(side >= 16 and side & (side - 1) == 0 for side in tile[:3])
 
@@ -31,8 +32,10 @@ def test_the_quickest_that_fits_is_found_once(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(tiles, "_time", time)
     for _ in range(2):
         assert quickest("kernel", ["slow", "large", "quick"], print, lambda: reset.append(1)) == "quick"
-    assert timed == ["slow", "large", "quick"] and reset == [1]
-    assert quickest("kernel", ["only"], print) == "only" and len(timed) == 3
+    assert timed == ["slow", "large", "quick"]
+    assert reset == [1]
+    assert quickest("kernel", ["only"], print) == "only"
+    assert len(timed) == 3
     with pytest.raises(RuntimeError, match="no tile of the triton engine fits this device"):
         quickest("other", ["large", "large"], print)
 
@@ -44,7 +47,8 @@ def test_a_kernel_the_device_has_no_room_for_is_passed_over(monkeypatch: pytest.
         raise MemoryError("too much shared memory")
 
     took, error = tiles._time(run, Tile(16, 16, 16))
-    assert took == float("inf") and isinstance(error, MemoryError)
+    assert took == float("inf")
+    assert isinstance(error, MemoryError)
 
 
 def test_the_environment_fixes_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:

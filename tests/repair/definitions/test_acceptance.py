@@ -51,7 +51,8 @@ def read(data: Path) -> tuple[Reconstructor, Reconstructor]:
     assert torch.allclose(mean.body.features([mean.prompts[place] for place in chosen]), found[chosen], atol=1e-4)
     total, count = torch.zeros(len(words), found.shape[1]), torch.bincount(mean.owner)
     mean.features = total.index_add_(0, mean.owner, found) / count[:, None]
-    assert first.ids.tolist() == mean.ids.tolist() == sorted(words) and first.owner.tolist() == list(range(12_841))
+    assert first.ids.tolist() == mean.ids.tolist() == sorted(words)
+    assert first.owner.tolist() == list(range(12_841))
     return first, mean
 
 
@@ -70,10 +71,14 @@ def test_what_definitions_tell_of_rows(read: tuple[Reconstructor, Reconstructor]
     first.features = features
     print(json.dumps({name: told.scores.facts() | {"ridge": told.ridge} for name, told in
                       (("first", one), ("mean", three), ("shuffled", nothing))}))  # fmt: skip
-    assert one.scores.r2 >= 0.08 and one.scores.top10.mean >= 0.33 and 0.30 <= one.scores.norm_ratio <= 0.42
-    assert three.scores.top10.mean >= 0.47 and three.scores.top10.low > one.scores.top10.high
+    assert one.scores.r2 >= 0.08
+    assert one.scores.top10.mean >= 0.33
+    assert 0.30 <= one.scores.norm_ratio <= 0.42
+    assert three.scores.top10.mean >= 0.47
+    assert three.scores.top10.low > one.scores.top10.high
     assert three.scores.r2 > one.scores.r2
-    assert nothing.scores.r2 <= 0 and nothing.scores.top10.mean <= 0.005
+    assert nothing.scores.r2 <= 0
+    assert nothing.scores.top10.mean <= 0.005
     assert nothing.scores.unrelated > 0.9 > 0.2 > one.scores.unrelated
 
 

@@ -72,7 +72,8 @@ def test_features_are_means_and_padding_changes_nothing(family: str, tmp_path: P
         assert float((alone - found).abs().max()) < 1e-4
         assert float((by_hand(body, prompt) - found.double()).abs().max()) < 1e-4
     states = 16
-    assert body.blocks == [states, states, 8 if family == "albert" else 16] and together.shape[1] == sum(body.blocks)
+    assert body.blocks == [states, states, 8 if family == "albert" else 16]
+    assert together.shape[1] == sum(body.blocks)
 
 
 def body_mask(prompt: Prompt) -> int:
@@ -98,7 +99,8 @@ def test_what_is_read(way: str, parts: int, tmp_path: Path) -> None:
     body, prompts = read("t5", tmp_path, way)
     whole, _ = read("t5", tmp_path)
     found = body.features(prompts[:5])
-    assert found.shape == (5, 16 * parts) and torch.equal(found, whole.features(prompts[:5])[:, : 16 * parts])
+    assert found.shape == (5, 16 * parts)
+    assert torch.equal(found, whole.features(prompts[:5])[:, : 16 * parts])
 
 
 def test_the_order_of_prompts_and_the_modes_of_modules(tmp_path: Path) -> None:
@@ -108,11 +110,13 @@ def test_the_order_of_prompts_and_the_modes_of_modules(tmp_path: Path) -> None:
     modes = {module: module.training for module in body.modules()}
     seen = list[tuple[str, int, int]]()
     found = body.features(prompts[:7], lambda *told: seen.append(told))
-    assert {module: module.training for module in body.modules()} == modes and body.model.training
+    assert {module: module.training for module in body.modules()} == modes
+    assert body.model.training
     body.eval()
     assert torch.equal(found, body.features(prompts[:7]))  # without dropout
     back = body.features(prompts[:7][::-1]).flip(0)
-    assert torch.allclose(found, back, atol=1e-6) and seen == [("reading definitions", 7, 7)]
+    assert torch.allclose(found, back, atol=1e-6)
+    assert seen == [("reading definitions", 7, 7)]
     assert not found.requires_grad
 
 
@@ -179,7 +183,8 @@ def test_t5_gemma_is_read_with_either_table() -> None:
     body = Body(transformers.T5GemmaModel(config).eval(), "words")
     assert (body.pad, body.decoder_start, body.limit) == (0, 2, POSITIONS)
     prompts = [Prompt(9, (4, 5, 6, 7, 1), (0,), (2, 4), (9,), (0,)), Prompt(8, (4, 5, 6, 1), (0,), (2, 3), (8,), (0,))]
-    assert body.features(prompts).shape == (2, 24 + 16 + 16) and body.blocks == [24, 16, 16]
+    assert body.features(prompts).shape == (2, 24 + 16 + 16)
+    assert body.blocks == [24, 16, 16]
     assert sorted(tuple(table.shape) for table in body.tables) == [(50, 16), (50, 16), (50, 24)]
 
 

@@ -24,7 +24,8 @@ def length(row: Tensor) -> float:
 def test_as_rebuilt() -> None:
     rebuilt, old, kept = world()
     found, flat = scaled(rebuilt, old, kept, "none")
-    assert torch.equal(found, rebuilt.double()) and flat == 0
+    assert torch.equal(found, rebuilt.double())
+    assert flat == 0
 
 
 def test_the_length_of_the_old_row_or_of_the_mean_row() -> None:
@@ -63,7 +64,8 @@ def test_a_single_row_has_no_spread_and_keeps_its_direction() -> None:
             assert length(new - mean) == pytest.approx(math.sqrt(float((kept - mean).square().sum(1).mean())))
     same = kept.double().mean(0, keepdim=True).float()
     found, flat = scaled(same, old[:1], same, "spread")
-    assert torch.equal(found, old[:1].double()) and flat == 1  # nothing but the mean: the old row stays
+    assert torch.equal(found, old[:1].double())
+    assert flat == 1  # nothing but the mean: the old row stays
 
 
 @pytest.mark.parametrize("scale", ["row", "table"])
@@ -71,7 +73,9 @@ def test_a_row_without_a_direction_stays_as_it_was(scale: str) -> None:
     rebuilt, old, kept = world()
     rebuilt[2] = 0
     found, flat = scaled(rebuilt, old, kept, scale)  # type: ignore[arg-type]
-    assert flat == 1 and torch.equal(found[2], old[2].double()) and bool(torch.isfinite(found).all())
+    assert flat == 1
+    assert torch.equal(found[2], old[2].double())
+    assert bool(torch.isfinite(found).all())
     assert not torch.equal(found[1], old[1].double())
 
 

@@ -38,7 +38,8 @@ def test_new_rows_are_the_map_of_old_ones_on_new_definitions(kind: str) -> None:
     before, located = contents(source), locate("m")
     words, recipe = Lexicon.of(GLOSSES | NEW), Recipe(ridge=3.0, read="states", folds=2, scale="none")
     report = grow("m", list(NEW), Path("n"), init=from_definitions(located, words, recipe, device="cpu"))
-    assert report.settings["init"] == "definitions" and contents(source) == before
+    assert report.settings["init"] == "definitions"
+    assert contents(source) == before
     ids = torch.arange(30).view(2, 15)
     assert torch.equal(
         logits(source, ids)[..., : report.tokens_before], logits(Path("n"), ids)[..., : report.tokens_before]
@@ -85,9 +86,11 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit) as ended:
         app([*words, "--out", "n", "--device", "cpu", "--json"])
     said = json.loads(capsys.readouterr().out)
-    assert ended.value.code == 0 and said["settings"]["init"] == "definitions"
+    assert ended.value.code == 0
+    assert said["settings"]["init"] == "definitions"
     tables = [tensor for path in Path("n").glob("*.safetensors") for tensor in load_file(path).values()]
     assert any(len(tensor) == said["rows_after"] for tensor in tables if tensor.ndim == 2)
     with pytest.raises(SystemExit) as ended:
         app(["grow", "m", "covid", "--lexicon", str(file), "--out", "o"])
-    assert ended.value.code == 2 and "--init definitions" in " ".join(capsys.readouterr().err.split())
+    assert ended.value.code == 2
+    assert "--init definitions" in " ".join(capsys.readouterr().err.split())

@@ -37,7 +37,8 @@ def test_word_pieces_by_hand() -> None:
     made = writer()
     text = "boka kali: boka"
     (prompt,) = made.write([entry(made, text)])
-    assert prompt.ids[:3] == (2, 4, 6) and prompt.ids[-1] == 3  # [CLS] [MASK] : ... [SEP]
+    assert prompt.ids[:3] == (2, 4, 6)
+    assert prompt.ids[-1] == 3  # [CLS] [MASK] : ... [SEP]
     assert (prompt.masks, prompt.slots, prompt.pieces) == ((1,), (0,), (prompt.id,))
     assert list(prompt.ids[slice(*prompt.gloss)]) == made.tokenizer.encode(text, add_special_tokens=False).ids
     assert prompt.gloss == (3, len(prompt.ids) - 1)
@@ -55,7 +56,8 @@ def test_a_prompt_is_marks_slots_colon_and_definition(family: str) -> None:
         assert [id for id in prompt.ids if id != mask] == whole
         inside = tokenizer(family)[0].encode(f": {text}", add_special_tokens=False).ids
         behind = list(prompt.ids[slice(*prompt.gloss)])
-        assert inside[-len(behind) :] == behind and made.tokenizer.decode(behind).split() == text.split()
+        assert inside[-len(behind) :] == behind
+        assert made.tokenizer.decode(behind).split() == text.split()
     assert not made.tally
 
 
@@ -86,13 +88,14 @@ def test_a_definition_that_names_its_token(family: str) -> None:
         assert made.tally == {"definition names its token": 1}
     id = entry(made, text).id
     mask = made.tokenizer.token_to_id(MASK[family])
-    assert id in found["keep"] and mask not in found["keep"]
-    assert (
-        mask not in found["drop"] and found["mask"].count(mask) == 3
-    )  # each mention is one mask, of however many pieces
+    assert id in found["keep"]
+    assert mask not in found["keep"]
+    assert mask not in found["drop"]
+    assert found["mask"].count(mask) == 3  # each mention is one mask, of however many pieces
     assert [index for index in found["mask"] if index != mask] == found["drop"]
     left = made.tokenizer.decode(found["drop"]).replace(" ##", "").replace(" ", "").lower()
-    assert left.count(WORD) == 1 and f"{WORD}es" in left  # another word
+    assert left.count(WORD) == 1
+    assert f"{WORD}es" in left  # another word
 
 
 def test_a_definition_of_its_token_alone() -> None:
@@ -100,7 +103,8 @@ def test_a_definition_of_its_token_alone() -> None:
     assert dropped.write([entry(dropped, WORD)]) == []
     masked = writer()
     (prompt,) = masked.write([entry(masked, WORD)])
-    assert prompt.ids == (2, 4, 6, 4, 3) and prompt.masks == (1,)  # the second mask is no slot
+    assert prompt.ids == (2, 4, 6, 4, 3)
+    assert prompt.masks == (1,)  # the second mask is no slot
 
 
 def test_names_of_special_tokens_in_a_definition_are_text() -> None:
@@ -111,17 +115,22 @@ def test_names_of_special_tokens_in_a_definition_are_text() -> None:
         marks = {token.content for token in made.tokenizer.get_added_tokens_decoder().values() if token.special}
         inside = [made.tokenizer.id_to_token(id) for id in prompt.ids[slice(*prompt.gloss)]]
         assert not (marks - {"[UNK]", "<unk>"}) & set(inside)
-        assert str(inside[0]).endswith("dola") and str(inside[-1]).endswith("dola")
+        assert str(inside[0]).endswith("dola")
+        assert str(inside[-1]).endswith("dola")
 
 
 def test_long_definitions_are_cut_on_the_right_and_slots_never() -> None:
     made = writer(limit=12, gloss_tokens=40)
     (prompt,) = made.write([entry(made, " ".join(TOLD))])
-    assert tokens(made, prompt) == ["[CLS]", "[MASK]", ":", *TOLD[:8], "[SEP]"] and made.tally["definition cut"] == 1
+    assert tokens(made, prompt) == ["[CLS]", "[MASK]", ":", *TOLD[:8], "[SEP]"]
+    assert made.tally["definition cut"] == 1
     few = writer(gloss_tokens=5)
     (prompt,) = few.write([entry(few, " ".join(TOLD))])
-    assert prompt.gloss == (3, 8) and tokens(few, prompt)[3:8] == TOLD[:5] and few.tally["definition cut"] == 1
-    assert writer(prompt_tokens=9).limit == 9 and writer(limit=7, prompt_tokens=9).limit == 7
+    assert prompt.gloss == (3, 8)
+    assert tokens(few, prompt)[3:8] == TOLD[:5]
+    assert few.tally["definition cut"] == 1
+    assert writer(prompt_tokens=9).limit == 9
+    assert writer(limit=7, prompt_tokens=9).limit == 7
 
 
 def test_a_word_whose_slots_do_not_fit_is_left_out_and_counted() -> None:
@@ -130,7 +139,8 @@ def test_a_word_whose_slots_do_not_fit_is_left_out_and_counted() -> None:
     known = surfaces(made.tokenizer)
     host = Host("bokakalix", ids, len(ids) - 1, (Sense("bokakalix", "dola"),))
     piece = Entry(ids[-1], known[ids[-1]], "host", host.senses, host)
-    assert len(ids) > 4 and made.write([piece, entry(made, "dola")])[0].id != ids[-1]
+    assert len(ids) > 4
+    assert made.write([piece, entry(made, "dola")])[0].id != ids[-1]
     assert made.tally == {"word too long for a prompt": 1}
 
 
@@ -142,7 +152,9 @@ def test_a_piece_is_read_at_its_place_in_a_word() -> None:
     surface = surfaces(made.tokenizer)[ids[2]]
     host = Host("xbabax", ids, 2, (Sense("xbabax", "dola xbabax a"),))
     (prompt,) = made.write([Entry(ids[2], surface, "host", host.senses, host)])
-    assert prompt.masks == tuple(range(1, 7)) and prompt.slots == (2, 4) and prompt.pieces == ids
+    assert prompt.masks == tuple(range(1, 7))
+    assert prompt.slots == (2, 4)
+    assert prompt.pieces == ids
     assert tokens(made, prompt)[8:-1] == [
         "dola",
         "[MASK]",
@@ -151,7 +163,8 @@ def test_a_piece_is_read_at_its_place_in_a_word() -> None:
     batch = collate([prompt], 0)
     assert batch.slots[0].nonzero().squeeze(1).tolist() == [3, 5]
     decoded = collate([prompt], 0, 9)
-    assert decoded.decoder is not None and decoded.decoder[0].tolist() == [9, *ids[:-1]]  # gold pieces, shifted
+    assert decoded.decoder is not None
+    assert decoded.decoder[0].tolist() == [9, *ids[:-1]]  # gold pieces, shifted
     assert decoded.slots[0].tolist() == [False, False, True, False, True, False]
 
 
@@ -161,7 +174,8 @@ def test_the_pieces_of_an_alignment() -> None:
     hosted = [entry for entry in found.entries.values() if entry.host is not None]
     assert hosted
     for prompt, one in zip(made.write(hosted), hosted, strict=True):
-        assert [prompt.pieces[slot] for slot in prompt.slots] == [one.id] * len(prompt.slots) and prompt.slots
+        assert [prompt.pieces[slot] for slot in prompt.slots] == [one.id] * len(prompt.slots)
+        assert prompt.slots
         assert all(prompt.ids[place] == made.mask for place in prompt.masks)
 
 
@@ -182,7 +196,8 @@ def test_the_tokenizer_is_left_as_it_is() -> None:
     made = Writer(given, Recipe(), 64)
     (prompt,) = made.write([entry(made, "boka kali boka kali boka")])
     assert len(prompt.ids) == 4 + len(made.tokenizer.encode("boka kali boka kali boka", add_special_tokens=False).ids)
-    assert given.to_str() == before and given.encode_special_tokens is False
+    assert given.to_str() == before
+    assert given.encode_special_tokens is False
 
 
 def test_a_tokenizer_of_older_files_gets_its_marks() -> None:
@@ -203,9 +218,12 @@ def test_batches() -> None:
     assert batch.ids.tolist() == [[1, 4, 6, 9, 2, 0, 0, 0], list(long.ids)]
     assert batch.attention.tolist() == [[1] * 5 + [0] * 3, [1] * 8]
     assert batch.slots.nonzero().tolist() == [[0, 1], [1, 2]]
-    assert batch.gloss.nonzero().tolist() == [[0, 3], [1, 4], [1, 5], [1, 6]] and batch.decoder is None
+    assert batch.gloss.nonzero().tolist() == [[0, 3], [1, 4], [1, 5], [1, 6]]
+    assert batch.decoder is None
     decoded = collate([short, long], 3, 11)
-    assert decoded.decoder is not None and decoded.decoder.tolist() == [[11, 3], [11, 5]]
-    assert decoded.slots.tolist() == [[True, False], [False, True]] and decoded.ids[0, 5:].tolist() == [3, 3, 3]
+    assert decoded.decoder is not None
+    assert decoded.decoder.tolist() == [[11, 3], [11, 5]]
+    assert decoded.slots.tolist() == [[True, False], [False, True]]
+    assert decoded.ids[0, 5:].tolist() == [3, 3, 3]
     assert by_length([long, short, long, short, short], 2) == [[1, 3], [4, 0], [2]]
     assert batch.to(batch.ids.device).ids.tolist() == batch.ids.tolist()

@@ -66,14 +66,19 @@ def test_shuffled_rows_are_found_and_come_back(tmp_path: Path, monkeypatch: pyte
     found, facts = in_doubt(read, among)
     assert set(found.tolist()) <= set(among.tolist())
     hit = set(found.tolist()) & set(wrong.tolist())
-    assert len(hit) > 22 and len(found) - len(hit) <= 2  # of a shuffled row one in ten is near by chance
-    assert facts["looked_at"] == 60 and facts["in_doubt"] == len(found)
-    assert facts["unrelated_rare"] == pytest.approx(0.5, abs=0.25) and facts["unrelated_elsewhere"] < 0.05
+    assert len(hit) > 22
+    assert len(found) - len(hit) <= 2  # of a shuffled row one in ten is near by chance
+    assert facts["looked_at"] == 60
+    assert facts["in_doubt"] == len(found)
+    assert facts["unrelated_rare"] == pytest.approx(0.5, abs=0.25)
+    assert facts["unrelated_elsewhere"] < 0.05
     ids, rows, told, notes = rows_of(read, found)
     assert torch.equal(ids, found)
     error = (rows - good[found]).square().mean() / (good[found] - good.mean(0)).square().mean()
     assert float(error) < 0.02  # of the variance
-    assert told["unrelated"] > 0.5 and told["held_out"]["r2"] > 0.7 and told["learned_from"] == 300 - len(found)
+    assert told["unrelated"] > 0.5
+    assert told["held_out"]["r2"] > 0.7
+    assert told["learned_from"] == 300 - len(found)
     assert not [note for note in notes if "so little was lost" in note]
 
 
@@ -118,7 +123,8 @@ def test_each_row_from_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             assert torch.allclose(rows, expected["others"].readout(read.features[places]), atol=1e-5)
         error = float((rows - good[ids]).square().mean())
         found[way] = error
-    assert found["kept"] < found["others"] and found["kept"] < found["all"]
+    assert found["kept"] < found["others"]
+    assert found["kept"] < found["all"]
 
 
 def test_all_rows_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,9 +134,12 @@ def test_all_rows_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     read, _, _ = world(tmp_path / "o", monkeypatch, train_on="others")
     monkeypatch.chdir(tmp_path / "o")
     ids, _, told, notes = rows_of(read, read.ids)
-    assert len(ids) == 300 and told["held_out"]["r2"] > 0.9 and told["unrelated"] < 0.1
+    assert len(ids) == 300
+    assert told["held_out"]["r2"] > 0.9
+    assert told["unrelated"] < 0.1
     said = " ".join(notes)
-    assert "100% of the defined rows are replaced; without fine-tuning" in said and "so little was lost" in said
+    assert "100% of the defined rows are replaced; without fine-tuning" in said
+    assert "so little was lost" in said
 
 
 def test_what_a_user_must_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +148,8 @@ def test_what_a_user_must_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     said = " ".join(notes)
     assert "2 of the 12 rows have no definition and stay as they are" in said
     assert f"rebuilt rows have {told['length']:.0%} of the old length; set scale=spread, or blend=0.5" in said
-    assert told["length"] < 0.5 and "are few to learn" not in said
+    assert told["length"] < 0.5
+    assert "are few to learn" not in said
     read.recipe = Recipe(read="slot", scale="row")
     _, rows, told, notes = rows_of(read, read.ids[-10:])
     assert "of the old length" not in " ".join(notes)
@@ -151,7 +161,8 @@ def test_what_a_user_must_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_definitions_that_tell_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, _, _ = world(tmp_path, monkeypatch, noise=1000.0, ridge=1.0)
     _, _, told, notes = rows_of(read, read.ids[-10:])
-    assert told["held_out"]["r2"] <= 0 and "definitions tell nothing of rows that were not learned from" in notes[0]
+    assert told["held_out"]["r2"] <= 0
+    assert "definitions tell nothing of rows that were not learned from" in notes[0]
 
 
 def test_no_row_with_a_definition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +185,8 @@ def test_tokens_with_the_same_definitions(tmp_path: Path) -> None:
         ids, rows, told, notes = rows_of(read, read.ids[30:])
         assert len(ids) == told["rebuilt"] == count
         if way == "warn":
-            assert torch.equal(rows[0], rows[2]) and torch.equal(rows[8], rows[9])
+            assert torch.equal(rows[0], rows[2])
+            assert torch.equal(rows[8], rows[9])
             assert "5 rows in 2 groups get the same values" in notes[0]
             assert f"{WORDS[30]!r} = {WORDS[31]!r} = {WORDS[32]!r}; {WORDS[38]!r} = {WORDS[39]!r}" in notes[0]
             assert "collision=keep-old leaves all but the first as they are" in notes[0]
@@ -194,7 +206,9 @@ def test_from_rows_to_undo(family: str, solver: str, tmp_path: Path) -> None:
     recipe = Recipe(solver=solver, epochs=1, batch=16, blend=0.75, scale="spread")
     read = Reconstructor(located, target.table, aligned(located), recipe, "cpu")
     change, found, notes = rebuild(target, read, read.ids[-8:])
-    assert contents(folder) == before and found["rebuilt"] == 8 and found["learned_from"] == 32
+    assert contents(folder) == before
+    assert found["rebuilt"] == 8
+    assert found["learned_from"] == 32
     write_delta(Path("d.safetensors"), located, "definitions", {}, [change], {"input": found}, notes)
     checkpoint.apply(str(folder), Path("d.safetensors"), Path("new"))
     old, new = (load_file(place / "model.safetensors") for place in (folder, Path("new")))
@@ -212,7 +226,9 @@ def test_from_rows_to_undo(family: str, solver: str, tmp_path: Path) -> None:
     config = transformers.AutoConfig.from_pretrained("new")
     loaded = getattr(transformers, config.architectures[0]).from_pretrained("new")
     head = loaded.get_output_embeddings()
-    assert located.tied and head is not None and torch.equal(head.weight[changed], change.rows.read())
+    assert located.tied
+    assert head is not None
+    assert torch.equal(head.weight[changed], change.rows.read())
 
 
 def test_shares_of_old_and_new(tmp_path: Path) -> None:
@@ -276,4 +292,5 @@ def test_a_row_without_direction_stays_and_is_counted(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(Reconstructor, "predict", flat)
     _, rows, found, _ = rows_of(read, read.ids[-8:])
-    assert found["without_direction"] == 1 and torch.equal(rows[2], read.rows[-6])
+    assert found["without_direction"] == 1
+    assert torch.equal(rows[2], read.rows[-6])

@@ -8,7 +8,9 @@ from decone.repair.definitions.recipe import Recipe
 def test_words_become_settings() -> None:
     found = Recipe.build("decone", {"ridge": "10", "noise": "0.5,0.25,0.25", "read": "slot", "train_table": "true"})
     assert (found.ridge, found.noise, found.read, found.train_table) == (10.0, (0.5, 0.25, 0.25), "slot", True)
-    assert found.solver == "ridge" and found.train_on == "kept" and found.scale == "spread"  # the rest is as it was
+    assert found.solver == "ridge"
+    assert found.train_on == "kept"
+    assert found.scale == "spread"  # the rest is as it was
     assert Recipe.build("decone", {}) == Recipe()
 
 
@@ -46,7 +48,9 @@ def test_the_paper_s_settings_can_be_changed() -> None:
 def test_words_that_are_no_settings(preset: str, words: dict[str, str], said: str) -> None:
     with pytest.raises(ValueError) as error:
         Recipe.build(preset, words)
-    assert said in str(error.value) and "\n" not in str(error.value) and "pydantic" not in str(error.value)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "pydantic" not in str(error.value)
 
 
 def test_foreign_signs_do_not_reach_a_terminal() -> None:

@@ -38,7 +38,8 @@ def test_kept_rows_teach_the_others(family: str, tmp_path: Path) -> None:
     """Also where rows are narrower than states (ALBERT)."""
     read = reconstructor(saved(family, tmp_path / family), Recipe(ridge=3.0))
     table = locate(str(tmp_path / family)).embedding.read()
-    assert torch.equal(read.rows, table[read.ids]) and read.ids.tolist() == sorted(read.alignment.entries)
+    assert torch.equal(read.rows, table[read.ids])
+    assert read.ids.tolist() == sorted(read.alignment.entries)
     learn = torch.arange(40) % 5 != 0
     told = read.learn(learn)
     asked = (~learn).nonzero().squeeze(1)
@@ -47,8 +48,11 @@ def test_kept_rows_teach_the_others(family: str, tmp_path: Path) -> None:
     )
     for found in (read.predict(told, asked), told.honest[asked]):
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-4)
-    assert told.held.tolist() == learn.nonzero().squeeze(1).tolist() and told.scores.tokens == 32
-    assert told.ridge == 3.0 and told.trained is None and told.frozen is None
+    assert told.held.tolist() == learn.nonzero().squeeze(1).tolist()
+    assert told.scores.tokens == 32
+    assert told.ridge == 3.0
+    assert told.trained is None
+    assert told.frozen is None
 
 
 def test_honesty(tmp_path: Path) -> None:
@@ -79,7 +83,8 @@ def test_a_decoder_s_rows(tmp_path: Path) -> None:
     defined = glosses() | {"zebadozu": "lona kali"}
     read = reconstructor(saved("t5", tmp_path / "t5"), Recipe(), defined, pieces=True)
     hosted = [prompt for prompt in read.prompts if len(prompt.pieces) > 1]
-    assert len(read.ids) == 40 + len({prompt.id for prompt in hosted}) and bool(torch.isfinite(read.features).all())
+    assert len(read.ids) == 40 + len({prompt.id for prompt in hosted})
+    assert bool(torch.isfinite(read.features).all())
 
 
 def test_ranks_by_hand(tmp_path: Path) -> None:
@@ -98,14 +103,18 @@ def test_the_trained_solver(tmp_path: Path) -> None:
     read = reconstructor(saved("bert", tmp_path / "bert"), Recipe(**GRADIENT, holdout=0.2))
     learn = torch.arange(40) < 30
     told = read.learn(learn)
-    assert told.trained is not None and told.frozen is not None
-    assert len(told.held) == 3 == told.scores.tokens == told.frozen.tokens and len(told.choosing) == 3
+    assert told.trained is not None
+    assert told.frozen is not None
+    assert len(told.held) == 3 == told.scores.tokens == told.frozen.tokens
+    assert len(told.choosing) == 3
     aside = {*told.held.tolist(), *told.choosing.tolist()}
-    assert len(aside) == 6 and bool(learn[list(aside)].all())
+    assert len(aside) == 6
+    assert bool(learn[list(aside)].all())
     found = read.predict(told, torch.arange(30, 40))
     prompts = [prompt for prompt in read.prompts if prompt.id in read.ids[30:].tolist()]
     expected = told.trained.out(told.trained.body.features(prompts))
-    assert torch.allclose(found, expected, atol=1e-6) and found.shape == (10, 16)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert found.shape == (10, 16)
     error = float((read.predict(told, told.choosing) - read.rows[told.choosing]).square().mean())
     assert error == pytest.approx(min(told.trained.errors), rel=1e-4)
     # Before training the student is the frozen model, fitted to what is not held out.
@@ -124,8 +133,10 @@ def test_tokens_that_are_scored_are_neither_learned_from_nor_chosen_by(tmp_path:
     told = one.learn(learn)
     two.rows[told.held] += 5
     again = two.learn(learn)
-    assert told.trained is not None and again.trained is not None
-    assert told.trained.errors == again.trained.errors and torch.equal(told.held, again.held)
+    assert told.trained is not None
+    assert again.trained is not None
+    assert told.trained.errors == again.trained.errors
+    assert torch.equal(told.held, again.held)
     assert torch.equal(told.trained.out.weight, again.trained.out.weight)
     assert told.scores.r2 != again.scores.r2
 
@@ -136,7 +147,8 @@ def test_one_held_out_token_is_not_perfect_by_itself(tmp_path: Path) -> None:
     for seed in range(4):
         read = reconstructor(saved("bert", tmp_path / f"{seed}"), Recipe(**GRADIENT, seed=seed, start="random"))
         told = read.learn(torch.arange(40) < 8)
-        assert len(told.held) == 1 and told.scores.tokens == 1
+        assert len(told.held) == 1
+        assert told.scores.tokens == 1
         ranks.add(told.scores.median_rank)
     assert max(ranks) > 1
 
@@ -161,10 +173,12 @@ def test_tokens_that_are_not_in_the_table(tmp_path: Path) -> None:
             Entry(-2, Surface("zonk", "zonk", "word"), "exact", (Sense("zonk", " "),)),
         ]
         rows, known = read.define(told, new)
-        assert known.tolist() == [True, False] and not rows[1].any()
+        assert known.tolist() == [True, False]
+        assert not rows[1].any()
         assert torch.allclose(rows[0], read.predict(told, torch.tensor([5]))[0], atol=1e-5)
         nothing, none = read.define(told, new[1:])
-        assert none.tolist() == [False] and not nothing.any()
+        assert none.tolist() == [False]
+        assert not nothing.any()
 
 
 def test_groups_of_tokens_whose_prompts_are_the_same(tmp_path: Path) -> None:
@@ -182,7 +196,9 @@ def test_groups_of_tokens_whose_prompts_are_the_same(tmp_path: Path) -> None:
     assert read.alike(every) == [ids[:3], ids[3:5]]
     told = read.learn(torch.arange(40) > 4)
     rows = read.predict(told, torch.arange(5))
-    assert torch.equal(rows[0], rows[1]) and torch.equal(rows[0], rows[2]) and torch.equal(rows[3], rows[4])
+    assert torch.equal(rows[0], rows[1])
+    assert torch.equal(rows[0], rows[2])
+    assert torch.equal(rows[3], rows[4])
     assert reconstructor(folder, Recipe(), defined).alike(every) == [ids[3:5]]
     assert reconstructor(folder, Recipe(mention="keep"), defined).alike(every) == []
     some = torch.tensor([True, False, True] + [False] * 37)
@@ -255,6 +271,8 @@ def test_precisions_one_after_the_other(tmp_path: Path) -> None:
 def test_tables_of_low_precision(dtype: torch.dtype, tmp_path: Path) -> None:
     folder = saved("t5", tmp_path / "t5", dtype=dtype)
     read = reconstructor(folder, Recipe(ridge=1.0))
-    assert read.table.dtype == dtype and read.rows.dtype == torch.float32
+    assert read.table.dtype == dtype
+    assert read.rows.dtype == torch.float32
     told = read.learn(torch.arange(40) < 30)
-    assert told.honest.dtype == torch.float32 and bool(torch.isfinite(told.honest).all())
+    assert told.honest.dtype == torch.float32
+    assert bool(torch.isfinite(told.honest).all())

@@ -28,7 +28,8 @@ def test_a_second_reading_sees_rebuilt_rows(tmp_path: Path) -> None:
     others = torch.ones(len(old), dtype=torch.bool)
     others[read.ids[lost]] = False
     assert torch.equal(read.body.rows[others], old[others])
-    assert torch.equal(read.rows, rows) and not torch.equal(read.features, first)
+    assert torch.equal(read.rows, rows)
+    assert not torch.equal(read.features, first)
     assert contents(folder) == before
 
 
@@ -41,4 +42,5 @@ def test_one_reading_and_another_table_read_once(tmp_path: Path) -> None:
             read.table = MemoryTable(table, read.table.read() + 1)
             read.rows = read.rows + 1
         old = read.body.rows.detach().clone()
-        assert read.read_again(~lost, lost) == 0 and torch.equal(read.body.rows, old)
+        assert read.read_again(~lost, lost) == 0
+        assert torch.equal(read.body.rows, old)

@@ -56,7 +56,8 @@ def test_a_single_prediction_is_ranked_around_a_centre() -> None:
         int(ranks(predicted[k : k + 1], table[ids[k : k + 1]], MemoryTable("t", table), every, centre))
         for k in range(N)
     ]
-    assert alone == together.tolist() and max(alone) > 0
+    assert alone == together.tolist()
+    assert max(alone) > 0
 
 
 def test_scores_by_hand() -> None:
@@ -68,13 +69,16 @@ def test_scores_by_hand() -> None:
     for one, other in zip(predicted.double().tolist(), rows.double().tolist(), strict=True):
         error += sum((a - b) ** 2 for a, b in zip(one, other, strict=True))
         without += sum((a - b) ** 2 for a, b in zip(mean.double().tolist(), other, strict=True))
-    assert told.r2 == pytest.approx(1 - error / without, abs=1e-6) and told.tokens == N
+    assert told.r2 == pytest.approx(1 - error / without, abs=1e-6)
+    assert told.tokens == N
     near = [cosine(a, b) for a, b in zip(predicted.double().tolist(), rows.double().tolist(), strict=True)]
-    assert told.cosine.mean == pytest.approx(sum(near) / N) and told.cosine.low < told.cosine.mean < told.cosine.high
+    assert told.cosine.mean == pytest.approx(sum(near) / N)
+    assert told.cosine.low < told.cosine.mean < told.cosine.high
     lengths = [sum(math.sqrt(sum(x * x for x in row)) for row in part.double().tolist()) for part in (predicted, rows)]
     assert told.norm_ratio == pytest.approx(lengths[0] / lengths[1], abs=1e-6)
     ordered = sorted(found.tolist())
-    assert told.nearest.mean == ordered.count(0) / N and told.top10.mean == sum(rank < 10 for rank in ordered) / N
+    assert told.nearest.mean == ordered.count(0) / N
+    assert told.top10.mean == sum(rank < 10 for rank in ordered) / N
     assert told.median_rank == ordered[(N - 1) // 2] + 1
     assert told.facts()["top10"] == [told.top10.mean, told.top10.low, told.top10.high]
 
@@ -86,10 +90,13 @@ def test_the_mean_row_scores_nothing_and_the_rows_themselves_everything() -> Non
     nothing = score(mean.expand_as(rows).clone(), rows, mean, torch.arange(N), V)
     assert nothing.r2 == pytest.approx(0, abs=1e-6)
     every = score(rows, rows, mean, torch.zeros(N, dtype=torch.long), V)
-    assert (every.r2, every.median_rank, every.unrelated) == (1, 1, 0) and every.nearest.mean == every.top10.mean == 1
-    assert every.norm_ratio == pytest.approx(1) and every.cosine.mean == pytest.approx(1)
+    assert (every.r2, every.median_rank, every.unrelated) == (1, 1, 0)
+    assert every.nearest.mean == every.top10.mean == 1
+    assert every.norm_ratio == pytest.approx(1)
+    assert every.cosine.mean == pytest.approx(1)
     worse = score(-rows, rows, mean, torch.full((N,), V - 1), V)
-    assert worse.r2 < 0 and worse.unrelated == 1
+    assert worse.r2 < 0
+    assert worse.unrelated == 1
 
 
 def test_the_share_of_unrelated_rows() -> None:
@@ -112,7 +119,9 @@ def test_rows_in_doubt() -> None:
 def test_one_token_has_no_interval_and_none_no_score() -> None:
     row = torch.ones(1, H)
     told = score(row, row, torch.zeros(H), torch.zeros(1, dtype=torch.long), V)
-    assert math.isnan(told.cosine.low) and told.cosine.mean == pytest.approx(1) and told.tokens == 1
+    assert math.isnan(told.cosine.low)
+    assert told.cosine.mean == pytest.approx(1)
+    assert told.tokens == 1
     with pytest.raises(ValueError, match="no token is left to look at; define more"):
         score(row[:0], row[:0], torch.zeros(H), torch.zeros(0, dtype=torch.long), V)
 

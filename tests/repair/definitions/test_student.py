@@ -52,7 +52,8 @@ def test_a_student_is_trained_and_the_model_is_not(family: str, table: bool, tmp
     assert {name: part.requires_grad for name, part in read.body.named_parameters()} == flags
     assert all(part.grad is None for part in read.body.parameters())
     changed = {name for name, part in bits(found.body).items() if not torch.equal(part, before[name])}
-    assert found.best and len(changed) > 5
+    assert found.best
+    assert len(changed) > 5
     assert torch.equal(found.body.rows, read.body.rows) is not table
 
 
@@ -69,7 +70,8 @@ def test_sixteen_tokens_are_learned(tmp_path: Path) -> None:
     owner, twice = torch.arange(32), torch.cat([rows, rows])
     found = train(read.body, None, [*prompts, *prompts], owner, twice, owner[16:], read._ordinary, recipe, "cpu")
     baseline = float((rows - rows.mean(0)).square().mean())
-    assert len(found.errors) == 101 and found.errors[0] > baseline > 2 * found.errors[found.best]
+    assert len(found.errors) == 101
+    assert found.errors[0] > baseline > 2 * found.errors[found.best]
     told = found.rows(prompts, torch.arange(16), 16)
     assert float((told - rows).square().mean()) == pytest.approx(found.errors[found.best], rel=1e-4)
 
@@ -121,7 +123,8 @@ def test_the_same_seed_gives_the_same_student(tmp_path: Path) -> None:
     torch.manual_seed(77)  # and does not matter
     two, three = (trained(read, held, seed=seed, start="random", rate=0.01) for seed in (1, 2))
     told = [found.rows(read.prompts, read.owner, 40) for found in (one, two, three)]
-    assert float((told[0] - told[1]).abs().max()) < 1e-6 and one.errors == two.errors
+    assert float((told[0] - told[1]).abs().max()) < 1e-6
+    assert one.errors == two.errors
     assert float((told[0] - told[2]).abs().max()) > 1e-3
 
 
@@ -132,7 +135,8 @@ def test_a_map_begins_as_ridge_or_at_random(tmp_path: Path) -> None:
     assert torch.allclose(ridge(read.features), readout(read.features), atol=1e-4)
     torch.manual_seed(0)
     random_map = module._map(None, read.body, read.prompts[0], 8)
-    assert random_map.bias is None and random_map.weight.shape == (8, 40)
+    assert random_map.bias is None
+    assert random_map.weight.shape == (8, 40)
     assert float(random_map.weight.detach().std()) == pytest.approx(40**-0.5, rel=0.15)
 
 
@@ -177,7 +181,8 @@ def test_shares_of_noise(tmp_path: Path) -> None:
         changed = module._noised(batch, [prompt.id for prompt in part], (0.5, 0.25, 0.25), ordinary, draw)
         others = ~batch.slots
         assert torch.equal(batch.ids[others], changed.ids[others])
-        assert changed.slots is batch.slots and changed.gloss is batch.gloss
+        assert changed.slots is batch.slots
+        assert changed.gloss is batch.gloss
         for row, prompt in zip(changed.ids[batch.slots].tolist(), part, strict=True):
             slots += 1
             if row == mask:
@@ -230,19 +235,27 @@ def test_training_that_diverges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_the_rate_rises_and_falls() -> None:
     steps, warmup = 100, 0.2
     shares = [module._share(step, steps, warmup) for step in range(steps + 1)]
-    assert shares[0] == pytest.approx(1 / 20) and shares[9] == pytest.approx(0.5) and max(shares) == 1
-    assert shares[60] == pytest.approx(0.5) and shares[100] == 0 and min(shares) >= 0
-    assert module._share(0, 1, 0.0) == 1 and module._share(0, 2, 0.9) > 0
+    assert shares[0] == pytest.approx(1 / 20)
+    assert shares[9] == pytest.approx(0.5)
+    assert max(shares) == 1
+    assert shares[60] == pytest.approx(0.5)
+    assert shares[100] == 0
+    assert min(shares) >= 0
+    assert module._share(0, 1, 0.0) == 1
+    assert module._share(0, 2, 0.9) > 0
 
 
 def test_an_epoch_has_every_prompt_once() -> None:
     prompts = [Prompt(id, (1,) * (1 + id % 7), (0,), (0, 1), (id,), (0,)) for id in range(100)]
     places = list(range(0, 100, 2))
     batches = module._shuffled(places, prompts, 8, random.Random(0))
-    assert sorted(place for batch in batches for place in batch) == places and max(map(len, batches)) == 8
+    assert sorted(place for batch in batches for place in batch) == places
+    assert max(map(len, batches)) == 8
     other = module._shuffled(places, prompts, 8, random.Random(1))
-    assert other != batches and module._shuffled(places, prompts, 8, random.Random(0)) == batches
-    assert WORDS and sum(len({len(prompts[place].ids) for place in batch}) <= 3 for batch in batches) == len(batches)
+    assert other != batches
+    assert module._shuffled(places, prompts, 8, random.Random(0)) == batches
+    assert WORDS
+    assert sum(len({len(prompts[place].ids) for place in batch}) <= 3 for batch in batches) == len(batches)
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
@@ -251,4 +264,5 @@ def test_progress_is_told(tmp_path: Path) -> None:
     read.progress = lambda *told: seen.append(told)
     trained(read, torch.arange(3))
     steps = [told for told in seen if told[0].startswith("training")]
-    assert [done for _, done, _ in steps] == list(range(1, 11)) and steps[-1] == ("training, epoch 2 of 2", 10, 10)
+    assert [done for _, done, _ in steps] == list(range(1, 11))
+    assert steps[-1] == ("training, epoch 2 of 2", 10, 10)

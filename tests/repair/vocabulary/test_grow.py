@@ -42,13 +42,16 @@ def test_old_logits_stay_bit_for_bit(kind: str, padding: int, tied: bool) -> Non
     report = grow("m", NEW, Path("n"))
     V, ids = report.rows_before, torch.arange(40).view(2, 20)
     old, new = logits(source, ids), logits(Path("n"), ids)
-    assert old.shape[-1] == V and new.shape[-1] == report.rows_after == V + max(0, 3 - padding)
+    assert old.shape[-1] == V
+    assert new.shape[-1] == report.rows_after == V + max(0, 3 - padding)
     assert torch.equal(old[..., : report.tokens_before], new[..., : report.tokens_before])
-    assert report.in_padding == min(3, padding) and contents(source) == before
+    assert report.in_padding == min(3, padding)
+    assert contents(source) == before
     assert locate("n").tied == (tied or kind == "t5")  # which transformers always ties
     assert json.loads(Path("n/config.json").read_text())["vocab_size"] == new.shape[-1]
     one, two = by_rows(source, V), by_rows(Path("n"), report.rows_after)
-    assert one.keys() == two.keys() and len(one) == len([name for part in report.tables for name in part.tensors])
+    assert one.keys() == two.keys()
+    assert len(one) == len([name for part in report.tables for name in part.tensors])
     first = report.tokens_before
     for name, tensor in one.items():
         assert torch.equal(two[name][:first], tensor[:first]), name
@@ -62,9 +65,11 @@ def test_old_logits_stay_bit_for_bit(kind: str, padding: int, tied: bool) -> Non
         pieces = pieces or list(range(5, first))  # of Zürich bert knows nothing: all but the special tokens
         for name, tensor in two.items():
             torch.testing.assert_close(tensor[index], one[name][pieces].mean(0), msg=name)
-        assert index in again(f"the {token} sat")["input_ids"] and again.convert_tokens_to_ids(token) == index
+        assert index in again(f"the {token} sat")["input_ids"]
+        assert again.convert_tokens_to_ids(token) == index
     text = "the cat sat on the hill, by the sea"
-    assert cut(text)["input_ids"] == again(text)["input_ids"] and "covidx" not in again.get_vocab()
+    assert cut(text)["input_ids"] == again(text)["input_ids"]
+    assert "covidx" not in again.get_vocab()
 
 
 def test_words_are_found_as_words_and_elsewhere_only_when_asked() -> None:
@@ -74,7 +79,8 @@ def test_words_are_found_as_words_and_elsewhere_only_when_asked() -> None:
     cut, words, anywhere = (loaded(Path(place)) for place in ("m", "n", "o"))
     assert words("a locker")["input_ids"] == cut("a locker")["input_ids"] != anywhere("a locker")["input_ids"]
     (lock, sea), (other,) = words.convert_tokens_to_ids(["lock", "海"]), anywhere.convert_tokens_to_ids(["lock"])
-    assert lock in words("a LOCK")["input_ids"] and other in anywhere("a locker")["input_ids"]
+    assert lock in words("a LOCK")["input_ids"]
+    assert other in anywhere("a locker")["input_ids"]
     assert sea in words("x海x")["input_ids"]
     assert contents(source)["model.safetensors"] != contents(Path("n"))["model.safetensors"]
 
@@ -88,8 +94,10 @@ def test_a_table_stored_twice_stays_one() -> None:
     report = grow("m", NEW, Path("n"), init="sample")
     found = load_file("n/model.safetensors")
     assert torch.equal(found["lm_head.decoder.weight"], found["roberta.embeddings.word_embeddings.weight"])
-    assert torch.equal(found["lm_head.decoder.bias"], found["lm_head.bias"]) and len(found["lm_head.bias"]) == 324
-    assert locate("n").tied and [len(part.tensors) for part in report.tables] == [2, 1, 1]
+    assert torch.equal(found["lm_head.decoder.bias"], found["lm_head.bias"])
+    assert len(found["lm_head.bias"]) == 324
+    assert locate("n").tied
+    assert [len(part.tensors) for part in report.tables] == [2, 1, 1]
     ids = torch.arange(30)[None]
     assert torch.equal(logits(source, ids), logits(Path("n"), ids)[..., :321])
 
@@ -120,13 +128,15 @@ def test_shards_and_small_pieces(monkeypatch: pytest.MonkeyPatch, dtype: torch.d
     source = build("llama", Path("m"), dtype=dtype, shards=True)
     before = contents(source)
     report = grow("m", NEW, Path("n"), multiple=64, link=True)
-    assert report.rows_after == 448 and report.written is not None
+    assert report.rows_after == 448
+    assert report.written is not None
     index = json.loads(Path("n/model.safetensors.index.json").read_text())
     assert set(index["weight_map"].values()) == {path.name for path in Path("n").glob("model-*")}
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors(Path("n")).values())
     assert index["metadata"]["total_size"] == total
     changed = {name for name, digest in contents(Path("n")).items() if before.get(name) != digest}
-    assert changed == set(report.written.rewritten) and "README.md" not in changed
+    assert changed == set(report.written.rewritten)
+    assert "README.md" not in changed
     assert len([name for name in changed if name.startswith("model-")]) == 2  # the two shards with a table
     assert all(Path("m", name).samefile(Path("n", name)) for name in report.written.linked)
     ids = torch.arange(30)[None]
@@ -150,7 +160,8 @@ def test_a_way_of_ones_own() -> None:
     report = grow("m", NEW, Path("n"), init=constant)
     assert [wanted.table.name for wanted in seen] == ["model.embed_tokens.weight", "lm_head.weight"]
     found = load_file("n/model.safetensors")
-    assert found["model.embed_tokens.weight"][400:].eq(1).all() and found["lm_head.weight"][400:].eq(2).all()
+    assert found["model.embed_tokens.weight"][400:].eq(1).all()
+    assert found["lm_head.weight"][400:].eq(2).all()
     assert report.settings["init"] == "constant"
 
 
@@ -158,7 +169,8 @@ def test_the_report_and_what_stays_with_the_model() -> None:
     source = build("bert", Path("m"))
     report = grow("m", [*NEW, "the", "covid", "", "The"], Path("n"), init="neighbours", neighbours=3)
     said = "left out: 1 known already (the); 1 read as one token already (The); 1 given twice (covid); 1 empty"
-    assert said in report.notes and report.added == 3
+    assert said in report.notes
+    assert report.added == 3
     Grown.model_validate_json(report.model_dump_json(by_alias=True))
     history = History.model_validate_json(Path("n/decone.json").read_text())
     (step,) = history.steps
@@ -168,7 +180,10 @@ def test_the_report_and_what_stays_with_the_model() -> None:
         "neighbours",
         3,
     )
-    assert step.tables == report.tables and said in step.notes and step.decone and step.date
+    assert step.tables == report.tables
+    assert said in step.notes
+    assert step.decone
+    assert step.date
     table = load_file("m/model.safetensors")["bert.embeddings.word_embeddings.weight"].double()
     (norms,) = report.norms
     assert norms.old["mean"] == pytest.approx(float(table[5:].norm(dim=1).mean()))
@@ -179,7 +194,8 @@ def test_the_report_and_what_stays_with_the_model() -> None:
     # Grown once more: both steps are told, and ids go on.
     again = grow("n", ["blog"], Path("o"))
     steps = History.model_validate_json(Path("o/decone.json").read_text()).steps
-    assert [step.rows_after for step in steps] == [93, 94] and again.tokens[0].id == 93
+    assert [step.rows_after for step in steps] == [93, 94]
+    assert again.tokens[0].id == 93
     assert steps[1].tables[0].before == steps[0].tables[0].after
     assert not (source / "decone.json").exists()
 
@@ -189,8 +205,10 @@ def test_outputs_on_a_text(kind: str) -> None:
     build(kind, Path("m"), padding=1)
     Path("t.txt").write_text("the cat sat on the hill by the sea, and then the dog ran over the mat. " * 20)
     found = grow("m", NEW, Path("n"), text=Path("t.txt")).divergence
-    assert found is not None and found.positions > 30
-    assert found.largest_change == found.kl_mean == found.kl_max == 0 and 0 < found.mass_mean < found.mass_max < 1
+    assert found is not None
+    assert found.positions > 30
+    assert found.largest_change == found.kl_mean == found.kl_max == 0
+    assert 0 < found.mass_mean < found.mass_max < 1
     if kind in ("gpt2", "llama"):  # by hand, on the first window
         ids = torch.tensor(loaded(Path("m"))(Path("t.txt").read_text(), add_special_tokens=False)["input_ids"])
         mass = []
@@ -212,7 +230,8 @@ def test_an_encoder_has_no_outputs() -> None:
     save_file(whole, source / "model.safetensors", metadata={"format": "pt"})
     Path("t.txt").write_text("the cat sat")
     report = grow("m", NEW, Path("n"), text=Path("t.txt"))
-    assert report.divergence is None and any("no outputs" in note for note in report.notes)
+    assert report.divergence is None
+    assert any("no outputs" in note for note in report.notes)
 
 
 def test_nested_and_silent_configurations() -> None:
@@ -222,7 +241,8 @@ def test_nested_and_silent_configurations() -> None:
     (source / "config.json").write_text(json.dumps(nested | {"vision_config": {"vocab_size": 400}}))
     grow("m", NEW, Path("n"))
     found = json.loads(Path("n/config.json").read_text())
-    assert found["text_config"]["vocab_size"] == 403 and found["vision_config"]["vocab_size"] == 400
+    assert found["text_config"]["vocab_size"] == 403
+    assert found["vision_config"]["vocab_size"] == 400
     del config["vocab_size"]
     (source / "config.json").write_text(json.dumps(config))
     grow("m", NEW, Path("o"))
@@ -237,7 +257,9 @@ def test_older_files_list_the_tokens_too() -> None:
     (source / "added_tokens.json").write_text("{}")
     grow("m", NEW, Path("n"))
     listed = json.loads(Path("n/tokenizer_config.json").read_text())["added_tokens_decoder"]
-    assert listed["0"] == mark and listed["90"]["content"] == "covid" and not listed["90"]["special"]
+    assert listed["0"] == mark
+    assert listed["90"]["content"] == "covid"
+    assert not listed["90"]["special"]
     assert json.loads(Path("n/added_tokens.json").read_text()) == {"covid": 90, "lowliest": 91, "Zürich": 92}
     assert loaded(Path("n")).convert_tokens_to_ids(NEW) == [90, 91, 92]
 
@@ -248,7 +270,8 @@ def refused(said: str, tokens: list[str] = NEW, model: str = "m", out: str = "n"
     with pytest.raises(ValueError, match=said) as raised:
         grow(model, tokens, Path(out), **settings)
     assert "\n" not in str(raised.value)
-    assert contents(Path()) == before and {path for path in Path().rglob("*") if path.is_dir()} == folders
+    assert contents(Path()) == before
+    assert {path for path in Path().rglob("*") if path.is_dir()} == folders
 
 
 def test_what_is_refused() -> None:
@@ -311,9 +334,11 @@ def test_other_weights_are_left_out_and_said() -> None:
     (source / "onnx" / "model.onnx").write_bytes(b"old")
     (source / "README.md").write_text("a model")
     report = grow("m", NEW, Path("n"))
-    assert not Path("n/pytorch_model.bin").exists() and Path("n/onnx/model.onnx").exists()
+    assert not Path("n/pytorch_model.bin").exists()
+    assert Path("n/onnx/model.onnx").exists()
     assert "left out, for the old vocabulary is in it: pytorch_model.bin" in report.notes
-    assert any("onnx/model.onnx" in note for note in report.notes) and Path("n/README.md").exists()
+    assert any("onnx/model.onnx" in note for note in report.notes)
+    assert Path("n/README.md").exists()
 
 
 def test_a_full_disk_and_an_interrupt_leave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,14 +357,16 @@ def test_a_full_disk_and_an_interrupt_leave_nothing(monkeypatch: pytest.MonkeyPa
     before = contents(Path())
     with pytest.raises(KeyboardInterrupt):
         grow("m", NEW, Path("n"))
-    assert contents(Path()) == before and not Path("n").exists()
+    assert contents(Path()) == before
+    assert not Path("n").exists()
 
 
 def test_a_real_encoder() -> None:
     transformers = pytest.importorskip("transformers")
     source = minilm()
     report = grow(str(source), ["covid", "gazumping", "the"], Path("n"), link=True)
-    assert report.added == 2 and report.rows_after == 30524
+    assert report.added == 2
+    assert report.rows_after == 30524
     cut, again = loaded(source), loaded(Path("n"))
     text = "Covid came; then the gazumpings, and gazumping."
     assert again(text)["input_ids"].count(30522) == 1 == again(text)["input_ids"].count(30523)

@@ -43,6 +43,8 @@ def test_texts_of_kept_tokens(prefix: str, suffix: str, ignore: bool) -> None:
 
 
 def test_both_ways_of_writing_merges() -> None:
-    assert read_merges({"merges": ["a b", ["b c", "d"]]}) == [("a", "b"), ("b c", "d")] and read_merges({}) == []
-    assert joined(("a", "##b"), "##") == "ab" and joined(("##a", "##b"), "##") == "##ab"
+    assert read_merges({"merges": ["a b", ["b c", "d"]]}) == [("a", "b"), ("b c", "d")]
+    assert read_merges({}) == []
+    assert joined(("a", "##b"), "##") == "ab"
+    assert joined(("##a", "##b"), "##") == "##ab"
     assert parts_of(["abc"], [("b", "c")]) == set()  # merges do not build it

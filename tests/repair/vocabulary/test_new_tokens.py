@@ -13,7 +13,8 @@ from decone.repair.vocabulary.new_tokens import grown_files, read_tokens, sort_o
 def test_reading() -> None:
     Path("t.txt").write_bytes("\ufeffcovid\r\n Zürich \n\nblog\n".encode())
     assert read_tokens("t.txt") == ["covid", "Zürich", "", "blog"]
-    assert read_tokens("covid, blog") == ["covid", "blog"] and read_tokens("a.txt,b") == ["a.txt", "b"]
+    assert read_tokens("covid, blog") == ["covid", "blog"]
+    assert read_tokens("a.txt,b") == ["a.txt", "b"]
     assert read_tokens("x" * 5000) == ["x" * 5000]
     for absent in ("absent.txt", "folder/absent"):
         with pytest.raises(ValueError, match="no file"):

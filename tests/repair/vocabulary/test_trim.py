@@ -40,7 +40,8 @@ def test_logits_and_texts_stay(kind: str, padding: int, tied: bool, text: Path) 
     report = trim("m", Choice((text,)), Path("n"))
     old = old_ids(Path("n"))
     assert len(old) == report.rows_after == report.tokens_after < report.tokens_before <= report.rows_before - padding
-    assert contents(source) == before and locate("n").tied == (tied or kind == "t5")
+    assert contents(source) == before
+    assert locate("n").tied == (tied or kind == "t5")
     ids = torch.arange(min(20, len(old)))[None]
     asked = torch.tensor(old)
     assert torch.equal(logits(source, asked[ids])[..., asked], logits(Path("n"), ids))
@@ -83,14 +84,17 @@ def test_bytes_spell_what_was_not_given(text: Path) -> None:
         trim(kind, Choice((text,)), Path(f"{kind}-n"))
         again = loaded(Path(f"{kind}-n"))
         ids = again("quixotic Жук", add_special_tokens=False)["input_ids"]
-        assert again.decode(ids).strip() == "quixotic Жук" and again.unk_token_id not in ids[1:]
+        assert again.decode(ids).strip() == "quixotic Жук"
+        assert again.unk_token_id not in ids[1:]
 
 
 def test_shards_and_small_pieces(monkeypatch: pytest.MonkeyPatch, text: Path) -> None:
     monkeypatch.setattr(resize, "STEP", 100)
     source = build("llama", Path("m"), dtype=torch.bfloat16, shards=True)
     report = trim("m", Choice((text,)), Path("n"), link=True)
-    assert report.written is not None and report.written.linked and not report.written.copied
+    assert report.written is not None
+    assert report.written.linked
+    assert not report.written.copied
     assert report.bytes_of_rows == 2 * 2 * 16 * (report.rows_before - report.rows_after)
     old = torch.tensor(old_ids(Path("n")))
     ids = torch.arange(20)[None]
@@ -114,15 +118,21 @@ def test_ids_in_configurations(text: Path) -> None:
     report = trim("m", Choice((text,)), Path("n"))
     old = old_ids(Path("n"))
     new = {index: place for place, index in enumerate(old)}
-    assert rare in new and 318 not in new and 319 not in new
+    assert rare in new
+    assert 318 not in new
+    assert 319 not in new
     found = json.loads(Path("n/config.json").read_text())
     assert (found["forced_bos_token_id"], found["pad_token_id"]) == (new[rare], 1)
-    assert found["bad_words_ids"] == [[new[rare], new[word[0]]]] and found["image_token_id"] == 50264
+    assert found["bad_words_ids"] == [[new[rare], new[word[0]]]]
+    assert found["image_token_id"] == 50264
     assert any("image_token_id 50264" in note for note in report.notes)
     found = json.loads(Path("n/generation_config.json").read_text())
-    assert found["eos_token_id"] == [2, new[word[1]]] and found["suppress_tokens"] == [new[word[2]]]
-    assert found["forced_decoder_ids"] == [[1, new[word[0]]]] and found["lang_to_id"] == {"<a>": new[word[0]]}
-    assert found["sequence_bias"] == [[[new[word[0]], new[word[1]]], -5.0]] and found["max_length"] == 318
+    assert found["eos_token_id"] == [2, new[word[1]]]
+    assert found["suppress_tokens"] == [new[word[2]]]
+    assert found["forced_decoder_ids"] == [[1, new[word[0]]]]
+    assert found["lang_to_id"] == {"<a>": new[word[0]]}
+    assert found["sequence_bias"] == [[[new[word[0]], new[word[1]]], -5.0]]
+    assert found["max_length"] == 318
 
 
 def test_positions_that_hang_on_the_padding_token(text: Path) -> None:
@@ -162,13 +172,15 @@ def test_older_files_of_the_tokenizer(text: Path) -> None:
         (source / "tokenizer_config.json").write_text(json.dumps(config))
         out = Path(f"{kind}-n")
         report = trim(kind, Choice((text,)), out)
-        assert any("spiece.model" in note for note in report.notes) and not (out / "spiece.model").exists()
+        assert any("spiece.model" in note for note in report.notes)
+        assert not (out / "spiece.model").exists()
         found = json.loads((out / "tokenizer_config.json").read_text())["added_tokens_decoder"]
         assert old_ids(out)[int(next(iter(found)))] == mark["id"]
         # The older files alone make the same tokenizer.
         (out / "tokenizer.json").rename("tokenizer.json")
         located = locate(str(out))
-        assert located.tokenizer is not None and all((out / name).exists() for name in names)
+        assert located.tokenizer is not None
+        assert all((out / name).exists() for name in names)
         said = "the cat sat on the hill"
         alone = located.tokenizer.encode(said, add_special_tokens=False).ids
         Path("tokenizer.json").rename(out / "tokenizer.json")
@@ -181,8 +193,11 @@ def test_what_nothing_leads_to() -> None:
     vocabulary = parts["model"]["vocab"] | {"CAT": 90, "the cat": 91}  # upper case, and a space
     (source / "tokenizer.json").write_text(json.dumps(parts | {"model": parts["model"] | {"vocab": vocabulary}}))
     report = trim("m", Choice(unreachable=True), Path("n"))
-    assert report.dropped == ["CAT", "the cat"] and (report.rows_before, report.rows_after) == (92, 90)
-    assert report.kept["reachable"] == 85 and old_ids(Path("n")) == list(range(90)) and report.checked > 200
+    assert report.dropped == ["CAT", "the cat"]
+    assert (report.rows_before, report.rows_after) == (92, 90)
+    assert report.kept["reachable"] == 85
+    assert old_ids(Path("n")) == list(range(90))
+    assert report.checked > 200
     with pytest.raises(ValueError, match="nothing to trim"):
         trim("n", Choice(unreachable=True), Path("o"))
 
@@ -192,13 +207,15 @@ def test_a_list_and_a_text_and_counts(text: Path) -> None:
     cut = loaded(Path("m"))
     trim("m", Choice(keep=text_of("Ġcat")), Path("n"))
     vocabulary = loaded(Path("n")).get_vocab()
-    assert "Ġcat" in vocabulary and len(vocabulary) < 262
+    assert "Ġcat" in vocabulary
+    assert len(vocabulary) < 262
     assert loaded(Path("n")).tokenize(" cat") == ["Ġcat"]  # with the merges it is built from
     Path("s.txt").write_text("the cat\nthe cat\nthe mat\n")
     trim("m", Choice((Path("s.txt"),), keep=text_of("Ġsat"), min_count=2), Path("o"))
     vocabulary = loaded(Path("o")).get_vocab()
     mat = cut.tokenize(" mat")
-    assert {"Ġcat", "the", "Ġsat"} <= vocabulary.keys() and not set(mat) <= vocabulary.keys()
+    assert {"Ġcat", "the", "Ġsat"} <= vocabulary.keys()
+    assert not set(mat) <= vocabulary.keys()
 
 
 def test_a_word_that_is_given_up_stays_unknown() -> None:
@@ -223,7 +240,8 @@ def test_the_price_of_the_unknown() -> None:
     Path("s.txt").write_text("the cat\n")
     trim("m", Choice((Path("s.txt"),)), Path("n"))
     again = json.loads(Path("n/tokenizer.json").read_text())["model"]
-    assert least in dict(again["vocab"]) and again["vocab"][again["unk_id"]][0] == "<unk>"
+    assert least in dict(again["vocab"])
+    assert again["vocab"][again["unk_id"]][0] == "<unk>"
     assert source.exists()
 
 
@@ -233,13 +251,19 @@ def test_history_and_report(text: Path) -> None:
     report = trim("g", Choice((text,)), Path("n"))
     Trimmed.model_validate_json(report.model_dump_json(by_alias=True))
     steps = History.model_validate_json(Path("n/decone.json").read_text()).steps
-    assert [step.method for step in steps] == ["grow", "trim"] and steps[1].tables == report.tables
-    assert steps[0].tables[0].after == steps[1].tables[0].before and steps[1].settings["text"] == ["t.txt"]
-    assert sum(report.kept.values()) == report.rows_after and report.kept["added"] == 1  # covid, though nobody says it
-    assert not report.notes and report.checked > 20 and 0 < len(report.dropped) <= 20
+    assert [step.method for step in steps] == ["grow", "trim"]
+    assert steps[1].tables == report.tables
+    assert steps[0].tables[0].after == steps[1].tables[0].before
+    assert steps[1].settings["text"] == ["t.txt"]
+    assert sum(report.kept.values()) == report.rows_after
+    assert report.kept["added"] == 1  # covid, though nobody says it
+    assert not report.notes
+    assert report.checked > 20
+    assert 0 < len(report.dropped) <= 20
     # Trimmed, then grown: the map of ids would be of another table.
     grow("n", ["blog"], Path("o"))
-    assert not Path("o/decone/ids.safetensors").exists() and loaded(Path("o")).tokenize("covid blog")[0] == "covid"
+    assert not Path("o/decone/ids.safetensors").exists()
+    assert loaded(Path("o")).tokenize("covid blog")[0] == "covid"
 
 
 def refused(said: str, choice: Choice, model: str = "m", out: str = "n", **settings: Any) -> None:
@@ -248,7 +272,8 @@ def refused(said: str, choice: Choice, model: str = "m", out: str = "n", **setti
     with pytest.raises(ValueError, match=said) as raised:
         trim(model, choice, Path(out), **settings)
     assert "\n" not in str(raised.value)
-    assert contents(Path()) == before and {path for path in Path().rglob("*") if path.is_dir()} == folders
+    assert contents(Path()) == before
+    assert {path for path in Path().rglob("*") if path.is_dir()} == folders
 
 
 def test_what_is_refused(text: Path) -> None:
@@ -310,7 +335,8 @@ def test_a_dry_run_says_the_same(text: Path) -> None:
     build("t5", Path("m"))
     before = contents(Path())
     dry = trim("m", Choice((text,)))
-    assert contents(Path()) == before and dry.written is None
+    assert contents(Path()) == before
+    assert dry.written is None
     assert trim("m", Choice((text,)), Path("n")).model_copy(update={"written": None, "tables": []}) == dry
 
 
@@ -318,7 +344,8 @@ def test_a_real_encoder(text: Path) -> None:
     transformers = pytest.importorskip("transformers")
     source = minilm()
     report = trim(str(source), Choice((text,)), Path("n"), link=True)
-    assert report.rows_before == 30522 and 15 < report.rows_after < 60
+    assert report.rows_before == 30522
+    assert 15 < report.rows_after < 60
     assert Path("n/model.safetensors").stat().st_size < (source / "model.safetensors").stat().st_size - 40_000_000
     cut, again = loaded(source), loaded(Path("n"))
     old, new = (transformers.AutoModel.from_pretrained(folder).eval() for folder in (source, "n"))

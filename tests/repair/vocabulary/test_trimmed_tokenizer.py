@@ -37,8 +37,10 @@ def test_marks_get_their_new_ids(processor: Any) -> None:
     new = Tokenizer.from_str(json.dumps(trimmed_parts(parts, NEW)))
     for said in (("b b",), ("b", "b")):
         before, after = old.encode(*said), new.encode(*said)
-        assert [NEW[index] for index in before.ids] == after.ids and before.tokens == after.tokens
-    assert new.encode("a b").tokens[1] == "[UNK]" and len(new.encode("b").ids) == 7
+        assert [NEW[index] for index in before.ids] == after.ids
+        assert before.tokens == after.tokens
+    assert new.encode("a b").tokens[1] == "[UNK]"
+    assert len(new.encode("b").ids) == 7
     assert json.loads(old.to_str()) == parts  # the old description is not touched
 
 
@@ -46,10 +48,12 @@ def test_pieces_and_the_unknown_id() -> None:
     pieces = [("a", -1.0), ("<unk>", 0.0), ("b", -2.0), ("ab", -1.5)]
     parts = json.loads(Tokenizer(models.Unigram(pieces, unk_id=1)).to_str())
     found = trimmed_parts(parts, {1: 0, 2: 1, 3: 2})["model"]
-    assert found["unk_id"] == 0 and found["vocab"] == [["<unk>", 0.0], ["b", -2.0], ["ab", -1.5]]
+    assert found["unk_id"] == 0
+    assert found["vocab"] == [["<unk>", 0.0], ["b", -2.0], ["ab", -1.5]]
 
 
 def test_kinds() -> None:
-    assert kind_of({"merges": [], "vocab": {}}) == "BPE" and kind_of({"vocab": {}}) == "WordPiece"
+    assert kind_of({"merges": [], "vocab": {}}) == "BPE"
+    assert kind_of({"vocab": {}}) == "WordPiece"
     with pytest.raises(ValueError, match="is a Odd; WordPiece, BPE, Unigram and WordLevel"):
         kind_of({"type": "Odd"})

@@ -45,7 +45,8 @@ def test_a_tiny_model_learns_a_tiny_task_the_same_from_the_same_seed(model: Path
         assert torch.equal(one, other)
     lines = list(log.read(Path("log")))
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [10, 20, 30, 40, 50, 60]
-    assert lines[-2]["kind"] == "train" and lines[-2]["step"] == 60
+    assert lines[-2]["kind"] == "train"
+    assert lines[-2]["step"] == 60
 
 
 def test_another_seed_is_another_run_and_the_table_is_trained(model: Path) -> None:
@@ -109,9 +110,12 @@ def test_a_loss_that_is_no_number_is_told(model: Path) -> None:
 
 def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
     shares = [schedule(step, 20, 0.1) for step in range(21)]
-    assert shares[:2] == [0.5, 1.0] and shares[2] == 1.0 and shares[20] == 0.0
+    assert shares[:2] == [0.5, 1.0]
+    assert shares[2] == 1.0
+    assert shares[20] == 0.0
     assert all(high - low == pytest.approx(1 / 18) for low, high in zip(shares[3:], shares[2:], strict=False))
-    assert schedule(0, 10, 0.0) == 1.0 and schedule(9, 10, 1.0) == 1.0
+    assert schedule(0, 10, 0.0) == 1.0
+    assert schedule(9, 10, 1.0) == 1.0
 
 
 def test_biases_and_gains_do_not_decay(model: Path) -> None:

@@ -63,7 +63,8 @@ def test_a_tiny_model_learns_to_write() -> None:
     epochs = finetune(one, one.config, Path("log"), "cpu", lambda: False)
     assert epochs[-1]["loss"] < 0.3 * epochs[0]["loss"]
     first, last = (epoch["measured"] for epoch in (epochs[0], epochs[-1]))
-    assert set(last) == {"rouge1", "rouge2", "rougeL"} and last["rouge1"] > max(0.6, first["rouge1"])
+    assert set(last) == {"rouge1", "rouge2", "rougeL"}
+    assert last["rouge1"] > max(0.6, first["rouge1"])
 
 
 def test_a_model_that_copies_its_target_scores_one(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +90,8 @@ def test_lengths_of_what_is_written_are_settings(model: Path) -> None:
             found = one.model.generate(**one._padded(one.dev))  # type: ignore[operator]
             alone = one.write()
         start = one.model.generation_config.decoder_start_token_id  # type: ignore[union-attr]
-        assert set(found[:, 0].tolist()) == {start} and shortest <= found.shape[1] - 1 <= longest
+        assert set(found[:, 0].tolist()) == {start}
+        assert shortest <= found.shape[1] - 1 <= longest
         together = one.tokenizer.batch_decode(found, skip_special_tokens=True)
         assert alone == [text.strip() for text in together], "batches are put back in order"
 
@@ -115,7 +117,8 @@ def test_a_prefix_and_cuts() -> None:
     words = plain.train[0]["input_ids"]
     the, film = told.tokenizer.convert_tokens_to_ids(["the", "film"])
     assert told.train[0]["input_ids"] == [*([2, the, film, *words[1:-1]][:7]), 3]
-    assert {len(target) for target in told.targets} == {3} and all(target[-1] == 3 for target in told.targets)
+    assert {len(target) for target in told.targets} == {3}
+    assert all(target[-1] == 3 for target in told.targets)
 
 
 def test_other_models_are_refused_in_a_sentence() -> None:
