@@ -27,8 +27,8 @@ from decone.data import glue
 from decone.data.lexicons import Lexicon
 from decone.data.word_pairs import read_word_pairs
 from decone.metrics.word_similarity import spearman, spearman_interval
-from decone.models.locate import locate
-from decone.models.located import Located, MemoryTable
+from decone.models.find_tables import find_tables
+from decone.models.tables import MemoryTable, ModelTables
 from decone.repair import checkpoint
 from decone.repair.alignment import Alignment, align
 from decone.repair.definitions.lengths import scaled
@@ -90,21 +90,21 @@ def recovered(found: dict[str, list[float]], damaged: dict[str, list[float]], or
     return {name: (found[name][0] - damaged[name][0]) / (original[name][0] - damaged[name][0]) for name in found}
 
 
-def damage(folder: str, ids: Tensor, place: Path, seed: int) -> tuple[Located, str]:
+def damage(folder: str, ids: Tensor, place: Path, seed: int) -> tuple[ModelTables, str]:
     """A copy of a model in which some rows are shuffled."""
-    located = locate(folder)
-    (target,) = targets(located)
+    model_tables = find_tables(folder)
+    (target,) = targets(model_tables)
     order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))
     rows = target.table.read()[ids][order]
-    write_delta(place / "loss.safetensors", located, "loss", {}, [Change(target, ids, MemoryTable("loss", rows))])
+    write_delta(place / "loss.safetensors", model_tables, "loss", {}, [Change(target, ids, MemoryTable("loss", rows))])
     checkpoint.apply(folder, place / "loss.safetensors", place / "damaged")
-    return locate(str(place / "damaged")), str(place / "damaged")
+    return find_tables(str(place / "damaged")), str(place / "damaged")
 
 
 def whole_words(folder: str, lexicon: Path) -> Alignment:
-    located = locate(folder)
-    assert located.tokenizer is not None
-    found = align(located.tokenizer, Lexicon.open(lexicon), located.embedding.shape[0], located.special)
+    model_tables = find_tables(folder)
+    assert model_tables.tokenizer is not None
+    found = align(model_tables.tokenizer, Lexicon.open(lexicon), model_tables.embedding.shape[0], model_tables.special)
     found.entries = {id: entry for id, entry in found.entries.items() if entry.surface.text.isalpha()}
     return found
 
@@ -124,12 +124,12 @@ def run(
     defined = torch.tensor(alignment.covered())
     lost = defined[len(defined) - int(SHARE * len(defined)) :]
     words = {alignment.surfaces[id].text: id for id in reversed(defined.tolist())}
-    table = locate(model).embedding.read().float()
+    table = find_tables(model).embedding.read().float()
     judge = Judge(model, data, words)
     mean = table[defined[: -len(lost)]].mean(0)
     with tempfile.TemporaryDirectory() as place:
-        located, folder = damage(model, lost, Path(place), seed)
-        broken = locate(folder).embedding.read().float()
+        model_tables, folder = damage(model, lost, Path(place), seed)
+        broken = find_tables(folder).embedding.read().float()
 
         def put(rows: Tensor) -> Tensor:
             new = broken.clone()
@@ -153,7 +153,7 @@ def run(
         for way in ways.split(","):
             begun = time.perf_counter()
             recipe = Recipe(**{"precision": precision, "seed": seed, **WAYS[way]})
-            reconstructor = Reconstructor(located, located.embedding, alignment, recipe, "cpu")
+            reconstructor = Reconstructor(model_tables, model_tables.embedding, alignment, recipe, "cpu")
             chosen = torch.isin(reconstructor.ids, lost)
             if way == "ridge":  # whether the loss is seen at all
                 everything = torch.ones(len(chosen), dtype=torch.bool)

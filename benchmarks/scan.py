@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from decone.scan.scan import scan
+from decone.diagnosis.scan import scan
 from decone.training.provenance import provenance
 
 NAME = "embedding.weight"

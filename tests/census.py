@@ -2,7 +2,7 @@
 
 python tests/census.py              the numbers, one per line
 python tests/census.py --where      each identifier of the pool and each docstring, with file and line
-python tests/census.py src/decone/scan --where
+python tests/census.py src/decone/diagnosis --where
 """
 
 import argparse

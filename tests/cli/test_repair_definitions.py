@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.repair.checkpoints import contents
 from tests.repair.definitions.worlds import FAMILIES, TOLD, WORDS, glosses, saved, tokenizer, tsv
 
-from decone.models.locate import locate
+from decone.models.find_tables import find_tables
 from decone.repair.result import DeltaFacts, Report
 
 transformers = pytest.importorskip("transformers")
@@ -54,7 +54,7 @@ def test_from_repair_to_undo(decone: Decone, family: str) -> None:
     rows = load_file("d.safetensors")
     old, new = (load_file(Path(name) / "model.safetensors") for name in ("m", "n"))
     (name,) = [name for name, part in old.items() if not torch.equal(part, new[name])]
-    assert name == locate("m").embedding.name
+    assert name == find_tables("m").embedding.name
     assert torch.equal(new[name][rows["0.ids"]], rows["0.new"])
     # The head is tied: what the model predicts of these tokens changes, and of a text without them of no others.
     made = [getattr(transformers, transformers.AutoConfig.from_pretrained(place).architectures[0]) for place in "mn"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from decone.scan.result import Result
+from decone.diagnosis.result import Result
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

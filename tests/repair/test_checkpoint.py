@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file
 from tests.repair.checkpoints import INPUT, OUTPUT, V, cone, contents, llama
 
-from decone.models.locate import locate
-from decone.models.located import MemoryTable
-from decone.repair import checkpoint, new_folder
+from decone.files import new_folder
+from decone.models.find_tables import find_tables
+from decone.models.tables import MemoryTable
+from decone.repair import checkpoint
 from decone.repair.checkpoint import apply, undo
 from decone.repair.delta import Change, read_delta, write_delta
 from decone.repair.directions import remove_directions
@@ -22,9 +23,11 @@ SHARD = "model-00001-of-00002.safetensors"
 
 
 def make(folder: Path, which: Which = "input", ids: torch.Tensor | None = None) -> Path:
-    located = locate(str(folder))
-    ids = torch.arange(located.embedding.shape[0]) if ids is None else ids
-    write_delta(DELTA, located, "directions", {}, [remove_directions(t, ids, 2)[0] for t in targets(located, which)])
+    model_tables = find_tables(str(folder))
+    ids = torch.arange(model_tables.embedding.shape[0]) if ids is None else ids
+    write_delta(
+        DELTA, model_tables, "directions", {}, [remove_directions(t, ids, 2)[0] for t in targets(model_tables, which)]
+    )
     return DELTA
 
 
@@ -78,7 +81,7 @@ def test_tied_tables_stored_twice_stay_equal() -> None:
     one, two = (load_file(path) for path in sorted(Path("n").glob("*.safetensors")))
     assert torch.equal(one[INPUT], two[OUTPUT])
     assert not torch.equal(one[INPUT], cone())
-    assert locate("n").tied
+    assert find_tables("n").tied
 
 
 def test_a_bare_file() -> None:
@@ -236,9 +239,9 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_several_repairs_in_a_row() -> None:
     folder = llama(Path("m"))
     apply("m", make(folder), Path("n"))
-    (target,) = targets(locate("n"))
+    (target,) = targets(find_tables("n"))
     write_delta(
-        Path("e.safetensors"), locate("n"), "x", {}, [Change(target, torch.tensor([4]), MemoryTable("w", cone(1)))]
+        Path("e.safetensors"), find_tables("n"), "x", {}, [Change(target, torch.tensor([4]), MemoryTable("w", cone(1)))]
     )
     apply("n", Path("e.safetensors"), Path("o"))
     assert read_delta(Path("e.safetensors")).facts.tables[0].before == read_delta(DELTA).facts.tables[0].after

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from tests.repair.checkpoints import INPUT, cone, contents, llama
 from torch import Tensor
 
-from decone.models import located as blocks_of
-from decone.models.locate import locate
-from decone.models.located import Located, MemoryTable
+from decone.models import tables as blocks_of
+from decone.models.find_tables import find_tables
+from decone.models.tables import MemoryTable, ModelTables
 from decone.repair import delta as module
 from decone.repair.delta import Change, read_delta, vacant, write_delta
 from decone.repair.places import places
@@ -25,19 +25,21 @@ IDS = torch.tensor([0, 3, 60, 119])
 OUT = Path("d.safetensors")
 
 
-def change(located: Located, ids: Tensor = IDS, rows: Tensor | None = None) -> Change:
-    (target,) = targets(located)
+def change(model_tables: ModelTables, ids: Tensor = IDS, rows: Tensor | None = None) -> Change:
+    (target,) = targets(model_tables)
     rows = cone(len(ids), dtype=target.whole.dtype, seed=5) if rows is None else rows
     return Change(target, ids, MemoryTable("new", rows))
 
 
 @pytest.fixture
-def located(tmp_path: Path) -> Located:
-    return locate(str(llama(tmp_path / "m")))
+def model_tables(tmp_path: Path) -> ModelTables:
+    return find_tables(str(llama(tmp_path / "m")))
 
 
-def written(located: Located, path: Path = OUT, **given: Any) -> Path:
-    write_delta(path, located, "by-hand", {"k": 3}, [change(located, **given)], {"input": {"x": 1.5}}, ["a note"])
+def written(model_tables: ModelTables, path: Path = OUT, **given: Any) -> Path:
+    write_delta(
+        path, model_tables, "by-hand", {"k": 3}, [change(model_tables, **given)], {"input": {"x": 1.5}}, ["a note"]
+    )
     return path
 
 
@@ -46,7 +48,7 @@ def test_it_holds_old_and_new_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(blocks_of, "BLOCK", 17 * 8)
     table = cone(dtype=dtype)
     table[3, 0] = torch.nan  # bytes are kept whatever they mean
-    source = locate(str(llama(tmp_path / "m", table=table)))
+    source = find_tables(str(llama(tmp_path / "m", table=table)))
     before = contents(tmp_path / "m")
     path = written(source)
     tensors = load_file(path)
@@ -67,8 +69,8 @@ def test_it_holds_old_and_new_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert contents(tmp_path / "m") == before  # the model is not changed
 
 
-def test_the_header_is_what_the_library_reads(located: Located) -> None:
-    path = written(located)
+def test_the_header_is_what_the_library_reads(model_tables: ModelTables) -> None:
+    path = written(model_tables)
     metadata, found = places(path)
     assert set(metadata) == {"decone.delta"}
     with safe_open(path, framework="pt") as file:
@@ -77,24 +79,24 @@ def test_the_header_is_what_the_library_reads(located: Located) -> None:
 
 
 @pytest.mark.parametrize("ids", [[], [3, 3], [5, 4], [-1, 2], [5, 120]])
-def test_ids_out_of_order_or_range(located: Located, ids: list[int]) -> None:
+def test_ids_out_of_order_or_range(model_tables: ModelTables, ids: list[int]) -> None:
     with pytest.raises(ValueError, match="rising rows"):
-        written(located, ids=torch.tensor(ids, dtype=torch.int64), rows=torch.zeros(len(ids), 8))
+        written(model_tables, ids=torch.tensor(ids, dtype=torch.int64), rows=torch.zeros(len(ids), 8))
     assert not OUT.exists()
 
 
 @pytest.mark.parametrize("rows", [torch.zeros(3, 8), torch.zeros(4, 7), torch.zeros(4, 8).half()])
-def test_rows_of_another_shape(located: Located, rows: Tensor) -> None:
+def test_rows_of_another_shape(model_tables: ModelTables, rows: Tensor) -> None:
     with pytest.raises(ValueError, match="do not fit"):
-        written(located, rows=rows)
+        written(model_tables, rows=rows)
     assert not OUT.exists()
 
 
-def test_places_that_are_taken(located: Located, tmp_path: Path) -> None:
-    written(located)
+def test_places_that_are_taken(model_tables: ModelTables, tmp_path: Path) -> None:
+    written(model_tables)
     kept = OUT.read_bytes()
     with pytest.raises(ValueError, match="exists"):
-        written(located)
+        written(model_tables)
     assert OUT.read_bytes() == kept
     for name, said in (
         ("d.bin", "end in .safetensors"),
@@ -102,32 +104,32 @@ def test_places_that_are_taken(located: Located, tmp_path: Path) -> None:
         ("m/x/d.safetensors", "own"),
     ):
         with pytest.raises(ValueError, match=said):
-            vacant(tmp_path / name, located)
+            vacant(tmp_path / name, model_tables)
     (tmp_path / "link").symlink_to(tmp_path / "m")
     with pytest.raises(ValueError, match="own folder"):
-        vacant(tmp_path / "link" / "d.safetensors", located)
+        vacant(tmp_path / "link" / "d.safetensors", model_tables)
 
 
-def test_a_full_disk_leaves_nothing(located: Located, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_nothing(model_tables: ModelTables, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = contents(Path())
     monkeypatch.setattr(module.os, "fsync", full)
     with pytest.raises(ValueError, match="No space left"):
-        written(located)
+        written(model_tables)
     assert contents(Path()) == before
 
 
-def test_rows_that_cannot_be_made_leave_nothing(located: Located) -> None:
+def test_rows_that_cannot_be_made_leave_nothing(model_tables: ModelTables) -> None:
     class Broken(MemoryTable):
         def read(self, start: int = 0, stop: int | None = None) -> Tensor:
             raise ValueError("cannot be made")
 
-    (target,) = targets(located)
+    (target,) = targets(model_tables)
     before = contents(Path())
     with pytest.raises(ValueError, match="cannot be made"):
-        write_delta(OUT, located, "x", {}, [Change(target, IDS, Broken("w", torch.zeros(4, 8)))])
+        write_delta(OUT, model_tables, "x", {}, [Change(target, IDS, Broken("w", torch.zeros(4, 8)))])
     assert contents(Path()) == before
 
 
@@ -151,23 +153,23 @@ def changed(path: Path, tensors: dict[str, Tensor] | None = None, **facts: Any) 
         ({"0.old": torch.zeros(4, 8).half()}, "its old rows"),
     ],
 )
-def test_a_delta_whose_tensors_are_wrong(located: Located, tensors: dict[str, Tensor], said: str) -> None:
+def test_a_delta_whose_tensors_are_wrong(model_tables: ModelTables, tensors: dict[str, Tensor], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        read_delta(changed(written(located), tensors))
+        read_delta(changed(written(model_tables), tensors))
 
 
 @pytest.mark.parametrize(
     "facts",
     [{"schema": "decone.delta/9"}, {"tables": []}, {"evil\x1b[31m": 1}, {"method": None}, {"tables": [{"role": "x"}]}],
 )
-def test_a_delta_of_another_version(located: Located, facts: dict[str, Any]) -> None:
+def test_a_delta_of_another_version(model_tables: ModelTables, facts: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="no delta of decone that this version can read") as raised:
-        read_delta(changed(written(located), **facts))
+        read_delta(changed(written(model_tables), **facts))
     assert "\x1b" not in str(raised.value)
 
 
-def test_truncated_foreign_or_missing(located: Located, tmp_path: Path) -> None:
-    whole = written(located).read_bytes()
+def test_truncated_foreign_or_missing(model_tables: ModelTables, tmp_path: Path) -> None:
+    whole = written(model_tables).read_bytes()
     for size in (0, 4, 100, len(whole) - 1):
         Path("t.safetensors").write_bytes(whole[:size])
         with pytest.raises(ValueError, match="truncated"):

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from tests.repair.checkpoints import cone, minilm
 from torch import Tensor
 
-from decone.models import located
-from decone.models.located import MemoryTable
+from decone.models import tables
+from decone.models.tables import MemoryTable
 from decone.repair.directions import Centre, Removed, components_for, find_directions
 
 
@@ -35,7 +35,7 @@ def brute(rows: Tensor, k: int, centre: str, of: Tensor | None = None) -> np.nda
 @pytest.mark.parametrize("centre", get_args(Centre))
 @pytest.mark.parametrize("k", [1, 3, 7])
 def test_equals_brute_force(centre: Centre, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(located, "BLOCK", 13 * 8)  # several blocks
+    monkeypatch.setattr(tables, "BLOCK", 13 * 8)  # several blocks
     table = cone(dtype=torch.float64)
     found = find_directions(MemoryTable("w", table), k, centre)
     expected = brute(table, k, centre)

@@ -7,8 +7,8 @@ import torch
 from tests.repair.checkpoints import V, cone, llama
 
 from decone.metrics.isotropy import isotropy
-from decone.models.locate import locate
-from decone.models.located import MemoryTable
+from decone.models.find_tables import find_tables
+from decone.models.tables import MemoryTable
 from decone.repair.delta import Change
 from decone.repair.directions import remove_directions
 from decone.repair.measure import compare, geometry, measure, shrunk, warnings
@@ -50,7 +50,7 @@ def test_the_control_has_the_lengths_of_one_table_and_the_directions_of_the_othe
 
 
 def test_a_repair_of_some_rows(tmp_path: Path) -> None:
-    (target,) = targets(locate(str(llama(tmp_path / "m"))))
+    (target,) = targets(find_tables(str(llama(tmp_path / "m"))))
     ids = torch.tensor([2, 9, 60, 61, 90])
     change, found = remove_directions(target, ids, 2, "kept")
     assert found["components"] == 2
@@ -78,13 +78,13 @@ def test_a_repair_of_some_rows(tmp_path: Path) -> None:
 def test_rows_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     table = cone()
     table[5] = torch.nan
-    (target,) = targets(locate(str(llama(tmp_path / "m", table=table))))
+    (target,) = targets(find_tables(str(llama(tmp_path / "m", table=table))))
     report = measure(Change(target, torch.tensor([3]), MemoryTable("w", cone(1))))
     assert report.groups["all"].before.rows == V - 1
 
 
 def test_warnings(tmp_path: Path) -> None:
-    (target,) = targets(locate(str(llama(tmp_path / "m"))))
+    (target,) = targets(find_tables(str(llama(tmp_path / "m"))))
     everything = torch.arange(V)
     table = target.table.read()
     collapsed = Change(target, everything, MemoryTable("w", 0.4 * table.mean(0).expand(V, -1).contiguous()))

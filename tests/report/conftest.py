@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from decone.data.languages import Languages
-from decone.scan.drawing import Drawing
-from decone.scan.result import Result
+from decone.diagnosis.drawing import Drawing
+from decone.diagnosis.result import Result
 from decone.studies.exhibits import Exhibit
 
 

@@ -1,8 +1,8 @@
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from decone.diagnosis.result import Result
 from decone.report import scan_markdown
-from decone.scan.result import Result
 
 
 def parsed(text: str) -> list[Token]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from decone.diagnosis.drawing import Drawing
+from decone.diagnosis.result import Result
 from decone.report import frame, scan_page, style
-from decone.scan.drawing import Drawing
-from decone.scan.result import Result
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID = {"meta", "input", "br", "wbr", "hr"}

@@ -3,8 +3,8 @@ import io
 from rich.cells import cell_len
 from rich.console import Console
 
+from decone.diagnosis.result import Result
 from decone.report import scan_terminal
-from decone.scan.result import Result
 
 
 def drawn(result: Result, width: int = 80, colour: bool = False) -> str:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tests.repair.checkpoints import INPUT, cone, contents, llama
 from tests.repair.vocabularies import build
 
-from decone.models.locate import locate
+from decone.models.find_tables import find_tables
 from decone.repair.delta import read_delta
 from decone.studies import deltas
 from decone.studies.definitionemb import ROWS
@@ -69,7 +69,7 @@ def test_definitions_come_from_the_published_lexicon(monkeypatch: pytest.MonkeyP
     assert opened.facts.found["input"]["held_out"]["tokens"] > 2
     assert 0 < len(opened.tables[0].ids) <= len(words) // 4
     before, after = (
-        locate(str(place)).embedding.read() for place in (source, repaired("m", Path("d.safetensors"), Path("t")))
+        find_tables(str(place)).embedding.read() for place in (source, repaired("m", Path("d.safetensors"), Path("t")))
     )
     changed = (before != after).any(1).nonzero().squeeze(1)
     assert changed.tolist() == opened.tables[0].ids.tolist()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from decone.data.lexicons import FORMATS, Lexicon
-from decone.models.located import Located
+from decone.models.tables import ModelTables
 from decone.repair.alignment import Alignment, align
 from decone.repair.entries import Choices
 from decone.report.scan_strings import plain
@@ -35,11 +35,11 @@ def opened(paths: Sequence[Path], format: str, language: str, forms: str) -> Lex
 
 
 def aligned(
-    located: Located, lexicon: Lexicon, choices: Choices, progress: Callable[[str, int, int], None]
+    model_tables: ModelTables, lexicon: Lexicon, choices: Choices, progress: Callable[[str, int, int], None]
 ) -> Alignment:
     """The tokens of a model with their definitions; ValueError where it has no tokenizer."""
-    if located.tokenizer is None:
-        why = "; ".join(located.notes) or "its folder holds none"
-        raise ValueError(f"{located.name} has no tokenizer to align a lexicon with ({why})")
+    if model_tables.tokenizer is None:
+        why = "; ".join(model_tables.notes) or "its folder holds none"
+        raise ValueError(f"{model_tables.name} has no tokenizer to align a lexicon with ({why})")
     progress("reading the lexicon", 0, 1)
-    return align(located.tokenizer, lexicon, located.embedding.shape[0], located.special, choices)
+    return align(model_tables.tokenizer, lexicon, model_tables.embedding.shape[0], model_tables.special, choices)

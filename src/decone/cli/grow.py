@@ -9,7 +9,7 @@ from decone.cli import vocabulary_shown
 from decone.cli.aligning import opened
 from decone.cli.console import out, print_json, stages
 from decone.cli.options import Device, Json, Quiet
-from decone.models.locate import locate
+from decone.models.find_tables import find_tables
 from decone.repair.definitions.new_rows import from_definitions
 from decone.repair.definitions.recipe import Recipe
 from decone.repair.vocabulary.grow import grow
@@ -62,7 +62,7 @@ def command(
         if init == DEFINITIONS:
             recipe = Recipe.build("decone", {"seed": str(seed), **pairs(settings or [], example="solver=gradient")})
             words = opened(lexicon or [], "auto", "en", "follow")
-            way = from_definitions(locate(model, embedding, head), words, recipe, device=device, progress=progress)
+            way = from_definitions(find_tables(model, embedding, head), words, recipe, device=device, progress=progress)
         found = grow(
             model,
             read_tokens(tokens),

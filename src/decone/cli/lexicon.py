@@ -11,11 +11,11 @@ from rich.text import Text
 from decone.cli.aligning import Case, Format, Forms, Inflections, Language, Numbers, Pieces, aligned, opened
 from decone.cli.console import out, print_json, say, stages
 from decone.cli.options import Json, Quiet
-from decone.models.locate import locate
+from decone.frequencies import read_counts
+from decone.models.find_tables import find_tables
 from decone.repair.coverage import Coverage, coverage
 from decone.repair.entries import Choices
 from decone.report.scan_strings import plain, shown
-from decone.scan.frequencies import read_counts
 from decone.training.checkpoint import write_text
 
 GLOSS = 70  # characters of a definition that are shown
@@ -55,10 +55,10 @@ def command(
     words = opened(lexicon, format, language, forms)
     with stages(quiet) as progress:
         progress("reading the vocabulary", 0, 1)
-        located = locate(model)
-        found = None if counts is None else read_counts(counts, located)
-        alignment = aligned(located, words, choices, progress)
-    report = coverage(alignment, located.name, found)
+        model_tables = find_tables(model)
+        found = None if counts is None else read_counts(counts, model_tables)
+        alignment = aligned(model_tables, words, choices, progress)
+    report = coverage(alignment, model_tables.name, found)
     if file is not None:
         write_text(file, report.model_dump_json(by_alias=True, indent=1, ensure_ascii=True) + "\n")
         say(f"the report is {file}")

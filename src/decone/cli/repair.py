@@ -14,14 +14,14 @@ from decone.cli.console import stages
 from decone.cli.options import Json, Quiet
 from decone.cli.repair_definitions import definitions
 from decone.cli.repairing import finish, require_place, tell
-from decone.models.locate import locate
-from decone.models.located import Located
+from decone.frequencies import frequencies
+from decone.models.find_tables import find_tables
+from decone.models.tables import ModelTables
 from decone.repair import checkpoint
 from decone.repair.delta import Change, read_delta
 from decone.repair.directions import Centre, Statistics, remove_directions
 from decone.repair.rows import last_rows, read_ids
 from decone.repair.tables import Which, targets
-from decone.scan.frequencies import frequencies
 
 HELP = """Mend a table of a model without training it.
 
@@ -84,10 +84,10 @@ def directions(
     """
     with stages(quiet) as progress:
         progress("tables", 0, 1)
-        located = locate(model, embedding, head)
-        require_place(delta, located, dry_run)
-        ids, notes = choose(rows, counts, located)
-        if len(ids) < located.embedding.shape[0] and centre in ("mean", "released") and statistics == "all":
+        model_tables = find_tables(model, embedding, head)
+        require_place(delta, model_tables, dry_run)
+        ids, notes = choose(rows, counts, model_tables)
+        if len(ids) < model_tables.embedding.shape[0] and centre in ("mean", "released") and statistics == "all":
             notes.append(
                 "the mean of all rows is taken out of some, which moves them away from the others; --centre kept "
                 "leaves it in"
@@ -95,13 +95,15 @@ def directions(
         settings = {"components": components, "centre": centre, "rows": rows, "statistics": statistics, "table": table}
         settings["counts"] = None if counts is None else counts.name
         changes, found = list[Change](), dict[str, Any]()
-        for target in targets(located, table):
+        for target in targets(model_tables, table):
             progress(f"directions of the {target.role} table", 0, 1)
             change, facts = remove_directions(target, ids, components, centre, statistics)
             changes.append(change)
             found[target.role] = facts
             notes += [facts["tie"]] if "tie" in facts else []
-        finish("directions", located, changes, delta, settings, found, notes, tokens, seed, dry_run, as_json, progress)
+        finish(
+            "directions", model_tables, changes, delta, settings, found, notes, tokens, seed, dry_run, as_json, progress
+        )
 
 
 def show(delta: Delta, as_json: Json = False) -> None:
@@ -134,17 +136,17 @@ def undo(
     tell(written, repair_shown.written(written), as_json)
 
 
-def choose(rows: str, counts: Path | None, located: Located) -> tuple[Int64[Tensor, " M"], list[str]]:
+def choose(rows: str, counts: Path | None, model_tables: ModelTables) -> tuple[Int64[Tensor, " M"], list[str]]:
     """The rows that --rows names, and what must be known of them."""
-    size = located.embedding.shape[0]
+    size = model_tables.embedding.shape[0]
     if counts is not None and rows != "rare":
         raise ValueError("--counts tells which rows are rare; add --rows rare, or leave it out")
     if rows == "all":
         return torch.arange(size), []
     if rows == "rare":
-        known = frequencies(located, None, counts)
+        known = frequencies(model_tables, None, counts)
         if not len(known.groups["rare"]):
-            raise ValueError(f"no row of {located.name} is rare; name rows with --rows FILE")
+            raise ValueError(f"no row of {model_tables.name} is rare; name rows with --rows FILE")
         return known.groups["rare"], [known.facts.warning] if known.facts.warning else []
     if rows.startswith("last:"):
         try:

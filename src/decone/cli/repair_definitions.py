@@ -11,14 +11,14 @@ from decone.cli.aligning import Case, Format, Forms, Inflections, Language, Numb
 from decone.cli.console import stages
 from decone.cli.options import Device, Json, Quiet
 from decone.cli.repairing import finish, nothing_written, require_place
-from decone.models.locate import locate
+from decone.frequencies import read_counts
+from decone.models.find_tables import find_tables
 from decone.repair.definitions.choice import rows_by_name
 from decone.repair.definitions.rebuild import in_doubt, rebuild
 from decone.repair.definitions.recipe import Recipe
 from decone.repair.definitions.reconstructor import Reconstructor
 from decone.repair.entries import Choices
 from decone.repair.tables import other_inputs, targets
-from decone.scan.frequencies import read_counts
 from decone.training.config import pairs
 
 ROWS = (
@@ -61,18 +61,18 @@ def definitions(
     choices = Choices(case, "all", forms == "follow", inflections, numbers, pieces)
     with stages(quiet) as progress, nothing_written():
         progress("tables", 0, 1)
-        located = locate(model, embedding)
-        require_place(delta, located, dry_run)
-        known = None if counts is None else read_counts(counts, located)
-        (target,) = targets(located)
-        others = other_inputs(located, target)
+        model_tables = find_tables(model, embedding)
+        require_place(delta, model_tables, dry_run)
+        known = None if counts is None else read_counts(counts, model_tables)
+        (target,) = targets(model_tables)
+        others = other_inputs(model_tables, target)
         if others and embedding is None:
             raise ValueError(
-                f"encoder and decoder of {located.name} have tables of their own; repair one at a time: --embedding "
+                f"encoder and decoder of {model_tables.name} have tables of their own; repair one at a time: --embedding "
                 f"{target.table.name} or --embedding {others[0]}"
             )
-        alignment = aligned(located, words, choices, progress)
-        reconstructor = Reconstructor(located, target.table, alignment, recipe, device, mask, progress)
+        alignment = aligned(model_tables, words, choices, progress)
+        reconstructor = Reconstructor(model_tables, target.table, alignment, recipe, device, mask, progress)
         found: dict[str, Any] = {}
         ids: Int64[Tensor, " M"]
         if rows == "doubtful":
@@ -82,9 +82,9 @@ def definitions(
         change, facts, notes = rebuild(target, reconstructor, ids)
         if known is None and rows != "all" and not Path(rows).is_file():
             notes.append("rare is what has a high id; give --counts to go by how often a token occurs")
-        if located.head is not None:
+        if model_tables.head is not None:
             notes.append("the output table is one of its own and stays as it is")
-        elif located.tied and not others:
+        elif model_tables.tied and not others:
             notes.append("the output table is the input table, so how the model predicts these tokens changes too")
         said = {
             "rows": rows,
@@ -96,4 +96,17 @@ def definitions(
             "alignment": dict(vars(choices)),
         }
         together: dict[str, Any] = {target.role: {**found, **facts}}
-        finish("definitions", located, [change], delta, said, together, notes, tokens, seed, dry_run, as_json, progress)
+        finish(
+            "definitions",
+            model_tables,
+            [change],
+            delta,
+            said,
+            together,
+            notes,
+            tokens,
+            seed,
+            dry_run,
+            as_json,
+            progress,
+        )

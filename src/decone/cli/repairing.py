@@ -9,11 +9,11 @@ from pydantic import BaseModel
 
 from decone.cli import repair_shown
 from decone.cli.console import out, print_json
-from decone.models.located import Located
+from decone.models.tables import ModelTables
 from decone.repair.delta import Change, vacant, write_delta
 from decone.repair.measure import measure, warnings
 from decone.repair.result import REPAIR, Report
-from decone.scan.tokens import token_texts
+from decone.token_texts import token_texts
 
 
 @contextmanager
@@ -25,17 +25,17 @@ def nothing_written() -> Iterator[None]:
         raise KeyboardInterrupt("stopped; nothing was written, and the same command begins anew") from None
 
 
-def require_place(delta: Path | None, located: Located, dry_run: bool) -> None:
+def require_place(delta: Path | None, model_tables: ModelTables, dry_run: bool) -> None:
     """Refuses early what could not be written late."""
     if delta is None and not dry_run:
         raise ValueError("say where the delta goes, --out NAME.safetensors, or measure only with --dry-run")
     if delta is not None:
-        vacant(delta, located)
+        vacant(delta, model_tables)
 
 
 def finish(
     method: str,
-    located: Located,
+    model_tables: ModelTables,
     changes: list[Change],
     delta: Path | None,
     settings: dict[str, Any],
@@ -48,17 +48,17 @@ def finish(
     progress: Callable[[str, int, int], None],
 ) -> None:
     """Measures what a method made, writes the delta unless it is a dry run, and tells both."""
-    texts, tables = token_texts(located), []
+    texts, tables = token_texts(model_tables), []
     for change in changes:
         progress(f"geometry of the {change.target.role} table", 0, 1)
         tables.append(measure(change, texts, tokens, seed))
-    said = [*located.notes, *notes, *(sentence for table in tables for sentence in warnings(table))]
+    said = [*model_tables.notes, *notes, *(sentence for table in tables for sentence in warnings(table))]
     if not dry_run and delta is not None:
         progress("writing", 0, 1)
-        write_delta(delta, located, method, settings, changes, found, said)
+        write_delta(delta, model_tables, method, settings, changes, found, said)
     report = Report(
         schema=REPAIR,
-        model=located.name,
+        model=model_tables.name,
         method=method,
         settings=settings,
         found=found,

@@ -9,10 +9,10 @@ import typer
 
 from decone.cli.console import out, print_json, say, stages
 from decone.cli.options import Device, Json, Quiet
+from decone.diagnosis.result import Result
+from decone.diagnosis.scan import scan
+from decone.diagnosis.verdict import CHECKS, checks, parse_limits
 from decone.report import scan_markdown, scan_page, scan_terminal
-from decone.scan.result import Result
-from decone.scan.scan import scan
-from decone.scan.verdict import CHECKS, checks, parse_limits
 from decone.training.checkpoint import write_text
 from decone.training.run import makeable
 

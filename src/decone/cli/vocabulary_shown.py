@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from decone.repair.new_folder import listed
+from decone.files.new_folder import listed
 from decone.repair.vocabulary.result import Divergence, Grown, NewToken, Norms, TableFacts, Trimmed, Written
 from decone.report.scan_strings import plain, shown
 

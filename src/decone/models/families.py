@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from decone.models.folder import plain
-from decone.models.located import Kind
+from decone.files.folder import plain
+from decone.models.tables import Kind
 
 Config = Mapping[str, Any]
 

@@ -3,8 +3,8 @@
 import difflib
 from collections.abc import Iterable, Mapping
 
+from decone.files.folder import plain
 from decone.models.families import FAMILIES, Family
-from decone.models.folder import plain
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -8,11 +8,8 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
-from decone.models.folder import plain
-from decone.models.locate import locate
-from decone.models.tensors import Weights, open_weights
-from decone.repair.delta import Delta, Rows, digest, patched, read_delta
-from decone.repair.new_folder import (
+from decone.files.folder import plain
+from decone.files.new_folder import (
     LEFT_OUT,
     copy_bytes,
     files_of,
@@ -22,6 +19,9 @@ from decone.repair.new_folder import (
     take_over,
     vacant_folder,
 )
+from decone.files.safetensors import Weights, open_weights
+from decone.models.find_tables import find_tables
+from decone.repair.delta import Delta, Rows, digest, patched, read_delta
 from decone.repair.places import Place, places
 from decone.repair.result import WRITTEN, Written
 from decone.repair.tables import home
@@ -47,7 +47,7 @@ def apply(model: str, delta: Path, out: Path, *, link: bool = False, backwards: 
             lies in the source, or the disk is full; nothing is left behind.
     """
     opened = read_delta(delta)
-    source = Path(model) if Path(model).exists() else home(locate(model))
+    source = Path(model) if Path(model).exists() else home(find_tables(model))
     vacant_folder(out, source)
     weights = open_weights(source)
     shards = _shards(weights, opened, backwards)

@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from decone import __version__
-from decone.models.folder import plain
-from decone.models.located import Located, Table, blocks
-from decone.models.tensors import DTYPES
+from decone.files.folder import plain
+from decone.files.safetensors import DTYPES
+from decone.models.tables import ModelTables, Table, blocks
 from decone.repair.places import SIZES, Place, places
 from decone.repair.result import DELTA, DeltaFacts, TableDelta
 from decone.repair.tables import Target, home
@@ -68,7 +68,7 @@ class Delta:
     tables: list[Rows]
 
 
-def vacant(path: Path, located: Located) -> None:
+def vacant(path: Path, model_tables: ModelTables) -> None:
     """Refuses a place where a delta cannot be written.
 
     Raises:
@@ -78,14 +78,14 @@ def vacant(path: Path, located: Located) -> None:
         raise ValueError(f"--out {plain(path)} must end in {SUFFIX}; a delta is one such file")
     if path.exists() or path.is_symlink():
         raise ValueError(f"{path} exists; remove it, or choose another name for the delta")
-    place = home(located)
+    place = home(model_tables)
     if place.is_dir() and path.resolve().is_relative_to(place.resolve()):
         raise ValueError(f"{path} lies in the model's own folder, which a repair never changes; choose another place")
 
 
 def write_delta(
     path: Path,
-    located: Located,
+    model_tables: ModelTables,
     method: str,
     settings: dict[str, Any],
     changes: Sequence[Change],
@@ -96,7 +96,7 @@ def write_delta(
 
     Args:
         path: of the new file.
-        located: the model, which stays as it is.
+        model_tables: the model, which stays as it is.
         method: that made the rows.
         settings: it was called with; numbers, strings, lists and None.
         changes: one per table.
@@ -107,8 +107,8 @@ def write_delta(
         ValueError: the place is not vacant, ids are not rising rows of their table, new rows cannot be made or do not
             fit, or the file cannot be written; nothing is left behind.
     """
-    vacant(path, located)
-    name = Path(located.name).resolve().name if Path(located.name).exists() else located.name
+    vacant(path, model_tables)
+    name = Path(model_tables.name).resolve().name if Path(model_tables.name).exists() else model_tables.name
     facts = DeltaFacts(
         schema=DELTA,
         method=method,

@@ -20,7 +20,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from decone.metrics.inputs import row_blocks
-from decone.models.located import Table, blocks
+from decone.models.tables import Table, blocks
 from decone.repair.delta import Change
 from decone.repair.tables import Target
 
@@ -86,7 +86,7 @@ def find_directions(
         ValueError: a row is not finite, K is out of range or more than the rows differ in, or nothing would change.
 
     Example:
-        >>> from decone.models.located import MemoryTable
+        >>> from decone.models.tables import MemoryTable
         >>> table = torch.tensor([[1.0, 5.0], [1.0, -5.0], [2.0, 0.0], [0.0, 0.0]])
         >>> find_directions(MemoryTable("weight", table), 1).remove(table).abs().tolist()
         [[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [1.0, 0.0]]

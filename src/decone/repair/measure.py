@@ -12,7 +12,7 @@ from decone.metrics.group_cosine import group_cosines
 from decone.metrics.isotropy import isotropy
 from decone.metrics.norms import mean_direction, row_norms
 from decone.metrics.row_change import nearest_rows, row_changes
-from decone.models.located import MemoryTable, blocks
+from decone.models.tables import MemoryTable, blocks
 from decone.repair.delta import Change
 from decone.repair.result import Compared, Geometry, Neighbour, TableReport, TokenChange
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from decone.models.located import Located
-from decone.models.tensors import FileTable, open_weights, same_table
+from decone.files.safetensors import FileTable, open_weights, same_table
+from decone.models.tables import ModelTables
 
 Which = Literal["input", "output", "both"]
 Role = Literal["input", "output"]
@@ -29,48 +29,48 @@ class Target:
     names: tuple[str, ...]
 
 
-def targets(located: Located, which: Which = "input") -> list[Target]:
+def targets(model_tables: ModelTables, which: Which = "input") -> list[Target]:
     """Finds the tensors that hold the tables of a model.
 
     Args:
-        located: the model.
+        model_tables: the model.
         which: of two tables; a model with one, tied or without an output, has it repaired in any case but "output"
             without an output.
 
     Raises:
         ValueError: the model has no output table and one is asked for, or the tables are not in a file.
     """
-    if which != "input" and located.head is None and not located.tied:
-        raise ValueError(f"{located.name} has no output table; repair its input table: --table input")
+    if which != "input" and model_tables.head is None and not model_tables.tied:
+        raise ValueError(f"{model_tables.name} has no output table; repair its input table: --table input")
     chosen: list[tuple[Role, object]] = []
-    if which != "output" or located.head is None:
-        chosen.append(("input", located.embedding))
-    if which != "input" and located.head is not None:
-        chosen.append(("output", located.head))
+    if which != "output" or model_tables.head is None:
+        chosen.append(("input", model_tables.embedding))
+    if which != "input" and model_tables.head is not None:
+        chosen.append(("output", model_tables.head))
     found: list[Target] = []
     for role, table in chosen:
         if not isinstance(table, FileTable):
-            raise ValueError(f"the {role} table of {located.name} is not in a file; save the model first")
-        found.append(_target(role, table, home(located)))
+            raise ValueError(f"the {role} table of {model_tables.name} is not in a file; save the model first")
+        found.append(_target(role, table, home(model_tables)))
     return found
 
 
-def other_inputs(located: Located, target: Target) -> list[str]:
+def other_inputs(model_tables: ModelTables, target: Target) -> list[str]:
     """Names of input tables that are not the one to repair: T5Gemma's encoder and decoder have one each."""
-    if located.kind != "seq2seq":
+    if model_tables.kind != "seq2seq":
         return []
-    names = open_weights(home(located)).entries
+    names = open_weights(home(model_tables)).entries
     return [name for name in names if name.endswith(INPUTS) and name not in target.names]
 
 
-def home(located: Located) -> Path:
+def home(model_tables: ModelTables) -> Path:
     """The folder of a located model, or its file where it is one."""
-    path = Path(located.name)
+    path = Path(model_tables.name)
     if path.exists():
         return path
     # A name at a hub: what is fetched lies flat in one folder.
-    assert isinstance(located.embedding, FileTable)
-    return located.embedding.file.parent
+    assert isinstance(model_tables.embedding, FileTable)
+    return model_tables.embedding.file.parent
 
 
 def _target(role: Role, table: FileTable, place: Path) -> Target:

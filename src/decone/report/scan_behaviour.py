@@ -4,6 +4,7 @@ import html
 import math
 from collections.abc import Mapping
 
+from decone.diagnosis.result import Behaviour, Perplexities, Repetition
 from decone.report.format import DASH, number
 from decone.report.frame import Canvases, Plot
 from decone.report.scan_bars import bars
@@ -13,7 +14,6 @@ from decone.report.scan_style import MODEL, human_first
 from decone.report.scan_words import GROUPS, share, significant
 from decone.report.sections import grid
 from decone.report.style import LIGHT
-from decone.scan.result import Behaviour, Perplexities, Repetition
 
 SAMPLES = 12  # continuations shown of each way of decoding
 DECODING = {"greedy": LIGHT[1], "beam": LIGHT[4], "top-k": LIGHT[2], "top-p": LIGHT[3], "human": LIGHT[0]}

@@ -3,6 +3,7 @@
 import html
 from pathlib import PurePosixPath
 
+from decone.diagnosis.result import Against, WordSimilarity
 from decone.report.frame import Canvases, Plot
 from decone.report.scan_rows import searchable
 from decone.report.scan_sections import swatch
@@ -10,7 +11,6 @@ from decone.report.scan_strings import cut, sentence, shown, word
 from decone.report.scan_words import GROUPS, share, significant
 from decone.report.sections import grid
 from decone.report.style import HIGH, LIGHT, Figure, figure, graph_objects, label
-from decone.scan.result import Against, WordSimilarity
 
 
 def similarity(found: list[WordSimilarity], canvases: Canvases) -> str:

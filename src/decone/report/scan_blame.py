@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from decone.diagnosis.result import Blame, BlameRow
 from decone.report.frame import Canvases, Plot
 from decone.report.scan_rows import searchable
 from decone.report.scan_sections import swatch
@@ -12,7 +13,6 @@ from decone.report.scan_style import group_colour, log_axis
 from decone.report.scan_words import GROUPS, significant
 from decone.report.sections import grid
 from decone.report.style import LIGHT, TEXT, Figure, figure, graph_objects, label
-from decone.scan.result import Blame, BlameRow
 
 # Pulls are circles, pushes triangles that point down.
 FORCES: dict[str, tuple[str, str, Callable[[BlameRow], float]]] = {

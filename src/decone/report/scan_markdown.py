@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable, Sequence
 
+from decone.diagnosis.result import Finding, Result
 from decone.report.format import count
 from decone.report.scan_strings import coded, escaped, parts
 from decone.report.scan_style import TABLES
 from decone.report.scan_words import SOURCES, SYMBOLS, amount, headline, keys, model_line, ordered, share, tally
-from decone.scan.result import Finding, Result
 
 
 def render(result: Result) -> str:
     """Draws a result as GitHub-flavoured markdown, ending in a newline.
 
     Example:
-        >>> from decone.scan.result import FrequencyFacts, ModelFacts
+        >>> from decone.diagnosis.result import FrequencyFacts, ModelFacts
         >>> model = ModelFacts(name="<m>", family="gpt2", kind="causal", embedding="wte", head=None, tied=True,
         ...     rows=10, width=4, dtype="float32", vocabulary=None)
         >>> result = Result(model=model, frequencies=FrequencyFacts(source="none"), tables={}, rows=[], suspects=[])

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from decone.diagnosis.drawing import Drawing
+from decone.diagnosis.result import Result, TableFacts
 from decone.report import scan_plots
 from decone.report.format import count
 from decone.report.frame import Canvases, Plot, Section, document, read, save
@@ -13,8 +15,6 @@ from decone.report.scan_rows import never_trained, suspects
 from decone.report.scan_sections import made, numbers, top, verdicts
 from decone.report.scan_strings import sentence
 from decone.report.scan_style import GROUP, TABLES, colours, swatches
-from decone.scan.drawing import Drawing
-from decone.scan.result import Result, TableFacts
 
 RANK = "frequency rank, 1 is the most frequent"
 RANKS = {"merges": "frequency rank, guessed from the ids", "none": "id + 1"}

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decone.diagnosis.drawing import Drawing
+from decone.diagnosis.result import CosineHistogram, Norms, TableFacts
 from decone.report.format import number
 from decone.report.scan_strings import drawn as drawn_token
 from decone.report.scan_style import SUSPECT, TABLE, TABLES, faint, group_colour, log_axis
 from decone.report.scan_words import GROUPS
 from decone.report.style import QUIET, TEXT, Figure, figure, graph_objects, label
-from decone.scan.drawing import Drawing
-from decone.scan.result import CosineHistogram, Norms, TableFacts
 
 HEIGHT = 520  # pixels of plane and cosines, which stand side by side
 LANE = 110  # most pixels of height for a pair of groups

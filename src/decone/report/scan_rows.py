@@ -4,11 +4,11 @@ import html
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from decone.diagnosis.result import Result, RowFinding
 from decone.report.format import DASH
 from decone.report.scan_sections import swatch
 from decone.report.scan_strings import named, sentence, word
 from decone.report.scan_words import KINDS, LISTED, UNUSUAL, share, significant
-from decone.scan.result import Result, RowFinding
 
 RUNS = 60  # runs of ids that are shown
 TOKENS = 60  # tokens of a kind that are shown

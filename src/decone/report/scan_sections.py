@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from decone.diagnosis.result import Check, Finding, Result, TableFacts
 from decone.report.format import DASH, count, number
 from decone.report.made import flat
 from decone.report.scan_strings import cut, parts, plain, sentence
@@ -23,7 +24,6 @@ from decone.report.scan_words import (
     tally,
 )
 from decone.report.sections import grid
-from decone.scan.result import Check, Finding, Result, TableFacts
 
 EVIDENCE = 300  # characters of one piece of evidence
 PIECES = 60  # pieces of evidence shown

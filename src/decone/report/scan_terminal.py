@@ -7,6 +7,7 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
+from decone.diagnosis.result import Behaviour, Finding, Result, TableFacts
 from decone.report.format import DASH, number
 from decone.report.scan_rows import runs
 from decone.report.scan_strings import parts, plain, shown
@@ -23,7 +24,6 @@ from decone.report.scan_words import (
     significant,
     tally,
 )
-from decone.scan.result import Behaviour, Finding, Result, TableFacts
 
 STYLES = {"serious": "bold red", "warning": "yellow", "note": "blue", "good": "green"}
 SUSPECTS = 10
@@ -36,7 +36,7 @@ def render(result: Result) -> RenderableType:
     Every foreign string is a `Text`, whose markup rich does not read, with its control signs made visible.
 
     Example:
-        >>> from decone.scan.result import FrequencyFacts, ModelFacts
+        >>> from decone.diagnosis.result import FrequencyFacts, ModelFacts
         >>> from rich.console import Console
         >>> model = ModelFacts(name="[b]m", family="gpt2", kind="causal", embedding="wte", head=None, tied=True,
         ...     rows=10, width=4, dtype="float32", vocabulary=None)

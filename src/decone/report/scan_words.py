@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from decone.diagnosis.result import Finding, Result, Severity, TableFacts
 from decone.report.format import DASH, count, number, percent
 from decone.report.scan_strings import plain
-from decone.scan.result import Finding, Result, Severity, TableFacts
 
 ORDER: tuple[Severity, ...] = ("serious", "warning", "note", "good")
 NOUNS: dict[Severity, str] = {"serious": "serious finding", "warning": "warning", "note": "note", "good": "good"}

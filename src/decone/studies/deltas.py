@@ -11,7 +11,7 @@ import torch
 
 from decone.data.lexicons import Lexicon
 from decone.data.published import Published, find
-from decone.models.locate import locate
+from decone.models.find_tables import find_tables
 from decone.repair import checkpoint
 from decone.repair.alignment import align
 from decone.repair.definitions.choice import rows_by_name
@@ -43,16 +43,16 @@ def directions(model: str, out: Path, components: int | None = None, centre: Cen
         centre: which formula.
 
     Raises:
-        ValueError: as `locate`, `remove_directions` and `write_delta`.
+        ValueError: as `find_tables`, `remove_directions` and `write_delta`.
     """
-    located = locate(model)
-    ids = torch.arange(located.embedding.shape[0])
+    model_tables = find_tables(model)
+    ids = torch.arange(model_tables.embedding.shape[0])
     changes, found = [], dict[str, Any]()
-    for target in targets(located):
+    for target in targets(model_tables):
         change, found[target.role] = remove_directions(target, ids, components, centre)
         changes.append(change)
     settings = {"components": components, "centre": centre, "rows": "all", "statistics": "all", "table": "input"}
-    write_delta(out, located, "directions", settings, changes, found)
+    write_delta(out, model_tables, "directions", settings, changes, found)
 
 
 def del_direction(model: str, out: Path) -> None:
@@ -70,22 +70,22 @@ def definitions(model: str, out: Path) -> None:
     Raises:
         ValueError: the lexicon is nowhere, or the model cannot read definitions.
     """
-    located = locate(model)
-    if located.tokenizer is None:
+    model_tables = find_tables(model)
+    if model_tables.tokenizer is None:
         raise ValueError(f"{model} has no tokenizer to align a lexicon with; save one with it")
-    (target,) = targets(located)
-    if others := other_inputs(located, target):
+    (target,) = targets(model_tables)
+    if others := other_inputs(model_tables, target):
         raise ValueError(
             f"encoder and decoder of {model} have tables of their own ({target.table.name}, {others[0]}); make a delta "
             "with decone repair definitions --embedding NAME, and give it: --delta definitions=FILE.safetensors"
         )
     lexicon = Lexicon.open(find(OEWN, "Open English WordNet")[1])
-    alignment = align(located.tokenizer, lexicon, located.embedding.shape[0], located.special)
+    alignment = align(model_tables.tokenizer, lexicon, model_tables.embedding.shape[0], model_tables.special)
     recipe = Recipe()
-    reconstructor = Reconstructor(located, target.table, alignment, recipe)
+    reconstructor = Reconstructor(model_tables, target.table, alignment, recipe)
     change, found, notes = rebuild(target, reconstructor, rows_by_name(alignment, ROWS))
     settings = {"rows": ROWS, "lexicon": "oewn", "recipe": recipe.model_dump(mode="json")}
-    write_delta(out, located, "definitions", settings, [change], {target.role: found}, notes)
+    write_delta(out, model_tables, "definitions", settings, [change], {target.role: found}, notes)
 
 
 MAKERS: Mapping[str, Maker] = {
@@ -122,6 +122,6 @@ def repaired(model: str, delta: Path, folder: Path) -> Path:
     out = folder / f"{facts.method}-{facts.tables[0].after[:16]}"
     if not out.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        source = Path(model) if Path(model).exists() else home(locate(model))
+        source = Path(model) if Path(model).exists() else home(find_tables(model))
         checkpoint.apply(model, delta, out, link=source.stat().st_dev == folder.stat().st_dev)
     return out

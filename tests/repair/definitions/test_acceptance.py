@@ -16,7 +16,7 @@ from tests.repair.checkpoints import minilm
 from torch import Tensor
 
 from decone.data.lexicons import Lexicon
-from decone.models.locate import locate
+from decone.models.find_tables import find_tables
 from decone.repair.alignment import align
 from decone.repair.definitions.choice import select_tokens
 from decone.repair.definitions.lengths import mixed, scaled
@@ -32,9 +32,9 @@ def read(data: Path) -> tuple[Reconstructor, Reconstructor]:
     path = data / "wordnet" / "oewn_lemma_glosses.tsv.xz"
     if not path.is_file():
         pytest.skip("no table of Open English WordNet among the corpora")
-    located = locate(str(minilm()))
-    assert located.tokenizer is not None
-    every = align(located.tokenizer, Lexicon.open(path), located.embedding.shape[0], located.special)
+    model_tables = find_tables(str(minilm()))
+    assert model_tables.tokenizer is not None
+    every = align(model_tables.tokenizer, Lexicon.open(path), model_tables.embedding.shape[0], model_tables.special)
     words = {
         id: entry
         for id, entry in every.entries.items()
@@ -43,7 +43,7 @@ def read(data: Path) -> tuple[Reconstructor, Reconstructor]:
     assert len(words) == 12_841
     alignment = replace(every, entries=words)
     recipes = (Recipe(**SETTINGS, senses="first"), Recipe(**SETTINGS, senses="mean", most=3))
-    first, mean = (Reconstructor(located, located.embedding, alignment, recipe, "cpu") for recipe in recipes)
+    first, mean = (Reconstructor(model_tables, model_tables.embedding, alignment, recipe, "cpu") for recipe in recipes)
     found = mean._read(mean.prompts)
     places = {prompt: place for place, prompt in reversed(list(enumerate(mean.prompts)))}
     first.features = found[[places[prompt] for prompt in first.prompts]]  # one prompt per token: the very states

@@ -7,7 +7,7 @@ import torch
 from tests.repair.definitions.worlds import FAMILIES, aligned, model, saved, tokenizer
 from torch import Tensor
 
-from decone.models.locate import locate
+from decone.models.find_tables import find_tables
 from decone.repair.definitions.body import POSITIONS, Body, load_body
 from decone.repair.definitions.prompts import Prompt, Writer, collate
 from decone.repair.definitions.recipe import Recipe
@@ -17,10 +17,10 @@ CPU = torch.device("cpu")
 
 
 def read(family: str, tmp_path: Path, way: str = "words") -> tuple[Body, list[Prompt]]:
-    located = locate(str(saved(family, tmp_path / family)))
-    body = load_body(located, way, CPU)  # type: ignore[arg-type]
-    assert located.tokenizer is not None
-    prompts = Writer(located.tokenizer, Recipe(), body.limit).write(aligned(located).entries.values())
+    model_tables = find_tables(str(saved(family, tmp_path / family)))
+    body = load_body(model_tables, way, CPU)  # type: ignore[arg-type]
+    assert model_tables.tokenizer is not None
+    prompts = Writer(model_tables.tokenizer, Recipe(), body.limit).write(aligned(model_tables).entries.values())
     return body, prompts
 
 
@@ -202,7 +202,7 @@ def test_models_that_read_from_left_to_right(tmp_path: Path) -> None:
     for name, said in (("llama", "left to right"), ("bert", "left to right"), ("gpt2", "it is causal")):
         transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **roles).save_pretrained(tmp_path / name)
         with pytest.raises(ValueError, match=said) as error:
-            load_body(locate(str(tmp_path / name)), "slot", CPU)
+            load_body(find_tables(str(tmp_path / name)), "slot", CPU)
         assert "repair an encoder, or an encoder with a decoder" in str(error.value)
 
 
@@ -211,14 +211,14 @@ def test_models_that_are_not_whole(tmp_path: Path) -> None:
     whole = model("t5", inner, roles)
     transformers.T5EncoderModel(whole.config).save_pretrained(tmp_path / "half")
     with pytest.raises(ValueError, match=r"lacks weights, e.g. decoder\..*name a complete checkpoint"):
-        load_body(locate(str(tmp_path / "half")), "slot", CPU)
+        load_body(find_tables(str(tmp_path / "half")), "slot", CPU)
     folder = saved("bert", tmp_path / "bert")
     with pytest.raises(ValueError, match="it is tables"):
-        load_body(locate(str(folder / "model.safetensors")), "slot", CPU)
+        load_body(find_tables(str(folder / "model.safetensors")), "slot", CPU)
     config = folder / "config.json"
     config.write_text(config.read_text().replace("{", '{"quantization_config": {"quant_method": "gptq"},', 1))
     with pytest.raises(ValueError, match="it is quantised; repair the original and quantise it again"):
-        load_body(locate(str(folder)), "slot", CPU)
+        load_body(find_tables(str(folder)), "slot", CPU)
 
 
 def test_a_decoder_without_a_start() -> None:

@@ -12,7 +12,7 @@ from tests.repair.vocabularies import build, logits
 
 from decone.cli.main import app
 from decone.data.lexicons import Lexicon, Sense
-from decone.models.locate import locate
+from decone.models.find_tables import find_tables
 from decone.repair.alignment import align
 from decone.repair.definitions.new_rows import from_definitions
 from decone.repair.definitions.recipe import Recipe
@@ -35,9 +35,9 @@ def lexicon(folder: Path, words: dict[str, str]) -> Path:
 @pytest.mark.parametrize("kind", ["bert", "roberta", "bart", "t5"])
 def test_new_rows_are_the_map_of_old_ones_on_new_definitions(kind: str) -> None:
     source = build(kind, Path("m"))
-    before, located = contents(source), locate("m")
+    before, model_tables = contents(source), find_tables("m")
     words, recipe = Lexicon.of(GLOSSES | NEW), Recipe(ridge=3.0, read="states", folds=2, scale="none")
-    report = grow("m", list(NEW), Path("n"), init=from_definitions(located, words, recipe, device="cpu"))
+    report = grow("m", list(NEW), Path("n"), init=from_definitions(model_tables, words, recipe, device="cpu"))
     assert report.settings["init"] == "definitions"
     assert contents(source) == before
     ids = torch.arange(30).view(2, 15)
@@ -45,9 +45,9 @@ def test_new_rows_are_the_map_of_old_ones_on_new_definitions(kind: str) -> None:
         logits(source, ids)[..., : report.tokens_before], logits(Path("n"), ids)[..., : report.tokens_before]
     )
     # By hand: least squares on rows and sqrt(penalty) rows of the identity, around the means.
-    assert located.tokenizer is not None
-    alignment = align(located.tokenizer, words, located.embedding.shape[0], located.special)
-    reader = Reconstructor(located, located.embedding, alignment, recipe, "cpu")
+    assert model_tables.tokenizer is not None
+    alignment = align(model_tables.tokenizer, words, model_tables.embedding.shape[0], model_tables.special)
+    reader = Reconstructor(model_tables, model_tables.embedding, alignment, recipe, "cpu")
     x, y = reader.features.double().numpy(), reader.rows.double().numpy()
     half = x.shape[1] // 2
     spread = [((part - part.mean(0)) ** 2).mean() ** 0.5 for part in (x[:, :half], x[:, half:])]
@@ -58,7 +58,7 @@ def test_new_rows_are_the_map_of_old_ones_on_new_definitions(kind: str) -> None:
     asked = Entry(-1, Surface("covid", "covid", "word"), "exact", (Sense("covid", NEW["covid"]),))
     features = reader.body.features(reader.writer.write([asked])).double().numpy()
     wanted = (features - x.mean(0)) / scale @ matrix + y.mean(0)
-    table = locate("n").embedding.read().double().numpy()
+    table = find_tables("n").embedding.read().double().numpy()
     place = report.tokens_before if len(table) > report.tokens_before else 0
     assert np.abs(table[place] - wanted[0]).max() < 1e-4
 
@@ -67,16 +67,21 @@ def test_a_new_token_without_a_definition_is_named() -> None:
     build("bert", Path("m"))
     words = Lexicon.of(GLOSSES | NEW)
     with pytest.raises(ValueError, match=r"1 new tokens have no definition in the lexicon: 'zebra'; add lines"):
-        grow("m", ["covid", "zebra"], Path("n"), init=from_definitions(locate("m"), words, Recipe(folds=2)))
+        grow("m", ["covid", "zebra"], Path("n"), init=from_definitions(find_tables("m"), words, Recipe(folds=2)))
     with pytest.raises(ValueError, match="no old row to go by"):
-        grow("m", ["covid"], Path("n"), init=from_definitions(locate("m"), words, Recipe(scale="row")))
+        grow("m", ["covid"], Path("n"), init=from_definitions(find_tables("m"), words, Recipe(scale="row")))
     assert not Path("n").exists()
 
 
 def test_a_model_that_reads_one_way_is_refused() -> None:
     build("gpt2", Path("m"))
     with pytest.raises(ValueError, match="no model that reads a definition in both directions"):
-        grow("m", ["covid"], Path("n"), init=from_definitions(locate("m"), Lexicon.of(GLOSSES | NEW), Recipe(folds=2)))
+        grow(
+            "m",
+            ["covid"],
+            Path("n"),
+            init=from_definitions(find_tables("m"), Lexicon.of(GLOSSES | NEW), Recipe(folds=2)),
+        )
 
 
 def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,8 @@ from tests.repair.checkpoints import contents
 from tests.repair.definitions.worlds import FAMILIES, SOUNDS, WORDS, aligned, glosses, reconstructor, saved
 from torch import Tensor
 
-from decone.models.locate import locate
-from decone.models.located import MemoryTable
+from decone.models.find_tables import find_tables
+from decone.models.tables import MemoryTable
 from decone.repair import checkpoint
 from decone.repair.definitions.body import Body
 from decone.repair.definitions.prompts import Prompt
@@ -33,9 +33,9 @@ def world(
     Returns:
         The reconstructor, its rows before they were shuffled, and which were.
     """
-    located = locate(str(saved("bert", tmp_path / "bert", MANY)))
+    model_tables = find_tables(str(saved("bert", tmp_path / "bert", MANY)))
     draw = torch.Generator().manual_seed(5)
-    size = located.embedding.shape[0]
+    size = model_tables.embedding.shape[0]
     features = torch.randn(size, 8, generator=draw)
     table = features @ torch.randn(8, 16, generator=draw) + noise * torch.randn(size, 16, generator=draw)
 
@@ -43,18 +43,18 @@ def world(
         return torch.stack([features[prompt.id] for prompt in prompts])
 
     monkeypatch.setattr(Body, "features", read)
-    alignment = aligned(located, glosses(words=MANY))
+    alignment = aligned(model_tables, glosses(words=MANY))
     good = table.clone()
     rare = torch.tensor(alignment.covered()[-60:])
     wrong = rare[torch.randperm(60, generator=draw)[:spoiled]].sort().values
     table[wrong] = good[wrong].roll(1, 0)
     recipe = Recipe(**{"read": "slot", "scale": "none", **settings})
-    return Reconstructor(located, MemoryTable("t", table), alignment, recipe, "cpu"), good, wrong
+    return Reconstructor(model_tables, MemoryTable("t", table), alignment, recipe, "cpu"), good, wrong
 
 
 def rows_of(read: Reconstructor, ids: Tensor) -> tuple[Tensor, Tensor, dict[str, Any], list[str]]:
-    located = locate(str(Path("bert")))
-    (target,) = targets(located)
+    model_tables = find_tables(str(Path("bert")))
+    (target,) = targets(model_tables)
     change, found, notes = rebuild(target, read, ids)
     return change.ids, change.rows.read(), found, notes
 
@@ -201,15 +201,15 @@ def test_from_rows_to_undo(family: str, solver: str, tmp_path: Path) -> None:
     """Chosen rows are the rebuilt ones, all others and all else keep every bit, and undo brings all back."""
     folder = saved(family, tmp_path / "model")
     before = contents(folder)
-    located = locate(str(folder))
-    (target,) = targets(located)
+    model_tables = find_tables(str(folder))
+    (target,) = targets(model_tables)
     recipe = Recipe(solver=solver, epochs=1, batch=16, blend=0.75, scale="spread")
-    read = Reconstructor(located, target.table, aligned(located), recipe, "cpu")
+    read = Reconstructor(model_tables, target.table, aligned(model_tables), recipe, "cpu")
     change, found, notes = rebuild(target, read, read.ids[-8:])
     assert contents(folder) == before
     assert found["rebuilt"] == 8
     assert found["learned_from"] == 32
-    write_delta(Path("d.safetensors"), located, "definitions", {}, [change], {"input": found}, notes)
+    write_delta(Path("d.safetensors"), model_tables, "definitions", {}, [change], {"input": found}, notes)
     checkpoint.apply(str(folder), Path("d.safetensors"), Path("new"))
     old, new = (load_file(place / "model.safetensors") for place in (folder, Path("new")))
     assert old.keys() == new.keys()
@@ -226,7 +226,7 @@ def test_from_rows_to_undo(family: str, solver: str, tmp_path: Path) -> None:
     config = transformers.AutoConfig.from_pretrained("new")
     loaded = getattr(transformers, config.architectures[0]).from_pretrained("new")
     head = loaded.get_output_embeddings()
-    assert located.tied
+    assert model_tables.tied
     assert head is not None
     assert torch.equal(head.weight[changed], change.rows.read())
 
@@ -243,10 +243,10 @@ def test_shares_of_old_and_new(tmp_path: Path) -> None:
 def test_rows_that_do_not_fit_the_table(tmp_path: Path) -> None:
     """A float16 table whose kept rows are far apart: spread to their distance, rebuilt rows would be infinite."""
     folder = saved("bert", tmp_path / "bert", dtype=torch.float16)
-    located = locate(str(folder))
-    (target,) = targets(located)
-    table = located.embedding.read().clone()
-    read = Reconstructor(located, MemoryTable("t", table), aligned(located), Recipe(scale="spread"), "cpu")
+    model_tables = find_tables(str(folder))
+    (target,) = targets(model_tables)
+    table = model_tables.embedding.read().clone()
+    read = Reconstructor(model_tables, MemoryTable("t", table), aligned(model_tables), Recipe(scale="spread"), "cpu")
     read.rows[:20] = 6e4
     read.rows[20:32] = -6e4
     before = contents(folder)

@@ -11,8 +11,8 @@ from tests.repair.definitions.worlds import FAMILIES, TOLD, WORDS, aligned, glos
 from torch import Tensor
 
 from decone.data.lexicons import Sense
-from decone.models.locate import locate
-from decone.models.located import MemoryTable
+from decone.models.find_tables import find_tables
+from decone.models.tables import MemoryTable
 from decone.repair.definitions.recipe import Recipe
 from decone.repair.definitions.reconstructor import Reconstructor
 from decone.repair.entries import Entry
@@ -37,7 +37,7 @@ def ridge(features: Tensor, rows: Tensor, penalty: float, blocks: list[int], ask
 def test_kept_rows_teach_the_others(family: str, tmp_path: Path) -> None:
     """Also where rows are narrower than states (ALBERT)."""
     read = reconstructor(saved(family, tmp_path / family), Recipe(ridge=3.0))
-    table = locate(str(tmp_path / family)).embedding.read()
+    table = find_tables(str(tmp_path / family)).embedding.read()
     assert torch.equal(read.rows, table[read.ids])
     assert read.ids.tolist() == sorted(read.alignment.entries)
     learn = torch.arange(40) % 5 != 0
@@ -206,11 +206,11 @@ def test_groups_of_tokens_whose_prompts_are_the_same(tmp_path: Path) -> None:
 
 
 def test_rows_that_are_not_finite(tmp_path: Path) -> None:
-    located = locate(str(saved("bert", tmp_path / "bert")))
-    table = located.embedding.read().clone()
+    model_tables = find_tables(str(saved("bert", tmp_path / "bert")))
+    table = model_tables.embedding.read().clone()
     table[[4, 90], 0] = torch.tensor([float("nan"), float("inf")])
     with pytest.raises(ValueError, match=r"rows of t are not finite \(2: 4, 90\); give them a value first"):
-        Reconstructor(located, MemoryTable("t", table), aligned(located), Recipe(), "cpu")
+        Reconstructor(model_tables, MemoryTable("t", table), aligned(model_tables), Recipe(), "cpu")
 
 
 def test_states_that_are_not_finite(tmp_path: Path) -> None:
@@ -238,19 +238,19 @@ def test_no_definition_fits(tmp_path: Path) -> None:
 def test_a_tokenizer_with_more_tokens_than_rows(tmp_path: Path) -> None:
     """A mask that was added without resizing the table."""
     folder = saved("bert", tmp_path / "bert", padding=-1)
-    located = locate(str(folder))
-    assert located.tokenizer is not None
-    last = located.tokenizer.get_vocab_size() - 1
-    alignment = aligned(located)
-    mask = located.tokenizer.id_to_token(last)
+    model_tables = find_tables(str(folder))
+    assert model_tables.tokenizer is not None
+    last = model_tables.tokenizer.get_vocab_size() - 1
+    alignment = aligned(model_tables)
+    mask = model_tables.tokenizer.id_to_token(last)
     with pytest.raises(ValueError, match=f"gives id {last}, and the model has {last:,} rows; resize its table"):
-        Reconstructor(located, located.embedding, alignment, Recipe(), "cpu", mask)
+        Reconstructor(model_tables, model_tables.embedding, alignment, Recipe(), "cpu", mask)
 
 
 def test_a_device_that_is_not_here(tmp_path: Path) -> None:
-    located = locate(str(saved("bert", tmp_path / "bert")))
+    model_tables = find_tables(str(saved("bert", tmp_path / "bert")))
     with pytest.raises(ValueError, match="choose auto"):
-        Reconstructor(located, located.embedding, aligned(located), Recipe(), "cuda:99")
+        Reconstructor(model_tables, model_tables.embedding, aligned(model_tables), Recipe(), "cuda:99")
 
 
 def test_precisions_one_after_the_other(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from tests.repair.checkpoints import contents
 from tests.repair.definitions.worlds import WORDS, glosses, reconstructor, saved
 
-from decone.models.located import MemoryTable
+from decone.models.tables import MemoryTable
 from decone.repair.definitions.recipe import Recipe
 
 

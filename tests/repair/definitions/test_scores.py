@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from decone.models import located
-from decone.models.located import MemoryTable
+from decone.models import tables
+from decone.models.tables import MemoryTable
 from decone.repair.definitions import scores as module
 from decone.repair.definitions.scores import doubtful, ranks, score
 
@@ -27,7 +27,7 @@ def cosine(a: list[float], b: list[float]) -> float:
 
 @pytest.mark.parametrize("given", [False, True])
 def test_ranks_by_brute_force(given: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(located, "BLOCK", 7 * H)  # several blocks of rows
+    monkeypatch.setattr(tables, "BLOCK", 7 * H)  # several blocks of rows
     monkeypatch.setattr(module, "COSINES", 21)  # and of predictions
     table, ids, predicted, usable = world()
     centre = table[:9].double().mean(0) if given else predicted.double().mean(0)

@@ -9,8 +9,8 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from decone.data.lexicons import Lexicon
-from decone.models.locate import locate
-from decone.models.located import Located
+from decone.models.find_tables import find_tables
+from decone.models.tables import ModelTables
 from decone.repair.alignment import Alignment, Choices, align
 from decone.repair.definitions.recipe import Recipe
 from decone.repair.definitions.reconstructor import Reconstructor
@@ -120,16 +120,20 @@ def saved(
     return folder
 
 
-def aligned(located: Located, defined: dict[str, Any] | None = None, **choices: Any) -> Alignment:
+def aligned(model_tables: ModelTables, defined: dict[str, Any] | None = None, **choices: Any) -> Alignment:
     """The tokens of a model with their definitions."""
-    assert located.tokenizer is not None
+    assert model_tables.tokenizer is not None
     lexicon = Lexicon.of(glosses() if defined is None else defined)
-    return align(located.tokenizer, lexicon, located.embedding.shape[0], located.special, Choices(**choices))
+    return align(
+        model_tables.tokenizer, lexicon, model_tables.embedding.shape[0], model_tables.special, Choices(**choices)
+    )
 
 
 def reconstructor(
     folder: Path, recipe: Recipe | None = None, defined: dict[str, Any] | None = None, **choices: Any
 ) -> Reconstructor:
     """Reads a model's definitions on the CPU."""
-    located = locate(str(folder))
-    return Reconstructor(located, located.embedding, aligned(located, defined, **choices), recipe or Recipe(), "cpu")
+    model_tables = find_tables(str(folder))
+    return Reconstructor(
+        model_tables, model_tables.embedding, aligned(model_tables, defined, **choices), recipe or Recipe(), "cpu"
+    )

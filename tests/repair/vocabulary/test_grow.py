@@ -12,8 +12,8 @@ from tests.repair.checkpoints import contents, llama, minilm
 from tests.repair.vocabularies import KINDS, build, loaded, logits
 from torch import Tensor
 
-from decone.models.locate import locate
-from decone.repair import new_folder
+from decone.files import new_folder
+from decone.models.find_tables import find_tables
 from decone.repair.vocabulary import resize
 from decone.repair.vocabulary.grow import grow
 from decone.repair.vocabulary.initialisations import INITIALISATIONS, Made, Wanted
@@ -47,7 +47,7 @@ def test_old_logits_stay_bit_for_bit(kind: str, padding: int, tied: bool) -> Non
     assert torch.equal(old[..., : report.tokens_before], new[..., : report.tokens_before])
     assert report.in_padding == min(3, padding)
     assert contents(source) == before
-    assert locate("n").tied == (tied or kind == "t5")  # which transformers always ties
+    assert find_tables("n").tied == (tied or kind == "t5")  # which transformers always ties
     assert json.loads(Path("n/config.json").read_text())["vocab_size"] == new.shape[-1]
     one, two = by_rows(source, V), by_rows(Path("n"), report.rows_after)
     assert one.keys() == two.keys()
@@ -96,7 +96,7 @@ def test_a_table_stored_twice_stays_one() -> None:
     assert torch.equal(found["lm_head.decoder.weight"], found["roberta.embeddings.word_embeddings.weight"])
     assert torch.equal(found["lm_head.decoder.bias"], found["lm_head.bias"])
     assert len(found["lm_head.bias"]) == 324
-    assert locate("n").tied
+    assert find_tables("n").tied
     assert [len(part.tensors) for part in report.tables] == [2, 1, 1]
     ids = torch.arange(30)[None]
     assert torch.equal(logits(source, ids), logits(Path("n"), ids)[..., :321])

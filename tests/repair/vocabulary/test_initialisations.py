@@ -5,8 +5,8 @@ import pytest
 import torch
 from tests.repair.checkpoints import cone
 
-from decone.models import located
-from decone.models.located import MemoryTable
+from decone.models import tables
+from decone.models.tables import MemoryTable
 from decone.repair.vocabulary import initialisations
 from decone.repair.vocabulary.initialisations import INITIALISATIONS, Wanted, find
 
@@ -23,7 +23,7 @@ def wanted(tokens: int = 3, dtype: torch.dtype = torch.float32, **settings: int)
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rows_by_hand(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    monkeypatch.setattr(located, "BLOCK", 7 * H)  # many blocks
+    monkeypatch.setattr(tables, "BLOCK", 7 * H)  # many blocks
     asked = wanted(dtype=dtype, neighbours=4)
     table = asked.table.read().double().numpy()
     usable = [row for row in range(V) if row not in (0, 7, 59)]

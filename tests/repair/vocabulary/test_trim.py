@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests.repair.checkpoints import contents, minilm
 from tests.repair.vocabularies import KINDS, TEXT, build, corpus, loaded, logits
 
-from decone.models.locate import locate
+from decone.models.find_tables import find_tables
 from decone.repair.vocabulary import kept, resize
 from decone.repair.vocabulary.grow import grow
 from decone.repair.vocabulary.result import History, Trimmed
@@ -41,7 +41,7 @@ def test_logits_and_texts_stay(kind: str, padding: int, tied: bool, text: Path) 
     old = old_ids(Path("n"))
     assert len(old) == report.rows_after == report.tokens_after < report.tokens_before <= report.rows_before - padding
     assert contents(source) == before
-    assert locate("n").tied == (tied or kind == "t5")
+    assert find_tables("n").tied == (tied or kind == "t5")
     ids = torch.arange(min(20, len(old)))[None]
     asked = torch.tensor(old)
     assert torch.equal(logits(source, asked[ids])[..., asked], logits(Path("n"), ids))
@@ -178,11 +178,11 @@ def test_older_files_of_the_tokenizer(text: Path) -> None:
         assert old_ids(out)[int(next(iter(found)))] == mark["id"]
         # The older files alone make the same tokenizer.
         (out / "tokenizer.json").rename("tokenizer.json")
-        located = locate(str(out))
-        assert located.tokenizer is not None
+        model_tables = find_tables(str(out))
+        assert model_tables.tokenizer is not None
         assert all((out / name).exists() for name in names)
         said = "the cat sat on the hill"
-        alone = located.tokenizer.encode(said, add_special_tokens=False).ids
+        alone = model_tables.tokenizer.encode(said, add_special_tokens=False).ids
         Path("tokenizer.json").rename(out / "tokenizer.json")
         assert alone == loaded(out)(said, add_special_tokens=False)["input_ids"]
 

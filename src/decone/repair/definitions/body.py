@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from decone.models.located import Located
+from decone.models.tables import ModelTables
 from decone.repair.definitions.prompts import Batch, Prompt, by_length, collate
 from decone.repair.definitions.recipe import Precision, Read
 from decone.repair.tables import home
@@ -132,7 +132,7 @@ def reading(device: torch.device, precision: Precision) -> AbstractContextManage
     return precise(device, "bfloat16" if low else "float32")
 
 
-def load_body(located: Located, read: Read, device: torch.device) -> Body:
+def load_body(model_tables: ModelTables, read: Read, device: torch.device) -> Body:
     """Loads the model of a folder for reading: safetensors only, none of its code.
 
     Raises:
@@ -142,29 +142,29 @@ def load_body(located: Located, read: Read, device: torch.device) -> Body:
         import transformers
     except ImportError:
         raise ValueError('definitions are read with transformers: pip install "decone[hf]"') from None
-    if located.kind in ("causal", "run", "tables"):
+    if model_tables.kind in ("causal", "run", "tables"):
         raise ValueError(
-            f"{located.name} is no model that reads a definition in both directions (it is {located.kind}); repair an "
+            f"{model_tables.name} is no model that reads a definition in both directions (it is {model_tables.kind}); repair an "
             "encoder, or an encoder with a decoder"
         )
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped there
     try:
-        config = transformers.AutoConfig.from_pretrained(home(located), trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(home(model_tables), trust_remote_code=False)
         if getattr(config, "quantization_config", None) is not None:
             raise ValueError("it is quantised; repair the original and quantise it again")
         load: Any = transformers.AutoModel.from_pretrained
         safe = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
-        model, report = load(home(located), config=config, **safe, output_loading_info=True)
+        model, report = load(home(model_tables), config=config, **safe, output_loading_info=True)
     except Exception as error:  # the libraries behind it raise their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"cannot load {located.name} from safetensors to read definitions: {reason}") from None
+        raise ValueError(f"cannot load {model_tables.name} from safetensors to read definitions: {reason}") from None
     absent = sorted(str(name) for name in (*report["missing_keys"], *report["mismatched_keys"]) if "pooler" not in name)
     if absent:  # transformers would fill them with random numbers; a pooler is never read
-        raise ValueError(f"{located.name} lacks weights, e.g. {absent[0]}; name a complete checkpoint")
+        raise ValueError(f"{model_tables.name} lacks weights, e.g. {absent[0]}; name a complete checkpoint")
     body = Body(model.to(device).eval(), read)
     if not body.reads_back():
         raise ValueError(
-            f"{located.name} reads from left to right, so a definition comes too late for its token; repair an "
+            f"{model_tables.name} reads from left to right, so a definition comes too late for its token; repair an "
             "encoder, or an encoder with a decoder"
         )
     return body

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from decone.data.lexicons import Lexicon, Sense
-from decone.models.located import Located
+from decone.models.tables import ModelTables
 from decone.repair.alignment import align
 from decone.repair.definitions.body import Progress
 from decone.repair.definitions.lengths import scaled
@@ -19,7 +19,7 @@ NAMED = 5  # tokens in a message
 
 
 def from_definitions(
-    located: Located,
+    model_tables: ModelTables,
     lexicon: Lexicon,
     recipe: Recipe | None = None,
     choices: Choices | None = None,
@@ -30,7 +30,7 @@ def from_definitions(
     """A way to make rows for new tokens: learned from the defined tokens of a table, applied to theirs.
 
     Args:
-        located: the model, an encoder or an encoder with a decoder.
+        model_tables: the model, an encoder or an encoder with a decoder.
         lexicon: defines old tokens, to learn from, and every new one.
         recipe: settings; everything that is defined is learned from. A scale of "row" has no old row to go by.
         choices: how old tokens are matched.
@@ -46,11 +46,11 @@ def from_definitions(
     def definitions(wanted: Wanted) -> Made:
         if settings.scale == "row" or settings.blend < 1:
             raise ValueError("a new token has no old row to go by; leave scale=row and blend out")
-        if located.tokenizer is None:
-            raise ValueError(f"{located.name} has no tokenizer to align a lexicon with")
-        entries = _entries(wanted.surfaces, lexicon, located)
-        alignment = align(located.tokenizer, lexicon, wanted.table.shape[0], located.special, choices)
-        reconstructor = Reconstructor(located, wanted.table, alignment, settings, device, mask, progress)
+        if model_tables.tokenizer is None:
+            raise ValueError(f"{model_tables.name} has no tokenizer to align a lexicon with")
+        entries = _entries(wanted.surfaces, lexicon, model_tables)
+        alignment = align(model_tables.tokenizer, lexicon, wanted.table.shape[0], model_tables.special, choices)
+        reconstructor = Reconstructor(model_tables, wanted.table, alignment, settings, device, mask, progress)
         told = reconstructor.learn(torch.ones(len(reconstructor.ids), dtype=torch.bool))
         rows, known = reconstructor.define(told, entries)
         if not bool(known.all()):
@@ -61,9 +61,9 @@ def from_definitions(
     return definitions
 
 
-def _entries(surfaces: Sequence[str], lexicon: Lexicon, located: Located) -> list[Entry]:
+def _entries(surfaces: Sequence[str], lexicon: Lexicon, model_tables: ModelTables) -> list[Entry]:
     """New tokens with their senses, each under a number of its own that no row has."""
-    normalizer = None if located.tokenizer is None else located.tokenizer.normalizer
+    normalizer = None if model_tables.tokenizer is None else model_tables.tokenizer.normalizer
 
     def key(text: str) -> str:
         return (text if normalizer is None else normalizer.normalize_str(text)).replace("▁", " ").strip()

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from decone.metrics.intervals import share_interval
-from decone.models.located import MemoryTable
+from decone.models.tables import MemoryTable
 from decone.repair.definitions.lengths import mixed, require_finite, scaled
 from decone.repair.definitions.reconstructor import Reconstructor, Told
 from decone.repair.definitions.scores import HALF, doubtful

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from decone.models.located import Located, Table
+from decone.models.tables import ModelTables, Table
 from decone.repair.definitions.body import Body, Progress, load_body, reading
 from decone.repair.definitions.lengths import scaled
 from decone.repair.definitions.prompts import Prompt, Writer
@@ -50,7 +50,7 @@ class Reconstructor:
     """The tokens of a model that have a definition, read, and ready to be learned from.
 
     Args:
-        located: the model; it stays as it is.
+        model_tables: the model; it stays as it is.
         table: whose rows are rebuilt.
         alignment: of the vocabulary.
         recipe: settings.
@@ -70,7 +70,7 @@ class Reconstructor:
 
     def __init__(
         self,
-        located: Located,
+        model_tables: ModelTables,
         table: Table,
         alignment: Alignment,
         recipe: Recipe,
@@ -78,7 +78,7 @@ class Reconstructor:
         mask: str | None = None,
         progress: Progress | None = None,
     ) -> None:
-        assert located.tokenizer is not None  # there would be no alignment
+        assert model_tables.tokenizer is not None  # there would be no alignment
         self.table, self.alignment, self.recipe = table, alignment, recipe
         self.device, self.progress = device, progress
         whole = table.read()
@@ -86,8 +86,8 @@ class Reconstructor:
         if wrong:
             some = ", ".join(map(str, wrong[:10]))
             raise ValueError(f"rows of {table.name} are not finite ({len(wrong):,}: {some}); give them a value first")
-        self.body: Body = load_body(located, recipe.read, resolve(device))
-        self.writer = Writer(located.tokenizer, recipe, self.body.limit, mask)
+        self.body: Body = load_body(model_tables, recipe.read, resolve(device))
+        self.writer = Writer(model_tables.tokenizer, recipe, self.body.limit, mask)
         entries = [entry for entry in alignment.entries.values() if entry.id < table.shape[0]]
         self.prompts = self.writer.write(entries)
         if not self.prompts:
@@ -96,7 +96,7 @@ class Reconstructor:
         highest = max(max((*prompt.ids, *prompt.pieces)) for prompt in self.prompts)
         if highest >= len(self.body.rows):
             raise ValueError(
-                f"the tokenizer of {located.name} gives id {highest}, and the model has {len(self.body.rows):,} rows; "
+                f"the tokenizer of {model_tables.name} gives id {highest}, and the model has {len(self.body.rows):,} rows; "
                 "resize its table, or name another --mask"
             )
         self.ids = torch.tensor(list(places))

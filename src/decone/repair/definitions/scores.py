@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from decone.metrics.intervals import Interval, mean_interval, share_interval
-from decone.models.located import Table, blocks
+from decone.models.tables import Table, blocks
 
 HALF = 0.5
 DOUBTFUL = 0.1  # a row is in doubt when more than this share of the table is nearer to what its definition predicts
@@ -77,7 +77,7 @@ def ranks(
         centre: cosines are around it; without it around the mean of the predictions, which a few do not tell.
 
     Example:
-        >>> from decone.models.located import MemoryTable
+        >>> from decone.models.tables import MemoryTable
         >>> eye = torch.eye(3)
         >>> ranks(eye, eye.flip(0), MemoryTable("weight", eye), torch.ones(3, dtype=torch.bool)).tolist()
         [1, 0, 1]

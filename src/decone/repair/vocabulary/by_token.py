@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from decone.files.folder import inside, plain, read_object
+from decone.files.new_folder import listed
+from decone.files.safetensors import FileTable, Weights, open_weights
 from decone.models.families import FAMILIES
-from decone.models.folder import inside, plain, read_object
-from decone.models.located import Located
-from decone.models.tensors import FileTable, Weights, open_weights
+from decone.models.tables import ModelTables
 from decone.models.tokenizer_files import MAKE
-from decone.repair.new_folder import listed
 from decone.repair.tables import home, targets
 
 Role = Literal["input", "output", "bias"]
@@ -49,7 +49,7 @@ class Vocabulary:
     """A model whose vocabulary can be changed.
 
     Attributes:
-        located: the model.
+        model_tables: the model.
         folder: where its files lie.
         config: its config.json.
         weights: its tensors, unread.
@@ -57,7 +57,7 @@ class Vocabulary:
         tensors: all that have V rows or numbers; the input table first.
     """
 
-    located: Located
+    model_tables: ModelTables
     folder: Path
     config: dict[str, Any]
     weights: Weights
@@ -69,31 +69,31 @@ class Vocabulary:
         return self.weights.table(tensor.names[0])
 
 
-def vocabulary(located: Located, leave: Collection[str] = ()) -> Vocabulary:
+def vocabulary(model_tables: ModelTables, leave: Collection[str] = ()) -> Vocabulary:
     """Finds everything in a checkpoint that goes by tokens.
 
     Args:
-        located: the model.
+        model_tables: the model.
         leave: tensors that happen to be as long as the vocabulary, but have nothing to do with it.
 
     Raises:
         ValueError: it is no folder of transformers with a tokenizer.json, its tables differ in length, it has several
             vocabularies, or a tensor is as long as the vocabulary and is neither a table nor a bias that is known.
     """
-    name, folder = located.name, home(located)
+    name, folder = model_tables.name, home(model_tables)
     config = read_object(folder, "config.json") if folder.is_dir() else None
     if config is None:
         raise ValueError(f"{name} is no folder of transformers (config.json); a vocabulary is changed in such a folder")
     if isinstance(config.get("encoder"), dict) and isinstance(config.get("decoder"), dict):
         raise ValueError(f"{name} joins two models, each with its own vocabulary; change them one by one, then join")
-    if located.family in _APART or config.get("share_encoder_decoder_embeddings") is False:
+    if model_tables.family in _APART or config.get("share_encoder_decoder_embeddings") is False:
         raise ValueError(f"{name} has one vocabulary for the source and another for the target; that is not supported")
     if not inside(folder, "tokenizer.json").is_file():
         raise ValueError(f"{name} has no tokenizer.json, and without it its vocabulary cannot be changed; {MAKE}")
-    if located.tokenizer is None:
-        raise ValueError(f"the vocabulary of {name} cannot be changed: {'; '.join(located.notes)}")
+    if model_tables.tokenizer is None:
+        raise ValueError(f"the vocabulary of {name} cannot be changed: {'; '.join(model_tables.notes)}")
     weights = open_weights(folder)
-    found = _tables(located, weights)
+    found = _tables(model_tables, weights)
     rows = found[0].shape[0]
     for table in found:
         if table.shape[0] != rows:
@@ -101,7 +101,7 @@ def vocabulary(located: Located, leave: Collection[str] = ()) -> Vocabulary:
                 f"{plain(table.names[0])} has {table.shape[0]:,} rows and {plain(found[0].names[0])} {rows:,}: rows "
                 "that only one of them has stand for something else than tokens; that is not supported"
             )
-    highest = max(located.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    highest = max(model_tables.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if highest >= rows:
         raise ValueError(
             f"the tokenizer of {name} gives the id {highest:,} but its tables have {rows:,} rows; save the model again "
@@ -109,11 +109,11 @@ def vocabulary(located: Located, leave: Collection[str] = ()) -> Vocabulary:
         )
     found += _biases(weights, rows, {name for table in found for name in table.names})
     _require_known(weights, rows, {name for part in found for name in part.names} | set(leave), name)
-    return Vocabulary(located, folder, config, weights, rows, found)
+    return Vocabulary(model_tables, folder, config, weights, rows, found)
 
 
-def _tables(located: Located, weights: Weights) -> list[ByToken]:
-    known = targets(located, "both" if located.head is not None or located.tied else "input")
+def _tables(model_tables: ModelTables, weights: Weights) -> list[ByToken]:
+    known = targets(model_tables, "both" if model_tables.head is not None or model_tables.tied else "input")
     found = [_described(target.role, target.names, weights) for target in known]
     taken = {name for table in found for name in table.names}
     for name, entry in weights.entries.items():

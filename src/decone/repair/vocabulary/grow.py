@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decone.data.corpora import read_text
-from decone.models.folder import plain
-from decone.models.locate import locate
-from decone.models.tensors import DTYPES
-from decone.repair.new_folder import vacant_folder
+from decone.files.folder import plain
+from decone.files.new_folder import vacant_folder
+from decone.files.safetensors import DTYPES
+from decone.models.find_tables import find_tables
 from decone.repair.vocabulary.configured import resized
 from decone.repair.vocabulary.divergence import KINDS, divergence
 from decone.repair.vocabulary.grown_rows import new_tokens, norms
@@ -82,9 +82,9 @@ def grow(
             raise ValueError("--text compares the new model with the old, so it must be written: leave out --dry-run")
         read_text(text)
     tell("tables", 0, 1)
-    located = locate(name, embedding, head)
-    growth = plan_growth(located, tokens, multiple, match, leave)
-    model, notes = growth.model, [*located.notes, *growth.notes]
+    model_tables = find_tables(name, embedding, head)
+    growth = plan_growth(model_tables, tokens, multiple, match, leave)
+    model, notes = growth.model, [*model_tables.notes, *growth.notes]
     if out is not None:
         vacant_folder(out, model.folder)
     past = read_history(model.folder)
@@ -114,14 +114,14 @@ def grow(
     if out is None:
         return report
     compared: list[Divergence] = []
-    kind = located.kind
+    kind = model_tables.kind
     if text is not None and kind not in KINDS:
         notes.append("the model has no outputs, so none were compared; only its input table grew")
 
     def check(folder: Path) -> None:
-        again = locate(str(folder), embedding, head)
+        again = find_tables(str(folder), embedding, head)
         found = [None if again.tokenizer is None else again.tokenizer.token_to_id(token) for token in growth.tokens]
-        if again.embedding.shape[0] != growth.layout.rows or again.tied != located.tied or found != growth.ids:
+        if again.embedding.shape[0] != growth.layout.rows or again.tied != model_tables.tied or found != growth.ids:
             raise ValueError(f"{plain(out)} does not come back as it was written; please report this model")
         if text is not None and kind in KINDS:
             tell("outputs", 0, 1)
@@ -130,7 +130,7 @@ def grow(
 
     def history(tables: list[TableFacts], said: list[str]) -> dict[str, bytes]:
         sizes = (report.tokens_before, report.tokens_after), (report.rows_before, report.rows_after)
-        return {NAME: content([*past, step("grow", located, settings, *sizes, tables, [*notes, *said])])}
+        return {NAME: content([*past, step("grow", model_tables, settings, *sizes, tables, [*notes, *said])])}
 
     tell("writing", 0, 1)
     edited = {"config.json": config, **growth.files, NAME: b"", IDS: None}

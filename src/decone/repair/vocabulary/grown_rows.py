@@ -7,7 +7,7 @@ from torch import Tensor
 
 from decone.metrics.norms import row_norms
 from decone.metrics.row_change import nearest_rows
-from decone.models.located import blocks
+from decone.models.tables import blocks
 from decone.repair.measure import NEIGHBOURS, QUANTILES, SHOWN
 from decone.repair.result import Neighbour
 from decone.repair.vocabulary.growth import Growth

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from decone.models.located import Located, Table, blocks
-from decone.repair.new_folder import listed
+from decone.files.new_folder import listed
+from decone.models.tables import ModelTables, Table, blocks
 from decone.repair.surfaces import surfaces
 from decone.repair.vocabulary.by_token import Vocabulary, vocabulary
 from decone.repair.vocabulary.configured import language
@@ -59,7 +59,7 @@ class Growth:
 
 
 def plan_growth(
-    located: Located,
+    model_tables: ModelTables,
     tokens: Iterable[str],
     multiple: int | None = None,
     match: Match = "word",
@@ -68,7 +68,7 @@ def plan_growth(
     """Finds ids for new tokens: rows that no token has first, then rows behind the table.
 
     Args:
-        located: the model.
+        model_tables: the model.
         tokens: to add.
         multiple: the number of rows becomes one of it.
         match: as in `new_tokens.grown_files`.
@@ -79,7 +79,7 @@ def plan_growth(
     """
     if multiple is not None and multiple < 1:
         raise ValueError(f"--multiple {multiple}; take at least 1, e.g. 64")
-    model = vocabulary(located, leave)
+    model = vocabulary(model_tables, leave)
     _require_room(model)
     parts = read_parts(model.folder)
     tokenizer = opened(parts, model.folder)
@@ -96,7 +96,7 @@ def plan_growth(
     notes = new.notes()
     if lost := [token for token, known in zip(new.tokens, pieces, strict=True) if not known]:
         notes.append(f"the old tokenizer knows no piece of {listed(lost)}; they start from the mean of all rows")
-    kinds = [surface.kind for surface in surfaces(tokenizer, model.rows, located.special)]
+    kinds = [surface.kind for surface in surfaces(tokenizer, model.rows, model_tables.special)]
     ordinary = torch.tensor([kind not in _UNTRAINED for kind in kinds])
     return Growth(
         model=model,
@@ -114,7 +114,7 @@ def plan_growth(
 
 def _require_room(model: Vocabulary) -> None:
     """Refuses models to which the highest id means something."""
-    name, family = model.located.name, model.located.family
+    name, family = model.model_tables.name, model.model_tables.family
     if family == "whisper":
         raise ValueError(f"{name} takes every id behind its first timestamp for a time, so no token can be added there")
     if family.startswith("clip") and any(part.get("eos_token_id") == 2 for part in language(model.config)):

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from decone import __version__
-from decone.models.folder import plain, read_text
-from decone.models.located import Located
+from decone.files.folder import plain, read_text
+from decone.models.tables import ModelTables
 from decone.repair.vocabulary.result import HISTORY, History, Step, TableFacts
 from decone.training.provenance import provenance
 
@@ -38,7 +38,7 @@ def read_history(folder: Path) -> list[Step]:
 
 def step(
     method: Literal["grow", "trim"],
-    located: Located,
+    model_tables: ModelTables,
     settings: dict[str, Any],
     tokens: tuple[int, int],
     rows: tuple[int, int],
@@ -49,7 +49,7 @@ def step(
 
     Args:
         method: its name.
-        located: the source.
+        model_tables: the source.
         settings: as it was called.
         tokens: of the tokenizer, before and after.
         rows: of the tables, before and after.
@@ -59,7 +59,7 @@ def step(
     return Step(
         method=method,
         settings=settings,
-        model=Path(located.name).resolve().name if Path(located.name).exists() else located.name,
+        model=Path(model_tables.name).resolve().name if Path(model_tables.name).exists() else model_tables.name,
         tokens_before=tokens[0],
         tokens_after=tokens[1],
         rows_before=rows[0],

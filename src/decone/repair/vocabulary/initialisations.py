@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from decone.files.folder import plain
 from decone.metrics.row_change import nearest_rows
-from decone.models.folder import plain
-from decone.models.located import Table, blocks
+from decone.models.tables import Table, blocks
 
 DRAWN = 1 << 12  # rows that are drawn from at once
 
@@ -71,7 +71,7 @@ def mean(wanted: Wanted) -> Made:
     """The mean of all trained rows, for every new token.
 
     Example:
-        >>> from decone.models.located import MemoryTable
+        >>> from decone.models.tables import MemoryTable
         >>> table = MemoryTable("weight", torch.tensor([[1.0, 0.0], [3.0, 2.0], [9.0, 9.0]]))
         >>> mean(Wanted(["new"], [[0]], table, torch.tensor([True, True, False]))).rows.tolist()
         [[2.0, 1.0]]
@@ -84,7 +84,7 @@ def pieces(wanted: Wanted) -> Made:
     """The mean of the rows of the token's pieces.
 
     Example:
-        >>> from decone.models.located import MemoryTable
+        >>> from decone.models.tables import MemoryTable
         >>> table = MemoryTable("weight", torch.tensor([[1.0, 0.0], [3.0, 2.0], [9.0, 9.0]]))
         >>> pieces(Wanted(["new"], [[0, 0, 0, 1]], table, torch.ones(3, dtype=torch.bool))).rows.tolist()
         [[1.5, 0.5]]
@@ -113,7 +113,7 @@ def neighbours(wanted: Wanted) -> Made:
         ValueError: K is below 1.
 
     Example:
-        >>> from decone.models.located import MemoryTable
+        >>> from decone.models.tables import MemoryTable
         >>> table = MemoryTable("weight", torch.tensor([[1.0, 0.0], [3.0, 0.5], [0.0, 9.0]]))
         >>> neighbours(Wanted(["new"], [[0]], table, torch.ones(3, dtype=torch.bool), neighbours=2)).rows.tolist()
         [[2.0, 0.25]]
@@ -169,7 +169,7 @@ def row_means(table: Table, chosen: Sequence[Int64[Tensor, " _"]]) -> Float64[Te
     """The mean of some rows, for each of several choices; an id that stands twice counts twice.
 
     Example:
-        >>> from decone.models.located import MemoryTable
+        >>> from decone.models.tables import MemoryTable
         >>> row_means(MemoryTable("weight", torch.eye(2)), [torch.tensor([0, 1]), torch.tensor([1])]).tolist()
         [[0.5, 0.5], [0.0, 1.0]]
     """

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from tokenizers import Tokenizer
 
 from decone.data.corpora import read_text
-from decone.models.folder import plain, read_object
-from decone.repair.new_folder import listed
+from decone.files.folder import plain, read_object
+from decone.files.new_folder import listed
 from decone.repair.vocabulary.configured import written
 from decone.repair.vocabulary.tokenizer_parts import encoded, opened
 from decone.vocab.scripts import script

@@ -11,10 +11,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from decone.models.folder import plain
-from decone.models.tensors import INDEX, open_weights
+from decone.files.folder import plain
+from decone.files.new_folder import LEFT_OUT, copy_bytes, files_of, listed, new_folder, other_weights, take_over
+from decone.files.safetensors import INDEX, open_weights
 from decone.repair.delta import digest
-from decone.repair.new_folder import LEFT_OUT, copy_bytes, files_of, listed, new_folder, other_weights, take_over
 from decone.repair.places import Place, places
 from decone.repair.vocabulary.by_token import Vocabulary
 from decone.repair.vocabulary.layout import Layout, Resized, same_rows, write_rows

@@ -7,9 +7,9 @@ from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
-from decone.models.folder import plain, read_text
+from decone.files.folder import plain, read_text
+from decone.files.new_folder import listed
 from decone.models.tokenizer_files import MAKE, SIZE_LIMIT, declared_tokens
-from decone.repair.new_folder import listed
 
 
 def read_parts(folder: Path) -> dict[str, Any]:

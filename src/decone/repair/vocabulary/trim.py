@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save
 from tokenizers import Tokenizer
 
-from decone.models.folder import plain
-from decone.models.locate import locate
-from decone.models.tensors import DTYPES
-from decone.repair.new_folder import vacant_folder
+from decone.files.folder import plain
+from decone.files.new_folder import vacant_folder
+from decone.files.safetensors import DTYPES
+from decone.models.find_tables import find_tables
 from decone.repair.vocabulary.cut_texts import require_same
 from decone.repair.vocabulary.grow import written
 from decone.repair.vocabulary.history import IDS, NAME, content, read_history, step
@@ -61,9 +61,9 @@ def trim(
     """
     tell = progress or (lambda stage, done, total: None)
     tell("tokens", 0, 1)
-    located = locate(name, embedding, head)
-    trimming = plan_trimming(located, choice, leave)
-    model, notes = trimming.model, [*located.notes, *trimming.notes]
+    model_tables = find_tables(name, embedding, head)
+    trimming = plan_trimming(model_tables, choice, leave)
+    model, notes = trimming.model, [*model_tables.notes, *trimming.notes]
     if out is not None:
         vacant_folder(out, model.folder)
     past = read_history(model.folder)
@@ -95,15 +95,15 @@ def trim(
     counted: list[int] = []
 
     def check(folder: Path) -> None:
-        again = locate(str(folder), embedding, head)
-        if again.embedding.shape[0] != layout.rows or again.tied != located.tied:
+        again = find_tables(str(folder), embedding, head)
+        if again.embedding.shape[0] != layout.rows or again.tied != model_tables.tied:
             raise ValueError(f"{plain(out)} does not come back as it was written; please report this model")
         tell("texts", 0, 1)
         counted.append(_checked(trimming, choice, opened(read_parts(folder), folder)))
 
     def history(tables: list[TableFacts], said: list[str]) -> dict[str, bytes]:
         sizes = (report.tokens_before, report.tokens_after), (report.rows_before, report.rows_after)
-        return {NAME: content([*past, step("trim", located, settings, *sizes, tables, [*notes, *said])])}
+        return {NAME: content([*past, step("trim", model_tables, settings, *sizes, tables, [*notes, *said])])}
 
     tell("writing", 0, 1)
     edited = {**trimming.files, NAME: b"", IDS: save({"old": layout.origin}, metadata={"model": "old id per new row"})}

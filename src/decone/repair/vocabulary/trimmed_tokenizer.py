@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from decone.models.folder import inside, plain, read_object, read_text
+from decone.files.folder import inside, plain, read_object, read_text
 from decone.repair.vocabulary.configured import written
 from decone.repair.vocabulary.merges import joined, read_merges
 

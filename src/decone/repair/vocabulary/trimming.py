@@ -9,9 +9,9 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from decone.data.corpora import read_text
-from decone.models.folder import read_object
-from decone.models.located import Located
-from decone.repair.new_folder import listed
+from decone.files.folder import read_object
+from decone.files.new_folder import listed
+from decone.models.tables import ModelTables
 from decone.repair.vocabulary.by_token import Vocabulary, vocabulary
 from decone.repair.vocabulary.configured import resized, written
 from decone.repair.vocabulary.cut_texts import count, cut, lines, pieces, spelled
@@ -76,30 +76,32 @@ class Trimming:
     notes: list[str]
 
 
-def plan_trimming(located: Located, choice: Choice, leave: Collection[str] = ()) -> Trimming:
+def plan_trimming(model_tables: ModelTables, choice: Choice, leave: Collection[str] = ()) -> Trimming:
     """Finds out which tokens stay.
 
     Args:
-        located: the model.
+        model_tables: the model.
         choice: what is wanted.
         leave: as in `by_token.vocabulary`.
 
     Raises:
         ValueError: the model's vocabulary cannot be changed, a file cannot be read, or nothing would go.
     """
-    model = vocabulary(located, leave)
+    model = vocabulary(model_tables, leave)
     parts = read_parts(model.folder)
     if parts["model"].get("dropout"):
-        raise ValueError(f"the tokenizer of {located.name} cuts texts at random (dropout); set dropout to null in it")
+        raise ValueError(
+            f"the tokenizer of {model_tables.name} cuts texts at random (dropout); set dropout to null in it"
+        )
     tokenizer = opened(parts, model.folder)
     strings = tokenizer.get_vocab(with_added_tokens=True)
     configs = {name: content for name in CONFIGS if (content := read_object(model.folder, name)) is not None}
     needed = {
-        "special": set(located.special) | unknown_ids(parts, tokenizer),
+        "special": set(model_tables.special) | unknown_ids(parts, tokenizer),
         "configured": {
             index
             for content in (model.config, *configs.values())
-            for index in needed_ids(content) | fixed_ids(located.family, model.config)
+            for index in needed_ids(content) | fixed_ids(model_tables.family, model.config)
             if index < model.rows
         },
     }
@@ -109,12 +111,14 @@ def plan_trimming(located: Located, choice: Choice, leave: Collection[str] = ())
     ids = sorted(set().union(*kept.values()))
     if ids[-1] >= model.rows:
         raise ValueError(
-            f"tokenizer.json of {located.name} names the id {ids[-1]} but the tables have {model.rows:,} rows; correct "
+            f"tokenizer.json of {model_tables.name} names the id {ids[-1]} but the tables have {model.rows:,} rows; correct "
             "its padding or post_processor"
         )
     new = {old: place for place, old in enumerate(ids)}
     if len(new) == model.rows:
-        raise ValueError(f"every one of the {model.rows:,} rows of {located.name} stays, so there is nothing to trim")
+        raise ValueError(
+            f"every one of the {model.rows:,} rows of {model_tables.name} stays, so there is nothing to trim"
+        )
     trimmed = trimmed_parts(parts, new)
     config, notes = remapped(model.config, new, "config.json")
     files: dict[str, bytes | None] = {"config.json": resized(config, model.rows, len(new))}

@@ -1,0 +1,165 @@
+"""A model beside another of the same vocabulary: two checkpoints, before and after a cure, a base and its fine-tune."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+
+from decone.diagnosis.result import Against, RowChange, TableFacts
+from decone.metrics.row_change import RowChanges, nearest_rows, row_changes, shared
+from decone.models.tables import ModelTables, Table, blocks
+
+CHANGED = 200  # rows listed
+ASKED = 500  # rows whose neighbours are compared
+NEIGHBOURS = 10
+SHOWN = 200  # characters of a token
+
+Groups = Mapping[str, Int64[Tensor, " M"]]
+
+
+def against(
+    model_tables: ModelTables,
+    other: ModelTables,
+    groups: dict[str, Int64[Tensor, " M"]],
+    tokens: list[str],
+    facts: dict[str, TableFacts],
+    other_facts: dict[str, TableFacts],
+) -> Against:
+    """Compares the output tables of two models, row by row.
+
+    Rows that are not finite in one of the tables take no part: they have no cosine. Neighbours are looked for among
+    the rows of all groups, for a sample (with a fixed seed) of at most 500 of those that are zero in neither table.
+
+    Args:
+        model_tables: this model.
+        other: the one before.
+        groups: frequency groups by name, of this model.
+        tokens: text of every row.
+        facts: geometry of this model's tables.
+        other_facts: of the other's.
+
+    Returns:
+        Metrics of both; where the widths are equal also the cosine of each row with itself by group, and the rows that
+        changed, by rising cosine and then by how much their length changed; the share of neighbours in common.
+
+    Raises:
+        ValueError: the vocabularies differ, see `require_same_vocabulary`.
+    """
+    require_same_vocabulary(model_tables, other)
+    table, before = model_tables.output, other.output
+    same_width = table.shape[1] == before.shape[1]
+    everywhere = {"all": torch.cat(list(groups.values())) if groups else torch.arange(0), **groups}
+    changes = _changes(before, table) if same_width else None
+    return Against(
+        other=other.name,
+        same_width=same_width,
+        metrics=_metrics(facts, other_facts),
+        cosine={name: None if changes is None else _mean(changes.cosine[ids]) for name, ids in everywhere.items()},
+        changed=[] if changes is None else _most_changed(changes, groups, tokens),
+        neighbours=_neighbours(before, table, everywhere),
+    )
+
+
+def require_same_vocabulary(model_tables: ModelTables, other: ModelTables) -> None:
+    """Refuses two models whose rows do not belong to the same tokens.
+
+    Raises:
+        ValueError: their output tables differ in rows, or their tokenizers (where both have one) in tokens or ids.
+    """
+    rows, before = model_tables.output.shape[0], other.output.shape[0]
+    if rows != before:
+        raise ValueError(
+            f"{model_tables.name} has {rows:,} rows and {other.name} has {before:,}; rows can only be compared between "
+            "models of the same vocabulary, name another --against"
+        )
+    if model_tables.tokenizer is None or other.tokenizer is None:
+        return
+    mine, theirs = model_tables.tokenizer.get_vocab(), other.tokenizer.get_vocab()
+    strange = sorted(token for token in mine.keys() | theirs.keys() if mine.get(token) != theirs.get(token))
+    if strange or model_tables.copies != other.copies:
+        example = f", e.g. {strange[0][:SHOWN]!r}" if strange else ""
+        raise ValueError(
+            f"the tokenizers of {model_tables.name} and {other.name} disagree on {len(strange):,} tokens{example}, so row "
+            "by row they mean different things; name another --against"
+        )
+
+
+def _metrics(
+    facts: dict[str, TableFacts], other_facts: dict[str, TableFacts]
+) -> dict[str, tuple[float | None, float | None]]:
+    mine, theirs = (_numbers(known.get("head") or known["embedding"]) for known in (facts, other_facts))
+    return {name: (theirs[name], mine[name]) for name in mine}
+
+
+def _numbers(facts: TableFacts) -> dict[str, float | None]:
+    isotropy = facts.isotropy.get("all", {})
+    return {
+        "isotropy, raw": isotropy.get("raw"),
+        "isotropy, plus and minus": isotropy.get("plus_minus"),
+        "mean cosine": facts.cosine.get("all", {}).get("all"),
+        "effective rank": facts.spectrum.effective_rank,
+        "isoscore": facts.spectrum.isoscore,
+        "mean direction": facts.mean_direction,
+        "median norm": facts.norms.quantiles.get("0.5"),
+    }
+
+
+def _changes(before: Table, after: Table) -> RowChanges:
+    """Both tables in one sweep; equal widths make equal blocks."""
+    pairs = zip(blocks(before), blocks(after), strict=True)
+    parts = [row_changes(a, b) for (_, a), (_, b) in pairs]
+    return RowChanges(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _most_changed(changes: RowChanges, groups: Groups, tokens: Sequence[str]) -> list[RowChange]:
+    group_of = {int(id): name for name, ids in groups.items() for id in ids}
+    finite = changes.cosine.isfinite() & changes.before.isfinite() & changes.after.isfinite()
+    rows = (finite & ~changes.same).nonzero().squeeze(1)
+    longer = torch.maximum(changes.before, changes.after)
+    turned = ((changes.after - changes.before).abs() / longer.where(longer > 0, 1.0))[rows]
+    order = turned.argsort(descending=True, stable=True)
+    order = order[changes.cosine[rows][order].argsort(stable=True)][:CHANGED]
+    return [
+        RowChange(
+            id=id,
+            token=tokens[id][:SHOWN],
+            group=group_of.get(id, "padded"),
+            cosine=float(changes.cosine[id]),
+            norm_before=float(changes.before[id]),
+            norm_after=float(changes.after[id]),
+        )
+        for id in rows[order].tolist()
+    ]
+
+
+def _neighbours(before: Table, after: Table, groups: Groups) -> dict[str, float | None]:
+    usable, pointing = (first & second for first, second in zip(_sound(before), _sound(after), strict=True))
+    inside = torch.zeros_like(usable)
+    inside[groups["all"]] = True
+    members = (inside & pointing).nonzero().squeeze(1)
+    drawn = torch.randperm(len(members), generator=torch.Generator().manual_seed(0))[:ASKED]
+    asked = members[drawn].sort().values
+    allowed = inside & usable
+    first, second = (
+        nearest_rows(asked, _read(table, asked), blocks(table), allowed, NEIGHBOURS) for table in (before, after)
+    )
+    share = shared(first, second)
+    return {name: _mean(share[torch.isin(asked, ids)]) for name, ids in groups.items()}
+
+
+def _sound(table: Table) -> tuple[Bool[Tensor, " V"], Bool[Tensor, " V"]]:
+    """Which rows are finite, and which of them are not zero."""
+    parts = [(block.isfinite().all(1), (block != 0).any(1)) for _, block in blocks(table)]
+    finite, filled = (torch.cat(column) for column in zip(*parts, strict=True))
+    return finite, finite & filled
+
+
+def _read(table: Table, ids: Int64[Tensor, " M"]) -> Tensor:
+    rows = [block[ids[(ids >= start) & (ids < start + len(block))] - start] for start, block in blocks(table)]
+    return torch.cat(rows)
+
+
+def _mean(values: Float64[Tensor, " n"]) -> float | None:
+    known = values[~values.isnan()]
+    return float(known.mean()) if len(known) else None

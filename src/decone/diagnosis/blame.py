@@ -1,0 +1,300 @@
+"""The gradient microscope: what pulls each row of the output table, and what pushes it.
+
+Turumtaev, "Stop Jostling", Section 4.2 and Figure 3. The gradient of row i has three parts:
+
+    g1    through the input table, where i is context      context alignment
+    g2    from positions whose target is i                 target alignment
+    g3    from all other positions                         marginalisation
+
+The paper averages over a training run. Here the weights stay as they are, dropout is off, and the averages are over
+batches of a text: what would move the rows if training went on from here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from decone.data.corpora import read_text
+from decone.data.languages import Languages
+from decone.data.windows import random_batch
+from decone.diagnosis.result import Blame, BlameRow
+from decone.engines.contract import Tokens, charged, ruled, wide
+from decone.frequencies import frequencies
+from decone.metrics.gradient_parts import part_norms, pull_to_push
+from decone.models.find_tables import find_tables
+from decone.models.huggingface import HuggingFaceModel
+from decone.objectives import MLE, Objective
+from decone.token_texts import token_texts
+from decone.training import checkpoint
+from decone.training.devices import resolve
+from decone.training.method import Method
+from decone.training.run import CONFIG, Run
+
+STREAM = 2  # of randomness; training and validation have 0 and 1
+PUSHERS = ("frequent", "medium", "rare")  # classes of targets told apart; all other targets are one more class
+WINDOWS, CONTEXT = 8, 128  # a batch of a Hugging Face model, at most
+LOGITS = 1 << 27  # and at most so many logits at once, 512 MiB in float32
+SHOWN = 200  # characters of a token
+
+
+class Sent(NamedTuple):
+    """What a model made of a batch, still on its graph: [B, T, H], hidden @ table.T (+ bias), and the final logits."""
+
+    hidden: Float[Tensor, "B T H"]
+    product: Float[Tensor, "B T V"]
+    logits: Float[Tensor, "B T V"]
+
+
+class Slopes(NamedTuple):
+    """What comes back: hidden states, gradient of the products as it reaches the table, gradient of the input table."""
+
+    hidden: Float[Tensor, "N H"]
+    product: Float[Tensor, "N V"]
+    input: Float[Tensor, "V D"]
+
+
+class Norms(NamedTuple):
+    """Lengths of the parts of each row's gradient: g1, g2, g3 by step; g3 by class of target as mean; targets seen."""
+
+    input: Float[Tensor, "S V"]
+    pull: Float[Tensor, "S V"]
+    push: Float[Tensor, "S V"]
+    by_class: Float[Tensor, "C V"]
+    seen: Int64[Tensor, " V"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under the microscope, the text's ids, and the windows that make one batch.
+
+    Attributes:
+        embedding: input table, the only tensor that needs a gradient.
+        table: output table.
+        send: runs the model on ids [B, T].
+    """
+
+    embedding: Tensor
+    table: Tensor
+    send: Callable[[Tensor], Sent]
+    objective: Objective
+    ids: Tensor
+    context: int
+    windows: int
+    languages: Languages
+
+
+def blame(model: str, text: Path, *, steps: int = 20, device: str = "auto", seed: int = 0, limit: int = 200) -> Blame:
+    """Measures the parts of the gradient of every row of the output table, on random windows of a text.
+
+    A decone run is looked at through its own objective (penalties on the table itself are left out: no token causes
+    them), in batches as large as those of its training and in the same mixture of languages; a Hugging Face model
+    through plain cross-entropy, on at most 8 windows of 128 tokens. Gradients are those of the mean loss over the
+    targets of a batch; norms depend on its size.
+
+    Note:
+        g1 moves the same row as the other parts only where the tables are tied. In an untied model it is the gradient
+        of the token's row of the *input* table.
+
+    Args:
+        model: folder of a decone run, or folder or hub name of a Hugging Face causal model.
+        text: UTF-8 file; also counted for the frequency groups.
+        steps: batches, each standing for one optimiser step.
+        device: as on the command line.
+        seed: of the windows.
+        limit: most rows listed; the groups share it equally, each evenly over its frequencies, most frequent first.
+
+    Returns:
+        Ratios over the rows of all groups together and by group ("special" too). By row the mean norms; `count` is how
+        often the token was a target in these batches, and targets of no frequency group push in `push` alone.
+
+    Raises:
+        ValueError: the model or the text cannot be read, the text is shorter than one window, the objective or the
+            output of the model cannot be taken apart, or gradients are not finite.
+    """
+    if steps < 1 or limit < 0:
+        raise ValueError(f"steps must be 1 or more and limit 0 or more, not {steps} and {limit}")
+    content, where = read_text(text), resolve(device)
+    prepare = run_subject if (Path(model) / CONFIG).is_file() else hugging_face_subject
+    subject = prepare(model, content, where)
+    if len(subject.ids) < subject.context + 1:
+        raise ValueError(
+            f"{text} has {len(subject.ids)} tokens, one window needs {subject.context + 1}; give a longer text"
+        )
+    model_tables = find_tables(model)
+    known, tokens = frequencies(model_tables, content), token_texts(model_tables)
+    norms = measure(subject, known.groups, steps, seed)
+    everywhere = {"all": torch.cat(list(known.groups.values())), **known.groups}
+    ratios = {
+        name: pull_to_push(norms.input[:, ids] + norms.pull[:, ids], norms.push[:, ids])
+        for name, ids in everywhere.items()
+    }
+    listed = _listed(known.groups, known.rank, limit)
+    return Blame(
+        steps=steps,
+        tokens=int(norms.seen.sum()),
+        ratio_of_average={name: ratio.of_average for name, ratio in ratios.items()},
+        average_of_ratio={name: ratio.average_of for name, ratio in ratios.items()},
+        rows=[_row(norms, id, tokens[id], group) for group, ids in listed.items() for id in ids],
+    )
+
+
+def measure(subject: Subject, groups: Mapping[str, Int64[Tensor, " M"]], steps: int, seed: int) -> Norms:
+    """Takes the gradients of some batches apart; ValueError as of `slopes`, or when a gradient is not finite."""
+    size, device = subject.table.size(0), subject.table.device
+    kind = torch.full((size,), len(PUSHERS))
+    for place, name in enumerate(PUSHERS):
+        kind[groups[name]] = place
+    kind = kind.to(device)
+    seen = torch.zeros(size, dtype=torch.long)
+    by_class = torch.zeros(len(PUSHERS), size, dtype=torch.float64)
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    for step in range(steps):
+        key = (seed, STREAM, step)
+        batch = random_batch(subject.ids, subject.context, subject.windows, subject.languages, key).to(device)
+        target = batch[:, 1:].flatten()
+        found = slopes(subject, batch)
+        norms = part_norms(found.product, found.hidden, target, kind, len(PUSHERS) + 1)
+        rows.append((found.input.norm(dim=1).cpu(), norms.pull.cpu(), norms.push.cpu()))
+        if not all(bool(part.isfinite().all()) for part in rows[-1]):
+            raise ValueError("the model's gradients are not finite; look for NaN in its weights, or try another text")
+        by_class += norms.push_by_class[: len(PUSHERS)].cpu().double() / steps
+        seen += torch.bincount(target.cpu(), minlength=size)
+    through, pull, push = (torch.stack(column) for column in zip(*rows, strict=True))
+    return Norms(through, pull, push, by_class, seen)
+
+
+def slopes(subject: Subject, batch: Int[Tensor, "B U"]) -> Slopes:
+    """Gradients of the mean loss of windows whose inputs are [:, :-1] and targets [:, 1:].
+
+    Raises:
+        ValueError: the objective sends gradient to the table past the logits.
+    """
+    sent, target = subject.send(batch[:, :-1]), batch[:, 1:]
+    hidden, flat = sent.hidden.detach().flatten(0, 1), target.flatten()
+    slope = _logit_slope(subject.objective, sent.logits.detach().flatten(0, 1), hidden, subject.table, target)
+    slope = slope.view_as(sent.logits).to(sent.logits.dtype)
+    product, back = torch.autograd.grad(sent.logits, (sent.product, sent.hidden), slope)
+    (through,) = torch.autograd.grad(sent.hidden, subject.embedding, back)
+    product, gate = product.flatten(0, 1), subject.objective.gate()
+    if gate is not None:  # hidden states heard all of it, the table hears less
+        factor = torch.where(gate.rare[flat, None], gate.on_rare, gate.on_common).to(product)
+        product = product * factor.scatter(1, flat[:, None], 1.0)
+    return Slopes(hidden, product, through)
+
+
+def _logit_slope(objective: Objective, logits: Tensor, hidden: Tensor, table: Tensor, target: Tensor) -> Tensor:
+    flat, index = target.flatten(), torch.arange(target.numel(), device=target.device)
+    length = target.numel() if objective.whole_batch else target.size(1)
+    tokens = Tokens(flat, index // length, index % length)
+    if objective.history:
+        tokens = tokens.remembering(table.size(0))
+    with torch.enable_grad():
+        leaf = wide(logits).requires_grad_()
+        past = [wide(v.detach()).clone().requires_grad_() for v in (hidden, table[flat]) if objective.vectors]
+        tokens = tokens.part(slice(None), *past)
+        logprob = ruled(objective, leaf, tokens).log_softmax(1)
+        loss = -logprob.gather(1, flat[:, None]).squeeze(1)
+        extra = objective.extra(logprob, tokens) if objective.general else None
+        for cost in (charged(objective, logprob, tokens), extra):
+            loss = loss if cost is None else loss + cost
+        slope, *others = torch.autograd.grad(loss.mean(), (leaf, *past), allow_unused=True)
+    if any(other is not None and bool(other.any()) for other in others):
+        raise ValueError(_mixed(objective, "sends gradient to the table past the logits"))
+    assert slope is not None
+    return slope
+
+
+def _mixed(objective: Objective, why: str) -> str:
+    name = type(objective).__name__
+    return f"{name} {why}, which cannot be split into pull and push; look at a run of another method with --blame"
+
+
+def run_subject(model: str, content: str, device: torch.device) -> Subject:
+    """A decone run with its own objective; ValueError when it is not done or its objective cannot be taken apart."""
+    run = Run.open(Path(model))
+    nano, tokenizer, config = run.model().to(device).requires_grad_(False), run.tokenizer(), run.config
+    assert tokenizer is not None  # run.model() has checked
+    nano.embedding.weight.requires_grad_()
+    objective = Method.parse(config.method).build_objective()
+    if type(objective).evaluate is not Objective.evaluate or type(objective).forward is not Objective.forward:
+        raise ValueError(_mixed(objective, "evaluates the loss in its own way"))
+    objective.prepare(nano.vocabulary)
+    if objective.state_dict():  # counters decide what reaches the table
+        folder = checkpoint.latest(run.path)
+        if folder is None:
+            raise ValueError(f"{run.path} holds no checkpoint with the counters of its method; train the run again")
+        try:
+            objective.load_state_dict(checkpoint.load(folder)[2]["objective"])
+        except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(f"the checkpoint {folder} does not fit this run ({reason}); train the run again") from None
+
+    def send(inputs: Tensor) -> Sent:
+        hidden = nano(inputs)
+        product = F.linear(hidden, nano.head)
+        return Sent(hidden, product, product)
+
+    languages = Languages(tokenizer.size, config.language.low_resource)
+    ids, windows = tokenizer.encode(content), config.batch.size * config.batch.accumulate
+    objective = objective.to(device).eval()
+    return Subject(nano.embedding.weight, nano.head, send, objective, ids, nano.context, windows, languages)
+
+
+def hugging_face_subject(model: str, content: str, device: torch.device) -> Subject:
+    """A Hugging Face causal model in float32 with plain cross-entropy; ValueError when its head is no plain table."""
+    wrapped = HuggingFaceModel(model, device)
+    inner: Any = wrapped.model.requires_grad_(False)
+    if wrapped.head.dtype in (torch.float16, torch.bfloat16):
+        inner.float()  # probabilities over the number of targets vanish in half precision
+    head, embedding = inner.get_output_embeddings(), inner.get_input_embeddings().weight.requires_grad_()
+    table = head.weight.detach()
+
+    def send(inputs: Tensor) -> Sent:
+        passed: list[tuple[Tensor, Tensor]] = []
+        # The model's own way from the products to the logits stays in the graph between this hook and its answer.
+        hook = head.register_forward_hook(lambda module, given, made: passed.append((given[0], made)))
+        try:
+            logits: Tensor = inner(input_ids=inputs).logits
+        finally:
+            hook.remove()
+        shape = (*inputs.shape, table.size(0))
+        if len(passed) != 1 or passed[0][1].shape != shape or passed[0][0].shape != (*inputs.shape, table.size(1)):
+            raise ValueError(f"{model} makes its logits by more than one table; --blame knows models with one")
+        return Sent(*passed[0], logits)
+
+    V, context = table.size(0), min(wrapped.context, CONTEXT)
+    windows = max(1, min(WINDOWS, LOGITS // (V * context)))
+    ids, _ = wrapped.spans(content)
+    return Subject(embedding, table, send, MLE().to(device).eval(), ids, context, windows, Languages(V, 0.0))
+
+
+def _row(norms: Norms, id: int, token: str, group: str) -> BlameRow:
+    through, pull, push = (float(part[:, id].double().mean()) for part in norms[:3])
+    frequent, medium, rare = norms.by_class[:, id].tolist()
+    return BlameRow(
+        id=id,
+        token=token[:SHOWN],
+        group=group,
+        count=int(norms.seen[id]),
+        pull=pull,
+        input=through,
+        push_frequent=frequent,
+        push_medium=medium,
+        push_rare=rare,
+        push=push,
+    )
+
+
+def _listed(groups: Mapping[str, Int64[Tensor, " M"]], rank: Int64[Tensor, " V"], limit: int) -> dict[str, list[int]]:
+    chosen, left = {}, limit
+    for done, (name, ids) in enumerate(sorted(groups.items(), key=lambda item: len(item[1]))):
+        take = min(len(ids), left // (len(groups) - done))
+        places = torch.linspace(0, len(ids) - 1, take, dtype=torch.float64).round().long()
+        chosen[name], left = ids[rank[ids].argsort()][places].tolist(), left - take
+    return {name: chosen[name] for name in groups}

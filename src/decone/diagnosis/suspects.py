@@ -1,0 +1,252 @@
+"""Tokens that a tokenizer produces but that seem never trained, most suspicious first.
+
+Every indicator gives a score in robust z units, 3.5 being unusual, and a row has the highest of its scores. What only
+says that a row is rarely trained (a short row, nearness to unused rows, an odd angle to the mean row) ends at 4.5, so
+that it stays below what says never: a row that equals another, points where a random direction would, or is zero.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float32, Float64, Int64
+from torch import Tensor
+
+from decone.diagnosis.copies import joined, near_clusters, originals
+from decone.diagnosis.result import Suspect
+from decone.diagnosis.rows import LONGEST, Rows, Survey, tables
+from decone.frequencies import Frequencies
+from decone.metrics.undertrained import (
+    LEAST,
+    RANDOM,
+    UNUSUAL,
+    nearness_scores,
+    neighbour_cosine,
+    noise_scores,
+    robust_scores,
+    structure,
+    unexplained,
+)
+from decone.models.tables import ModelTables, Table, blocks
+from decone.token_texts import token_texts
+
+NOTHING = 10.0  # score of a row of zeros, and of one that is not finite
+SIZES = 1e-15, 1e15  # lengths beyond which squares leave single precision
+COPY, ORIGINAL = 9.0, 4.6  # scores of a row that surely copies another, and of one that surely is copied
+SHOWN = 2.5  # scores below are not reported
+SAMPLE = 1 << 26  # entries of the rows that others are compared with: 256 MiB
+WORK = 1 << 36  # multiplications for comparing rows with others
+FITTED = 8192  # rows that a structure is learned from in tables wider than 1,024
+SEED = 0x5CA1AB1E  # of samples and random directions; not one that a planted disease would have
+FEW = 0.005  # share of the rows below which they are read one by one
+PLACES = 8  # directions in which near copies are searched
+
+
+class Evidence(NamedTuple):
+    """What one indicator says of all rows: a score, [V], and a phrase."""
+
+    score: Float64[Tensor, " V"]
+    phrase: str
+
+
+def find_suspects(model_tables: ModelTables, rows: Rows, frequencies: Frequencies, limit: int = 500) -> list[Suspect]:
+    """Ranks the tokens that look untrained among those that text can produce.
+
+    Args:
+        model_tables: the model.
+        rows: what `find_rows` gave; rows it explains as unreachable, reserved or without a token are no suspects.
+        frequencies: lengths and angles are compared between rows of similar rank.
+        limit: how many at most.
+
+    Returns:
+        Rows with a score of 2.5 or more, highest first; above 3.5 is unusual.
+    """
+    size = model_tables.output.shape[0]
+    candidate = torch.ones(size, dtype=torch.bool)
+    candidate[sorted(rows.of("padded", "unreachable", "reserved", "partial") | model_tables.special)] = False
+    candidate[rows.inside] = True
+    tokens = token_texts(model_tables)
+    found: list[Evidence] = []
+    for name, table in tables(model_tables).items():
+        part = _evidence(table, rows.surveys[name], candidate, rows, tokens, frequencies.rank)
+        where = "" if model_tables.head is None else f" ({'input' if name == 'embedding' else 'output'} row)"
+        found += [Evidence(_fitted(score, size), phrase + where) for score, phrase in part]
+    scores = torch.stack([evidence.score for evidence in found])
+    total = scores.amax(0).where(candidate, 0.0)
+    order = torch.argsort(total, descending=True, stable=True)[:limit]
+    group = {row: name for name, ids in frequencies.groups.items() for row in ids.tolist()}
+    norm = rows.surveys["embedding" if model_tables.head is None else "head"].norm
+    return [
+        Suspect(
+            id=row,
+            token=tokens[row][:LONGEST],
+            score=round(float(total[row]), 3),
+            reasons=_reasons(scores[:, row], [evidence.phrase for evidence in found]),
+            group=group.get(row, "rare"),
+            norm=float(norm[row]) if torch.isfinite(norm[row]) else 0.0,
+            count=None if frequencies.counts is None else int(frequencies.counts[row]),
+        )
+        for row in order.tolist()
+        if total[row] >= SHOWN
+    ]
+
+
+def _evidence(
+    table: Table, survey: Survey, candidate: Tensor, rows: Rows, tokens: list[str], rank: Tensor
+) -> Iterator[Evidence]:
+    size = table.shape[0]
+    candidate = _fitted(candidate, size)
+    rank = _fitted(rank, size)
+    yield Evidence(NOTHING * survey.zero.double(), "all zeros")
+    yield Evidence(NOTHING * (~survey.finite).double(), "not a finite number")
+    sized = (survey.norm > SIZES[0]) & (survey.norm < SIZES[1])
+    yield Evidence(NOTHING * (survey.finite & ~survey.zero & ~sized).double(), "of a size that arithmetic loses")
+    ids = (candidate & sized).nonzero().squeeze(1)
+    if len(ids) < 2 * LEAST:
+        return
+    z = robust_scores(survey.norm[ids].log(), rank[ids])
+    yield Evidence(_spread(_softened(-z), ids, size), "shorter than rows of its frequency")
+    # A long row has moved, so it is no proof of anything by itself.
+    yield Evidence(_spread(z.clamp(max=UNUSUAL), ids, size), "longer than rows of its frequency")
+    if survey.distance is not None and survey.limit > 0:
+        distance = survey.distance[ids]
+        near = nearness_scores(distance, survey.limit, float(distance.quantile(0.5)))
+        yield Evidence(_spread(_softened(near), ids, size), "like rows that are never used")
+    view = _look(table, ids, survey.norm)
+    angle = _softened(robust_scores(view.cosine, rank[ids]).abs())
+    yield Evidence(_spread(angle, ids, size), "at an unusual angle to the mean row")
+    noise = torch.where(view.noise > 0, (view.noise.square() + angle.square()).sqrt().clamp(max=RANDOM), 0.0)
+    yield Evidence(_spread(noise, ids, size), "points nowhere in particular, like random numbers")
+    yield from _copies(table, survey, ids, view.places, rows, tokens, rank)
+
+
+class _View(NamedTuple):
+    """Directions of the candidate rows: cosine with the mean, likeness to noise, coordinates for near copies."""
+
+    cosine: Float64[Tensor, " N"]
+    noise: Float64[Tensor, " N"]
+    places: Float64[Tensor, "N D"]
+
+
+def _look(table: Table, ids: Int64[Tensor, " N"], norm: Float64[Tensor, " V"]) -> _View:
+    width = table.shape[1]
+    random = torch.Generator().manual_seed(SEED)
+    chosen = torch.randperm(len(ids), generator=random)[: max(64, SAMPLE // width)].sort().values
+    sample = _gather(table, ids[chosen], norm)
+    fitted = torch.arange(len(sample)) if width <= 1024 else torch.randperm(len(sample), generator=random)[:FITTED]
+    known = structure(sample[fitted])
+    inside = torch.zeros(len(ids), dtype=torch.bool)
+    inside[chosen[fitted]] = True
+    mean = torch.nn.functional.normalize(sample.mean(0), dim=0)
+    main = known.weight.argsort()[:PLACES]
+    onto = torch.cat((known.axes, mean[:, None]), 1)
+    cosine, share, places = [], [], []
+    for part, rows in _rows(table, ids):
+        length = norm[ids[part], None]
+        shadows = (rows @ onto / length).float()
+        cosine.append(shadows[:, -1].double())
+        share.append(unexplained(shadows[:, :-1], known, inside[part]))
+        places.append(shadows[:, main].double() * length)
+    unlike = torch.cat(share)
+    directions = torch.nn.functional.normalize(torch.randn(256, width, generator=random), dim=1)
+    noise = noise_scores(unlike, unlike, unexplained(directions @ known.axes, known))
+    if noise is None:
+        noise = torch.zeros(len(ids), dtype=torch.float64)
+    else:
+        noise = _alone(table, ids, norm, noise, chosen, sample, directions)
+    return _View(torch.cat(cosine), noise, torch.cat(places))
+
+
+def _alone(
+    table: Table,
+    ids: Int64[Tensor, " N"],
+    norm: Float64[Tensor, " V"],
+    noise: Float64[Tensor, " N"],
+    chosen: Int64[Tensor, " S"],
+    sample: Float32[Tensor, "S H"],
+    directions: Float32[Tensor, "R H"],
+) -> Float64[Tensor, " N"]:
+    """Lowers the likeness to noise of rows that have near neighbours, where the table is such that noise has none."""
+    most = max(64, WORK // sample.numel())
+    place = torch.full((len(ids),), -1)
+    place[chosen] = torch.arange(len(chosen))
+    usual = torch.linspace(0, len(chosen) - 1, min(512, most // 4, len(chosen))).long()
+    ordinary = -neighbour_cosine(sample[usual], sample, usual)
+    random = -neighbour_cosine(directions[: most // 4], sample)
+    suspected = torch.argsort(noise, descending=True, stable=True)[: most // 2]
+    suspected = suspected[noise[suspected] > 0].sort().values
+    lonely = -neighbour_cosine(_gather(table, ids[suspected], norm), sample, place[suspected])
+    if float(random.quantile(0.05)) <= float(ordinary.quantile(0.8)):
+        return noise  # in a small table hardly any row has near neighbours
+    scores = noise_scores(lonely, ordinary, random, tail=1.0)
+    result = noise.clamp(max=UNUSUAL)
+    result[suspected] = noise[suspected] if scores is None else torch.minimum(noise[suspected], scores)
+    return result
+
+
+def _copies(
+    table: Table, survey: Survey, ids: Tensor, places: Tensor, rows: Rows, tokens: list[str], rank: Tensor
+) -> Iterator[Evidence]:
+    size = table.shape[0]
+    equal = {row for cluster in survey.clusters for row in cluster[1:]}
+    single = torch.tensor([row not in equal for row in ids.tolist()], dtype=torch.bool)
+    near = near_clusters(table, ids[single], places[single], survey.norm[ids[single]])
+    candidates = set(ids.tolist())
+    unused = rows.of("padded", "unreachable")
+    twins, strays = [], []
+    for cluster in joined(survey.clusters, near):
+        members = [row for row in cluster if row in candidates]
+        if any(row in unused for row in cluster):
+            strays += members
+        elif len(members) > 1:
+            twins.append(members)
+    score = torch.zeros(size, dtype=torch.float64)
+    score[strays] = COPY
+    yield Evidence(score, "equals a row that is never used")
+    score = torch.zeros(size, dtype=torch.float64)
+    for row, share in originals(table, twins, tokens, rank, ids).items():
+        score[row] = COPY - (COPY - ORIGINAL) * share
+    yield Evidence(score, "equals the row of another token")
+
+
+def _rows(table: Table, ids: Int64[Tensor, " N"]) -> Iterator[tuple[slice, Float32[Tensor, "n H"]]]:
+    """Some rows, block by block, each block with its place among the ids."""
+    for start, block in blocks(table):
+        low, high = torch.searchsorted(ids, torch.tensor([start, start + len(block)])).tolist()
+        if low < high:
+            here = ids[low:high]
+            yield slice(low, high), (block if len(here) == len(block) else block[here - start]).float()
+
+
+def _gather(table: Table, ids: Int64[Tensor, " N"], norm: Float64[Tensor, " V"]) -> Float32[Tensor, "N H"]:
+    """Some rows as directions."""
+    result = torch.empty(len(ids), table.shape[1])
+    if len(ids) < FEW * table.shape[0]:
+        for place, row in enumerate(ids.tolist()):
+            result[place] = table.read(row, row + 1)[0].float()
+    else:
+        for part, rows in _rows(table, ids):
+            result[part] = rows
+    return result.div_(norm[ids, None].float())
+
+
+def _softened(z: Float64[Tensor, " N"]) -> Float64[Tensor, " N"]:
+    """Scores above 3.5 pressed together, in order, below 4.5."""
+    return torch.where(z > UNUSUAL, UNUSUAL + 1 - torch.exp(UNUSUAL - z), z)
+
+
+def _spread(scores: Tensor, ids: Tensor, size: int) -> Float64[Tensor, " V"]:
+    result = torch.zeros(size, dtype=torch.float64)
+    result[ids] = scores.double()
+    return result
+
+
+def _fitted(values: Tensor, size: int) -> Tensor:
+    """A value per row for a table of another number of rows: cut, or filled with zeros."""
+    return torch.nn.functional.pad(values[:size], (0, max(0, size - len(values))))
+
+
+def _reasons(scores: Float64[Tensor, " E"], phrases: list[str]) -> list[str]:
+    """Phrases of all indicators above 3.5, strongest first; of the strongest where none is."""
+    order = torch.argsort(scores, descending=True, stable=True).tolist()
+    return [phrases[place] for place in order if scores[place] > UNUSUAL] or [phrases[order[0]]]

@@ -1,0 +1,108 @@
+"""Word similarity: do words that people find alike have rows that point alike?
+
+MEN (Bruni et al. 2014), WS-353 (Finkelstein et al. 2001), RG-65 (Rubenstein and Goodenough 1965), RW (Luong et al.
+2013), as used for embedding tables by Yu et al. 2022 (AGG). Only the table is looked at, not the model around it.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from decone.data.word_pairs import read_word_pairs
+from decone.diagnosis.result import WordSimilarity
+from decone.metrics.word_similarity import spearman, spearman_interval
+from decone.models.tables import ModelTables, Table, blocks
+
+SPACES = ("Ġ", "▁")  # how byte-level and SentencePiece vocabularies write a leading space
+
+
+def word_similarity(model_tables: ModelTables, file: Path, seed: int = 0) -> WordSimilarity:
+    """Compares cosines of words in the output table with human judgements.
+
+    The vector of a word is the mean of the rows of its pieces. A word is cut twice: as it is, and with a leading space,
+    as it stands inside a text. For a tokenizer that knows no leading space (WordPiece) or puts one before every word by
+    itself (SentencePiece) both are the same pieces, and both numbers are equal. Unknown pieces are what the tokenizer
+    makes of them, mostly the row of the unknown token. In a run with a simulated language words are in the first
+    language. A pair is not used where a word has no vector either way: it
+    has no pieces or ones beyond the table, or the mean of their rows is zero or not finite; `used` tells how many are.
+
+    Args:
+        model_tables: the model.
+        file: word pairs, see `data.word_pairs`.
+        seed: of the bootstrap (1,000 resamples of the pairs).
+
+    Returns:
+        Spearman x 100 with 95 % intervals; None where it is not determined (all cosines or judgements are equal).
+
+    Raises:
+        ValueError: the model has no tokenizer, or the file is no list of pairs.
+    """
+    if model_tables.tokenizer is None:
+        raise ValueError(
+            f"{model_tables.name} has no tokenizer that can be read, so no word can be found in its table; put its "
+            "tokenizer.json beside it"
+        )
+    pairs = read_word_pairs(file)
+    words = sorted({word for pair in pairs for word in (pair.first, pair.second)})
+    plain = {word: _pieces(model_tables.tokenizer, word) for word in words}
+    spaced = {word: _spaced(model_tables.tokenizer, word, plain[word]) for word in words}
+    rows = _rows(model_tables.output, {id for pieces in (plain, spaced) for ids in pieces.values() for id in ids})
+    vectors = [{word: _mean(rows, ids) for word, ids in pieces.items()} for pieces in (plain, spaced)]
+    used = [pair for pair in pairs if all(known[word] is not None for known in vectors for word in pair[:2])]
+    judged = np.array([pair.score for pair in used], dtype=np.float64)
+    found = []
+    for known in vectors:
+        cosine = np.array([_cosine(known[pair.first], known[pair.second]) for pair in used], dtype=np.float64)
+        interval = spearman_interval(cosine, judged, seed=seed)
+        value = spearman(cosine, judged)
+        found.append((None if value is None else 100 * value, interval and (100 * interval[0], 100 * interval[1])))
+    return WordSimilarity(
+        file=file.name,
+        pairs=len(pairs),
+        used=len(used),
+        plain=found[0][0],
+        plain_interval=found[0][1],
+        spaced=found[1][0],
+        spaced_interval=found[1][1],
+    )
+
+
+def _pieces(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    try:
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+    except Exception:  # the library raises bare Exception, e.g. for a character without an unknown token
+        return ()
+    # Some files pad every text to a fixed length; padding is no part of a word.
+    return tuple(id for id, seen in zip(encoding.ids, encoding.attention_mask, strict=True) if seen)
+
+
+def _spaced(tokenizer: Tokenizer, word: str, plain: tuple[int, ...]) -> tuple[int, ...]:
+    begun = bool(plain) and (tokenizer.id_to_token(plain[0]) or "").startswith(SPACES)
+    return plain if begun else _pieces(tokenizer, f" {word}")
+
+
+def _rows(table: Table, wanted: Iterable[int]) -> dict[int, Float64[Tensor, " H"]]:
+    """The rows asked for, read in one sweep; ids beyond the table are left out."""
+    ids = sorted(id for id in wanted if id < table.shape[0])
+    found: dict[int, Tensor] = {}
+    for start, block in blocks(table):
+        inside = [id for id in ids if start <= id < start + len(block)]
+        found.update(zip(inside, block[[id - start for id in inside]].double(), strict=True))
+    return found
+
+
+def _mean(rows: dict[int, Tensor], ids: tuple[int, ...]) -> Float64[Tensor, " H"] | None:
+    if not ids or not all(id in rows for id in ids):
+        return None
+    total = sum((rows[id] for id in ids[1:]), rows[ids[0]])
+    length = float(total.norm())
+    return total / length if 0 < length < np.inf else None
+
+
+def _cosine(first: Tensor | None, second: Tensor | None) -> float:
+    assert first is not None and second is not None  # pairs without a vector are not used
+    return round(float(first @ second), 12)  # equal pairs tie, in whatever order a machine adds

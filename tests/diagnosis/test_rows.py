@@ -1,0 +1,150 @@
+"""Kinds of rows, on tables made so that each row's kind is known, and on a real one."""
+
+import time
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.diagnosis.real_tables import minilm
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from decone.diagnosis.rows import find_rows, survey
+from decone.models.tables import MemoryTable, ModelTables
+
+NONE = torch.zeros(0, dtype=torch.int64)
+
+
+def tokenizer(size: int, unused: int = 0) -> Tokenizer:
+    vocabulary = {"[UNK]": 0} | {f"word{i}": i for i in range(1, size - unused)}
+    vocabulary |= {f"[unused{i}]": size - unused + i for i in range(unused)}
+    made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
+    made.add_special_tokens(["[UNK]"])
+    return made
+
+
+def model_tables(weight: torch.Tensor, head: torch.Tensor | None = None, **fields: Any) -> ModelTables:
+    table = None if head is None else MemoryTable("head", head)
+    return ModelTables("m", "bert", "masked", MemoryTable("w", weight), table, tied=head is None, **fields)
+
+
+def kinds(model: ModelTables) -> dict[str, list[int]]:
+    found = find_rows(model)
+    assert {finding.kind for finding in found.findings} == set(found.ids)
+    for finding in found.findings:
+        assert finding.count == len(found.ids[finding.kind])
+        assert finding.note
+    return {kind: ids.tolist() for kind, ids in found.ids.items()}
+
+
+def test_every_kind_at_once() -> None:
+    weight = torch.randn(50, 16)
+    weight[1] = 0
+    weight[2, 3] = torch.nan
+    weight[3, 3] = torch.inf
+    weight[5] = weight[4]
+    weight[30:] = 0.3 + 0.01 * torch.randn(20, 16)
+    weight[6] = 0.3 + 0.005 * torch.randn(16)
+    assert kinds(model_tables(weight, tokenizer=tokenizer(45, unused=15))) == {
+        "padded": [45, 46, 47, 48, 49],
+        "reserved": [0],
+        "unreachable": list(range(30, 45)),
+        "zero": [1],
+        "non-finite": [2, 3],
+        "identical": [4, 5],
+        "untrained": [6],
+    }
+
+
+def test_all_negative_rows_are_not_zero() -> None:
+    weight = -torch.rand(20, 8) - 0.1
+    assert kinds(model_tables(weight)) == {}
+
+
+def test_without_a_tokenizer_nothing_is_padded() -> None:
+    assert kinds(model_tables(torch.cat((torch.randn(5, 4), torch.zeros(2, 4))))) == {"zero": [5, 6]}
+
+
+def test_both_tables_count_when_they_are_two() -> None:
+    weight, head = torch.randn(20, 8), torch.randn(20, 8)
+    weight[1], head[2], head[4] = 0, 0, head[3]
+    found = find_rows(model_tables(weight, head))
+    assert found.ids["zero"].tolist() == [1, 2]
+    assert found.ids["identical"].tolist() == [3, 4]
+    notes = {finding.kind: finding.note for finding in found.findings}
+    assert notes["zero"].endswith("(embedding 1, head 1)")
+    assert notes["identical"].endswith("(embedding 0, head 2)")
+
+
+def test_tables_of_different_length() -> None:
+    found = find_rows(model_tables(torch.zeros(30, 8), torch.randn(20, 8), tokenizer=tokenizer(20)))
+    assert found.ids["zero"].tolist() == list(range(20))
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_clusters_are_those_of_a_naive_search(picks: list[int], dtype: torch.dtype) -> None:
+    weight = torch.tensor([[0.0, -0.0], [1.0, 2.0], [2.0, 1.0], [1.0, 2.001]], dtype=torch.float32)[picks].to(dtype)
+    naive = {
+        tuple(j for j in range(len(weight)) if torch.equal(weight[i], weight[j]))
+        for i in range(len(weight))
+        if bool(weight[i].any())
+    }
+    found = survey(MemoryTable("w", weight), NONE)
+    assert sorted(map(tuple, found.clusters)) == sorted(cluster for cluster in naive if len(cluster) > 1)
+    assert found.norm.tolist() == pytest.approx([float(row.double().norm()) for row in weight], rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_lengths_whose_squares_leave_float32(size: float) -> None:
+    found = survey(MemoryTable("w", torch.tensor([[3.0, 4.0]]) * size), NONE)
+    assert found.norm.tolist() == pytest.approx([5 * size], rel=1e-6)
+    assert not bool(found.zero.any())
+    assert bool(found.finite.all())
+
+
+def test_blocks_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.randn(100, 8)
+    weight[90:] = 0.1 * torch.randn(10, 8)
+    weight[77] = weight[3]
+    unused = torch.arange(90, 100)
+    whole = survey(MemoryTable("w", weight), unused)
+    monkeypatch.setattr("decone.models.tables.BLOCK", 8 * 7)
+    parts = survey(MemoryTable("w", weight), unused)
+    assert parts.clusters == whole.clusters == [[3, 77]]
+    assert parts.norm.equal(whole.norm)
+    assert parts.distance is not None
+    assert whole.distance is not None
+    assert whole.centre is not None
+    assert whole.centre.tolist() == pytest.approx(weight[90:].double().mean(0).tolist(), abs=1e-6)
+    torch.testing.assert_close(parts.distance, whole.distance)
+
+
+def test_a_few_unused_rows_are_no_reference() -> None:
+    assert survey(MemoryTable("w", torch.randn(50, 8)), torch.arange(7)).centre is None
+
+
+def test_unused_rows_anywhere_make_nothing_untrained() -> None:
+    assert "untrained" not in kinds(model_tables(torch.randn(60, 16), tokenizer=tokenizer(60, unused=20)))
+
+
+def test_hostile_tokens_are_cut() -> None:
+    made = Tokenizer(models.WordLevel({"[UNK]": 0, "\x1b" * 5_000_000: 1}, unk_token="[UNK]"))
+    (finding,) = find_rows(model_tables(torch.zeros(2, 4), tokenizer=made)).findings[-1:]
+    assert [len(token) for token in finding.tokens] == [5, 200]
+
+
+def test_a_real_table() -> None:
+    model = minilm()
+    begun = time.perf_counter()
+    found = find_rows(model)
+    assert time.perf_counter() - begun < 10
+    tokens = {finding.kind: finding.tokens for finding in found.findings}
+    assert len(found.ids["unreachable"]) == 1331
+    assert set(found.ids) == {"reserved", "unreachable", "untrained"}
+    # Rows that look like [unused] ones are those of signs that hardly any English text has, and of one novel's heroine.
+    assert 50 < len(found.ids["untrained"]) < 300
+    assert [token for token in tokens["untrained"] if token.isascii()] == ["endelle"]

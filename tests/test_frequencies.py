@@ -1,0 +1,225 @@
+"""Counts, ranks and groups from each source."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.diagnosis.real_tables import minilm, trained
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from decone.diagnosis.rows import find_rows
+from decone.frequencies import PIECE, Frequencies, _pieces, frequencies
+from decone.models.tables import MemoryTable, ModelTables
+
+
+def words(*tokens: str) -> Tokenizer:
+    made = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=tokens[0]))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.add_special_tokens([tokens[0]])
+    return made
+
+
+def model_tables(weight: torch.Tensor, tokenizer: Tokenizer | None) -> ModelTables:
+    return ModelTables("m", "gpt2", "causal", MemoryTable("w", weight), tied=True, tokenizer=tokenizer)
+
+
+MODEL = model_tables(torch.ones(7, 2), words("?", "a", "b", "c", "d"))
+
+
+def consistent(found: Frequencies, size: int) -> None:
+    assert sorted(found.rank.tolist()) == list(range(1, size + 1))
+    assert list(found.groups) == ["frequent", "medium", "rare", "special"]
+    assert found.facts.sizes == {name: len(ids) for name, ids in found.groups.items()}
+    ids = torch.cat(list(found.groups.values())).tolist()
+    assert len(ids) == len(set(ids))
+
+
+def test_counts_of_a_text() -> None:
+    found = frequencies(MODEL, text="b b a b\na c x")
+    consistent(found, 7)
+    assert found.counts is not None
+    assert found.counts.tolist() == [1, 2, 3, 1, 0, 0, 0]
+    assert found.rank.tolist() == [3, 2, 1, 4, 5, 6, 7]
+    assert {name: ids.tolist() for name, ids in found.groups.items()} == {
+        "frequent": [2],
+        "medium": [1, 3],
+        "rare": [4],
+        "special": [0],
+    }
+    assert (found.facts.source, found.facts.tokens, found.facts.types) == ("text", 7, 4)
+
+
+def test_a_truncating_tokenizer_counts_the_whole_text() -> None:
+    tokenizer = words("?", "a")
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=9)
+    found = frequencies(model_tables(torch.ones(2, 2), tokenizer), text="a " * 5000)
+    assert found.counts is not None
+    assert found.counts.tolist() == [0, 5000]
+
+
+@given(st.text("ab \n", max_size=200), st.integers(1, 30))
+def test_pieces_are_the_text(text: str, length: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("decone.frequencies.PIECE", length)
+        pieces = list(_pieces(text))
+    assert "".join(pieces) == text
+    assert all(0 < len(piece) <= length for piece in pieces)
+    assert PIECE > 1000
+
+
+def test_padded_and_non_finite_rows_come_last() -> None:
+    weight = torch.randn(7, 2)
+    weight[2, 0] = torch.nan
+    model = model_tables(weight, MODEL.tokenizer)
+    found = frequencies(model, text="b b b a", rows=find_rows(model))
+    consistent(found, 7)
+    assert sorted(found.rank[[2, 5, 6]].tolist()) == [5, 6, 7]
+    assert 2 not in torch.cat(list(found.groups.values()))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("c.tsv", "b\t30\na\t20\n\n?\t1\n"),
+        ("c.tsv", "2\t30\r\n1\t20\r\n0\t1"),
+        ("c.json", json.dumps({"b": 30, "a": 20, "?": 1})),
+        ("c.txt", json.dumps({"2": 30, "1": 20, "0": 1})),
+    ],
+)
+def test_files_of_counts(name: str, content: str) -> None:
+    Path(name).write_text(content)
+    found = frequencies(MODEL, text="d d d d", counts=Path(name))
+    consistent(found, 7)
+    assert found.counts is not None
+    assert found.counts.tolist() == [1, 20, 30, 0, 0, 0, 0]
+    assert found.facts.source == "counts"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a 3\n", "line 1: 'a 3' is not"),
+        ("a\tmany\n", "'many' is no count"),
+        ("a\t-1\n", "'-1' is no count"),
+        ("a\t1.5\n", "'1.5' is no count"),
+        ("a\t1\nzzz\t2\n", "line 2: 'zzz' is no token"),
+        ("1\t1\n7\t2\n", "line 2: '7' is beyond the 7 rows"),
+        ("a\t1\na\t2\n", "line 2: 'a' is counted twice"),
+        ("a\t0\n", "counts nothing"),
+        ('{"a": true}', "'True' is no count"),
+        ('{"a": [1]}', "is no count"),
+        ("", "is empty"),
+        ("\0a\t1", "is a binary file"),
+    ],
+)
+def test_files_that_will_not_do(content: str, message: str) -> None:
+    Path("counts.tsv").write_text(content)
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        frequencies(MODEL, counts=Path("counts.tsv"))
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "{", "[" * 100_000])
+def test_json_that_will_not_do(content: str) -> None:
+    Path("counts.json").write_text(content)
+    with pytest.raises(ValueError, match=r"counts\.json is (not JSON|no JSON object)"):
+        frequencies(MODEL, counts=Path("counts.json"))
+
+
+def test_sums_beyond_all_bounds_are_refused() -> None:
+    Path("c.tsv").write_text("".join(f"{row}\t{10**18 - 1}\n" for row in range(7)))
+    with pytest.raises(ValueError, match="add up to more than"):
+        frequencies(MODEL, counts=Path("c.tsv"))
+
+
+def test_no_file() -> None:
+    with pytest.raises(ValueError, match="no file nowhere"):
+        frequencies(MODEL, counts=Path("nowhere"))
+
+
+def test_tokens_without_a_tokenizer() -> None:
+    model = model_tables(torch.ones(3, 2), None)
+    Path("c.tsv").write_text("a\t3\n")
+    with pytest.raises(ValueError, match="give ids instead"):
+        frequencies(model, counts=Path("c.tsv"))
+    with pytest.raises(ValueError, match="has no tokenizer"):
+        frequencies(model, text="a")
+
+
+def test_the_order_of_merges() -> None:
+    made = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2, "lost": 3}, [("a", "b")]))
+    made.decoder = decoders.Fuse()
+    model = model_tables(torch.randn(6, 2), made)
+    found = frequencies(model, rows=find_rows(model))
+    consistent(found, 6)
+    assert found.counts is None
+    assert found.rank.tolist() == [1, 2, 3, 4, 5, 6]
+    assert found.facts.source == "merges"
+    assert found.facts.warning is not None
+    assert "BPE" in found.facts.warning
+    # What no text gives is rarer than anything, wherever its id stands.
+    swapped = model_tables(torch.randn(4, 2), Tokenizer(models.BPE({"lost": 0, "a": 1, "b": 2, "ab": 3}, [("a", "b")])))
+    assert frequencies(swapped, rows=find_rows(swapped)).rank.tolist() == [4, 1, 2, 3]
+
+
+@pytest.mark.parametrize("tokenizer", [None, words("?", "a", "b")])
+def test_ids_that_say_nothing(tokenizer: Tokenizer | None) -> None:
+    found = frequencies(model_tables(torch.ones(3, 2), tokenizer))
+    consistent(found, 3)
+    assert found.facts.source == "none"
+    assert found.facts.warning is not None
+    assert "--text FILE" in found.facts.warning
+
+
+def test_the_training_text_of_a_run() -> None:
+    model = trained()
+    found = frequencies(model)
+    assert found.facts.source == "training"
+    assert found.facts.warning is None
+    assert found.counts is not None
+    text = (Path(model.name).parent / "text.txt").read_text()
+    truth = Counter(text[: int(len(text) * 0.9)])
+    assert model.tokenizer is not None
+    for index in range(64):
+        count = truth[model.tokenizer.id_to_token(index)]
+        assert int(found.counts[index]) == round(count * 0.7)
+        assert int(found.counts[64 + index]) == round(count * 0.3)
+
+
+def test_a_run_whose_text_is_gone(tmp_path: Path) -> None:
+    model = trained()
+    config = (Path(model.name) / "config.toml").read_text()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text(config.replace("text.txt", "gone.txt"))
+    found = frequencies(ModelTables(**{**vars(model), "name": str(tmp_path / "run")}))
+    assert found.facts.source == "none"
+    assert found.facts.warning is not None
+    assert "gone.txt it was trained on is not here" in found.facts.warning
+
+
+def test_a_text_for_a_run_counts_for_both_languages() -> None:
+    model = trained()
+    found = frequencies(model, text="e" * 1000)
+    assert model.tokenizer is not None
+    assert found.counts is not None
+    index = model.tokenizer.token_to_id("e")
+    assert found.counts[[index, 64 + index]].tolist() == [700, 300]
+    with pytest.raises(ValueError, match="remove characters"):
+        frequencies(model, text="☃")
+
+
+def test_a_text_is_counted_as_it_would_be_in_one_piece() -> None:
+    model = minilm()
+    assert model.tokenizer is not None
+    text = "The cat sat on the mat; the naïve Straße.\n" * 300
+    found = frequencies(model, text=text)
+    whole = Tokenizer.from_str(model.tokenizer.to_str())
+    whole.no_truncation()
+    whole.no_padding()
+    truth = Counter(whole.encode(text, add_special_tokens=False).ids)
+    assert found.counts is not None
+    assert {i: int(found.counts[i]) for i in found.counts.nonzero().flatten().tolist()} == dict(truth)
