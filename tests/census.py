@@ -104,6 +104,11 @@ def docstrings(tree: ast.Module) -> Iterator[tuple[str, int]]:
                 yield text.splitlines()[0], getattr(node, "lineno", 1)
 
 
+def is_relative(line: str) -> bool:
+    """Tells whether a docstring begins with a relative or interrogative word instead of a verb or a noun phrase."""
+    return line.split(" ")[0].rstrip(",:") in RELATIVE
+
+
 def class_names(trees: dict[Path, ast.Module]) -> dict[str, list[Path]]:
     """Maps the name of each class on the top level of a module to the files that define it, a leading `_` left out."""
     classes: dict[str, list[Path]] = defaultdict(list)
@@ -156,7 +161,7 @@ def main() -> None:
     names = [(path, name, line) for path, tree in trees.items() for name, line in identifiers(tree)]
     pool = [row for row in names if in_pool(row[1])]
     first_lines = [(path, text, line) for path, tree in trees.items() for text, line in docstrings(tree)]
-    relative = [row for row in first_lines if row[1].split(" ")[0].rstrip(",:") in RELATIVE]
+    relative = [row for row in first_lines if is_relative(row[1])]
     repeated = {name: paths for name, paths in class_names(trees).items() if len(paths) > 1}
     single = [name for name, users in importers(trees).items() if len(users) == 1]
     if options.where:
@@ -171,9 +176,8 @@ def main() -> None:
     print(f"files                       {len(lengths)}")
     print(f"lines                       {sum(lengths.values())}")
     print(f"median, longest file        {statistics.median(lengths.values()):.0f}, {max(lengths.values())}")
-    print(
-        f"pool per 1,000 names        {1000 * len(pool) / len(names):.1f}   {Counter(name for _, name, _ in pool).most_common(8)}"
-    )
+    frequent = ", ".join(f"{name} {count}" for name, count in Counter(name for _, name, _ in pool).most_common(8))
+    print(f"pool per 1,000 names        {1000 * len(pool) / len(names):.1f}   {frequent}")
     print(f"docstrings, relative        {len(relative)} of {len(first_lines)}")
     print(f"repeated class names        {len(repeated)}")
     print(f"modules with one importer   {len(single)}")
