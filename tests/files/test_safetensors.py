@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from decone.files.safetensors import HEADER_LIMIT, INDEX, open_weights, same_table
-from decone.models.tables import Table, blocks
+from decone.files.safetensors import HEADER_LIMIT, INDEX, open_weights
+from decone.models.tables import Table, blocks, same_table
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])

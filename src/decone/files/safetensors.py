@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from decone.files.folder import inside, plain, read_object
-from decone.models.tables import Table, blocks
 
 INDEX = "model.safetensors.index.json"
 HEADER_LIMIT = 32 << 20  # bytes; a header of 100,000 tensors takes about 12 MB
@@ -128,22 +127,6 @@ def open_weights(place: Path) -> Weights:
     if place.suffix != ".safetensors":
         raise ValueError(_refusal(place))
     return Weights(place, _header(place))
-
-
-def same_table(one: Table, other: Table) -> bool:
-    """Whether two tables hold the same numbers, bit by bit: NaN equals NaN.
-
-    Example:
-        >>> from decone.models.tables import MemoryTable
-        >>> same_table(MemoryTable("a", torch.eye(2)), MemoryTable("b", torch.eye(2)))
-        True
-    """
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    return all(
-        torch.equal(block.contiguous().view(torch.uint8), other.read(start, start + len(block)).view(torch.uint8))
-        for start, block in blocks(one)
-    )
 
 
 def _of_folder(folder: Path) -> dict[str, Entry]:

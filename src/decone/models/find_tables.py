@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decone.files.folder import inside, plain, read_object, read_text
-from decone.files.safetensors import FileTable, Weights, open_weights, same_table
+from decone.files.safetensors import FileTable, Weights, open_weights
 from decone.models.families import FAMILIES, Config, Family
 from decone.models.placing import SAME_VOCABULARY, named, place
-from decone.models.tables import Kind, ModelTables
+from decone.models.tables import Kind, ModelTables, same_table
 from decone.models.tokenizer_files import read_tokenizer
 
 # Of a hub only these are fetched; subfolders hold the same model in other formats.

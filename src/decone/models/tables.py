@@ -77,6 +77,21 @@ def blocks(table: Table) -> Iterator[tuple[int, Float[Tensor, "n H"]]]:
         yield start, table.read(start, min(start + rows, table.shape[0]))
 
 
+def same_table(first: Table, second: Table) -> bool:
+    """Compares the stored numbers of two tables, bit by bit: NaN equals NaN.
+
+    Example:
+        >>> same_table(MemoryTable("a", torch.eye(2)), MemoryTable("b", torch.eye(2)))
+        True
+    """
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return False
+    return all(
+        torch.equal(block.contiguous().view(torch.uint8), second.read(start, start + len(block)).view(torch.uint8))
+        for start, block in blocks(first)
+    )
+
+
 @dataclass(frozen=True)
 class ModelTables:
     """The tables of a model and what else a scan must know of it.

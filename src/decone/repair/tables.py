@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from decone.files.safetensors import FileTable, open_weights, same_table
-from decone.models.tables import ModelTables
+from decone.files.safetensors import FileTable, open_weights
+from decone.models.tables import ModelTables, same_table
 
 Which = Literal["input", "output", "both"]
 Role = Literal["input", "output"]
