@@ -15,8 +15,8 @@ from decone.studies import glue as suite
 from decone.studies.definitionemb import GLUE
 from decone.studies.deltas import make_delta
 from decone.studies.downstream_runs import Downstream, Finetuning
-from decone.studies.pool import Stopped
 from decone.studies.study import Wish
+from decone.training.interrupt import Stopped
 
 TINY = {"epochs": "2", "lr": "3e-3", "batch": "16"}
 

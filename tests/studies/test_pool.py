@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from decone.studies import pool
-from decone.studies.pool import Job, Stopped, run_all
+from decone.studies.pool import Job, run_all
 from decone.training import checkpoint
 from decone.training.config import RunConfig
+from decone.training.interrupt import Stopped
 from decone.training.loop import Trainer
 from decone.training.run import Run
 

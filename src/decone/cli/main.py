@@ -11,8 +11,7 @@ import typer
 from decone import __version__
 from decone.cli import compare, doctor, eval, grow, lexicon, methods, repair, report, reproduce, scan, train, trim
 from decone.cli.console import out, say
-from decone.studies.pool import Stopped
-from decone.training.interrupt import Interrupted
+from decone.training.interrupt import Interrupted, Stopped
 
 app = typer.Typer(
     name="decone",

@@ -18,7 +18,7 @@ import torch
 
 from decone.training import inputs, log
 from decone.training.config import RunConfig
-from decone.training.interrupt import Interrupted
+from decone.training.interrupt import Interrupted, Stopped
 from decone.training.loop import Trainer
 from decone.training.run import Run
 
@@ -67,10 +67,6 @@ class Job:
     def device(self) -> str:
         """Where it trains."""
         return self.config.machine.device
-
-
-class Stopped(Exception):  # noqa: N818  # the user's wish, no error
-    """The study was interrupted; every run has a checkpoint and the same command resumes."""
 
 
 P = TypeVar("P", bound=Piece)

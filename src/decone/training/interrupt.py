@@ -1,4 +1,7 @@
-"""Ctrl-C as a wish: the loop ends its step, writes a checkpoint, and says how to go on."""
+"""Ctrl-C as a wish: the loop ends its step, writes a checkpoint, and says how to go on.
+
+Imports no torch: the command line catches these exceptions before it knows whether torch is needed.
+"""
 
 import shlex
 import signal
@@ -17,6 +20,10 @@ class Interrupted(Exception):  # noqa: N818  # the user's wish, no error
 
     def __reduce__(self) -> tuple[type["Interrupted"], tuple[Path, int]]:
         return Interrupted, (self.run, self.step)  # so that it survives the way home from a worker process
+
+
+class Stopped(Exception):  # noqa: N818  # the user's wish, no error
+    """The study was interrupted; every run has a checkpoint and the same command resumes."""
 
 
 @contextmanager
