@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from decone.files.folder import inside, plain, read_object, read_text
+from decone.files.folder import inside, read_object, read_text
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "sub/../../secret", "link", "chain", "a\0b"])
@@ -99,12 +99,3 @@ def test_what_is_absent_is_none(tmp_path: Path) -> None:
     assert read_object(tmp_path, "config.json") is None
     (tmp_path / "folder").mkdir()
     assert read_text(tmp_path, "folder") is None
-
-
-def test_a_foreign_string_is_shown_in_one_line() -> None:
-    shown = plain("a\x1b[2J\n\u202e" + "b" * 1000)
-    assert shown.isprintable()
-    assert len(shown) == 200
-    assert shown.startswith(r"a\x1b[2J\n\u202e")
-    assert plain("\ud800") == r"\ud800"
-    assert plain("ü字") == "ü字"

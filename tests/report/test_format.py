@@ -5,21 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decone.metrics.intervals import Interval
-from decone.report.format import number, token, verdict, visible
+from decone.report.format import number, verdict
 from decone.studies.table import MEASURES
 
 PERPLEXITY, TEMPERATURE = MEASURES[0], MEASURES[2]
-
-
-@given(st.text())
-def test_visible_text_draws_every_character(text: str) -> None:
-    assert all(
-        character.isprintable() or character == "\N{NO-BREAK SPACE}" or character.isspace()
-        for character in visible(text)
-    )
-    assert "\n" not in visible(text)
-    assert "\u202e" not in visible(text)
-    visible(text).encode()  # no lone surrogates
 
 
 @given(st.floats(-99999, 99999), st.integers(0, 4))
@@ -31,10 +20,6 @@ def test_numbers_read_back(value: float, digits: int) -> None:
 
 def test_numbers_without_a_value() -> None:
     assert [number(value, 2) for value in (math.nan, math.inf, -math.inf, -0.001)] == ["—", "∞", "−∞", "0.00"]
-
-
-def test_tokens_are_never_blank() -> None:
-    assert [token(text) for text in ("", " ", "\n", "\t", "\ud800")] == ["∅", "␣", "↵", "⇥", "\\ud800"]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from decone.data.lexicons import FORMATS, Lexicon
+from decone.files.foreign import terminal_text
 from decone.models.tables import ModelTables
 from decone.repair.alignment import Alignment, align
 from decone.repair.entries import Choices
-from decone.report.scan_strings import plain
 
 FORMS = ("follow", "keep", "skip")
 
@@ -26,7 +26,7 @@ Pieces = Annotated[bool, typer.Option("--pieces", help="Define word pieces as pa
 def opened(paths: Sequence[Path], format: str, language: str, forms: str) -> Lexicon:
     """Several lexicons as one; earlier ones go first. ValueError where one cannot be read, or an option cannot be."""
     if forms not in FORMS:
-        raise ValueError(f"--forms {plain(forms, 40)!r} is not one of {', '.join(FORMS)}")
+        raise ValueError(f"--forms {terminal_text(forms, 40)!r} is not one of {', '.join(FORMS)}")
     if not paths:
         raise ValueError("name a lexicon: --lexicon FILE")
     code = None if language == "all" else language

@@ -11,11 +11,11 @@ from rich.text import Text
 from decone.cli.aligning import Case, Format, Forms, Inflections, Language, Numbers, Pieces, aligned, opened
 from decone.cli.console import out, print_json, say, stages
 from decone.cli.options import Json, Quiet
+from decone.files.foreign import terminal_text, token_label
 from decone.frequencies import read_counts
 from decone.models.find_tables import find_tables
 from decone.repair.coverage import Coverage, coverage
 from decone.repair.entries import Choices
-from decone.report.scan_strings import plain, shown
 from decone.training.checkpoint import write_text
 
 GLOSS = 70  # characters of a definition that are shown
@@ -72,13 +72,13 @@ def _render(report: Coverage) -> RenderableType:
     """The report for a terminal; foreign strings are `Text`, whose markup is not read."""
     pieces: list[RenderableType] = [
         Text.assemble(
-            (plain(report.model, 200), "bold"),
+            (terminal_text(report.model, 200), "bold"),
             f"  {report.covered:,} of {report.rows:,} tokens have a definition, {report.words:,} of them whole words",
         )
     ]
     for source in report.sources:
-        said = f"{plain(source.name, 200)}: {source.format}, {source.senses:,} senses, {source.licence}"
-        left = "".join(f", {count:,} {plain(reason, 60)}" for reason, count in source.skipped.items())
+        said = f"{terminal_text(source.name, 200)}: {source.format}, {source.senses:,} senses, {source.licence}"
+        left = "".join(f", {count:,} {terminal_text(reason, 60)}" for reason, count in source.skipped.items())
         pieces.append(Text(said + (f"; left out{left.removeprefix(',')}" if left else ""), style="dim"))
     grid = _grid("Tokens", "count", "defined", "share")
     for name, share in [*report.kinds.items(), *(report.groups or {}).items()]:
@@ -100,15 +100,15 @@ def _render(report: Coverage) -> RenderableType:
     )
     if report.inner:
         pieces.append(Text(f"{report.inner:,} of the tokens defined can also stand inside other words"))
-    unused = ", ".join(f"{count:,} {plain(reason, 60)}" for reason, count in report.unused.items())
+    unused = ", ".join(f"{count:,} {terminal_text(reason, 60)}" for reason, count in report.unused.items())
     pieces.append(Text(f"senses of no token, and others: {unused}", style="dim") if unused else Text())
     for example in report.examples:
         token, gloss = (
-            shown(example.token, 24),
-            plain(example.gloss if len(example.gloss) <= GLOSS else f"{example.gloss[:GLOSS]}…"),
+            token_label(example.token, 24),
+            terminal_text(example.gloss if len(example.gloss) <= GLOSS else f"{example.gloss[:GLOSS]}…"),
         )
-        pieces.append(Text.assemble(("  ", ""), (token, "bold"), f"  {plain(example.word, 40)}: {gloss}"))
-    some = ", ".join(shown(token, 24) for token in report.missing.tokens)
+        pieces.append(Text.assemble(("  ", ""), (token, "bold"), f"  {terminal_text(example.word, 40)}: {gloss}"))
+    some = ", ".join(token_label(token, 24) for token in report.missing.tokens)
     pieces.append(Text(f"{report.missing.count:,} tokens have none and stay as they are: {some}"))
     return Group(*pieces)
 

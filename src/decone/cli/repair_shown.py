@@ -7,9 +7,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
+from decone.files.foreign import terminal_text, token_label
 from decone.repair.result import Compared, DeltaFacts, Geometry, Report, TableReport, Written
 from decone.report.format import DASH
-from decone.report.scan_strings import plain, shown
 
 SIGNS, NEAR = 20, 3  # of a token; neighbours shown
 LISTED = 8  # files
@@ -23,12 +23,18 @@ NAMES |= {"mean_direction": "mean direction", "effective_rank": "effective rank"
 
 def report(found: Report) -> RenderableType:
     """What a repair does to the tables of a model."""
-    head = Text.assemble((plain(found.model, 200), "bold"), f"  {found.method}  ", (_pairs(found.settings), "dim"))
+    head = Text.assemble(
+        (terminal_text(found.model, 200), "bold"), f"  {found.method}  ", (_pairs(found.settings), "dim")
+    )
     pieces: list[RenderableType] = [head]
     for table in found.tables:
         pieces += [Text(), *_table(table, found.found.get(table.role, {}))]
     pieces += [Text(), *_notes(found.notes)] if found.notes else []
-    last = "a dry run: nothing was written" if found.delta is None else f"{plain(found.delta)}, {found.bytes:,} bytes"
+    last = (
+        "a dry run: nothing was written"
+        if found.delta is None
+        else f"{terminal_text(found.delta)}, {found.bytes:,} bytes"
+    )
     return Group(*pieces, Text(), Text(last))
 
 
@@ -36,39 +42,48 @@ def facts(found: DeltaFacts, path: Path) -> RenderableType:
     """What a delta says of itself."""
     pieces: list[RenderableType] = [
         Text.assemble(
-            (plain(path, 200), "bold"), f"  {plain(found.method, 60)} for ", (plain(found.model, 200), "bold")
+            (terminal_text(path, 200), "bold"),
+            f"  {terminal_text(found.method, 60)} for ",
+            (terminal_text(found.model, 200), "bold"),
         ),
         Text(_pairs(found.settings), style="dim"),
     ]
     for table in found.tables:
-        names = ", ".join(plain(name, 100) for name in table.tensors)
+        names = ", ".join(terminal_text(name, 100) for name in table.tensors)
         pieces.append(
-            Text(f"{table.changed:,} of {table.shape[0]:,} rows × {table.shape[1]} {plain(table.dtype)}: {names}")
+            Text(
+                f"{table.changed:,} of {table.shape[0]:,} rows × {table.shape[1]} {terminal_text(table.dtype)}: {names}"
+            )
         )
         pieces.append(Text(f"  before {table.before}\n  after  {table.after}", style="dim"))
     for role, values in found.found.items():
         pieces.append(
-            Text(f"{plain(role, 60)}: {_pairs(values) if isinstance(values, dict) else plain(values)}", style="dim")
+            Text(
+                f"{terminal_text(role, 60)}: {_pairs(values) if isinstance(values, dict) else terminal_text(values)}",
+                style="dim",
+            )
         )
     return Group(
-        *pieces, *_notes(found.notes), Text(f"decone {plain(found.decone, 40)}, {plain(found.date, 40)}", style="dim")
+        *pieces,
+        *_notes(found.notes),
+        Text(f"decone {terminal_text(found.decone, 40)}, {terminal_text(found.date, 40)}", style="dim"),
     )
 
 
 def written(found: Written) -> RenderableType:
     """Which files a checkpoint was made of."""
-    pieces: list[RenderableType] = [Text(plain(found.folder, 200), style="bold")]
+    pieces: list[RenderableType] = [Text(terminal_text(found.folder, 200), style="bold")]
     for verb, names in (("rewritten", found.rewritten), ("copied", found.copied), ("linked", found.linked)):
         if names:
             more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
-            pieces.append(Text(f"{verb}: {', '.join(plain(name, 100) for name in names[:LISTED])}{more}"))
+            pieces.append(Text(f"{verb}: {', '.join(terminal_text(name, 100) for name in names[:LISTED])}{more}"))
     return Group(*pieces, *_notes(found.notes))
 
 
 def _table(table: TableReport, found: dict[str, Any]) -> list[RenderableType]:
     size = f"{table.changed:,} of {table.shape[0]:,} rows × {table.shape[1]} {table.dtype} change"
     pieces: list[RenderableType] = [
-        Text.assemble((", ".join(plain(name, 100) for name in table.tensors), "bold"), f"  {size}"),
+        Text.assemble((", ".join(terminal_text(name, 100) for name in table.tensors), "bold"), f"  {size}"),
         Text(_pairs({key: value for key, value in found.items() if key not in HELD}), style="dim"),
     ]
     if HELD[0] in found:
@@ -131,9 +146,9 @@ def _tokens(table: TableReport) -> Grid:
         grid.add_column(heading, overflow="fold", header_style="dim")
     for token in table.tokens:
         near = (token.neighbours_before, token.neighbours_after)
-        lists = [Text(" ".join(shown(other.token, SIGNS) for other in part[:NEAR])) for part in near]
+        lists = [Text(" ".join(token_label(other.token, SIGNS) for other in part[:NEAR])) for part in near]
         numbers = (str(token.id), f"{token.norm_before:.3f}", f"{token.norm_after:.3f}", f"{token.cosine:.3f}")
-        grid.add_row(Text(shown(token.token, SIGNS)), *numbers, *lists)
+        grid.add_row(Text(token_label(token.token, SIGNS)), *numbers, *lists)
     return grid
 
 
@@ -145,10 +160,10 @@ def _pairs(values: dict[str, Any]) -> str:
     def said(value: Any) -> str:
         if isinstance(value, list):
             return " ".join(said(part) for part in value)
-        return f"{value:.4g}" if isinstance(value, float) else plain(value, 200)
+        return f"{value:.4g}" if isinstance(value, float) else terminal_text(value, 200)
 
-    return ", ".join(f"{plain(key, 60)} {said(value)}" for key, value in values.items() if value is not None)
+    return ", ".join(f"{terminal_text(key, 60)} {said(value)}" for key, value in values.items() if value is not None)
 
 
 def _notes(notes: list[str]) -> list[RenderableType]:
-    return [Text(plain(note), style="dim") for note in notes]
+    return [Text(terminal_text(note), style="dim") for note in notes]

@@ -7,9 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from decone.files.new_folder import listed
+from decone.files.foreign import join_names, terminal_text, token_label
 from decone.repair.vocabulary.result import Divergence, Grown, NewToken, Norms, TableFacts, Trimmed, Written
-from decone.report.scan_strings import plain, shown
 
 SIGNS, NEAR = 20, 3  # of a token; neighbours shown
 LISTED = 8  # files
@@ -48,15 +47,17 @@ def trimmed(found: Trimmed) -> RenderableType:
     ]
     if found.dropped:
         pieces.append(
-            Text("go, among others: " + " ".join(shown(token, SIGNS) for token in found.dropped), style="dim")
+            Text("go, among others: " + " ".join(token_label(token, SIGNS) for token in found.dropped), style="dim")
         )
     return Group(*pieces, *_ended(found.tables, found.notes, found.written))
 
 
 def _head(model: str, settings: Mapping[str, Any]) -> Text:
     chosen = ((key, value) for key, value in settings.items() if value not in (None, [], False))
-    said = ", ".join(f"{key} {listed(value) if isinstance(value, list) else plain(value, 60)}" for key, value in chosen)
-    return Text.assemble((plain(model, 200), "bold"), "  ", (said, "dim"))
+    said = ", ".join(
+        f"{key} {join_names(value) if isinstance(value, list) else terminal_text(value, 60)}" for key, value in chosen
+    )
+    return Text.assemble((terminal_text(model, 200), "bold"), "  ", (said, "dim"))
 
 
 def _norms(norms: Sequence[Norms]) -> Grid:
@@ -67,7 +68,7 @@ def _norms(norms: Sequence[Norms]) -> Grid:
         grid.add_column(heading, justify="right", no_wrap=True, header_style="dim")
     for part in norms:
         for name, values in (("old", part.old), ("new", part.new)):
-            label = f"{name}, {', '.join(plain(tensor, 60) for tensor in part.tensors)}"
+            label = f"{name}, {', '.join(terminal_text(tensor, 60) for tensor in part.tensors)}"
             grid.add_row(Text(label), *(f"{values[key]:.4g}" for key in columns))
     return grid
 
@@ -80,16 +81,16 @@ def _tokens(tokens: Sequence[NewToken]) -> Grid:
     for heading in ("pieces before", "nearest tokens"):
         grid.add_column(heading, overflow="fold", header_style="dim")
     for token in tokens:
-        cut = Text(" ".join(shown(piece, SIGNS) for piece in token.pieces[:LISTED]))
-        near = Text(" ".join(shown(other.token, SIGNS) for other in token.neighbours[:NEAR]))
-        grid.add_row(Text(shown(token.token, SIGNS)), str(token.id), f"{token.norm:.4g}", cut, near)
+        cut = Text(" ".join(token_label(piece, SIGNS) for piece in token.pieces[:LISTED]))
+        near = Text(" ".join(token_label(other.token, SIGNS) for other in token.neighbours[:NEAR]))
+        grid.add_row(Text(token_label(token.token, SIGNS)), str(token.id), f"{token.norm:.4g}", cut, near)
     return grid
 
 
 def _divergence(found: Divergence) -> Text:
     change = "bit for bit the same" if found.largest_change == 0 else f"changed by up to {found.largest_change:.3g}"
     return Text(
-        f"outputs on {plain(found.text, 60)}, {found.positions:,} predictions: logits of old tokens {change}; KL over "
+        f"outputs on {terminal_text(found.text, 60)}, {found.positions:,} predictions: logits of old tokens {change}; KL over "
         f"them {found.kl_mean:.3g} nats, at most {found.kl_max:.3g}; new tokens get {found.mass_mean:.3g} of the "
         f"probability, at most {found.mass_max:.3g}"
     )
@@ -99,14 +100,14 @@ def _ended(tables: Sequence[TableFacts], notes: Sequence[str], files: Written | 
     """Tensors, notes and files, as every report ends."""
     pieces: list[RenderableType] = [Text()] if tables else []
     for table in tables:
-        tensors = ", ".join(plain(name, 100) for name in table.tensors)
+        tensors = ", ".join(terminal_text(name, 100) for name in table.tensors)
         pieces.append(Text(f"{tensors} {table.dtype} {table.shape_before} → {table.shape_after}", style="dim"))
-    pieces += [Text(plain(note), style="dim") for note in notes]
+    pieces += [Text(terminal_text(note), style="dim") for note in notes]
     if files is None:
         return [*pieces, Text(), Text("a dry run: nothing was written")]
-    pieces += [Text(), Text(plain(files.folder, 200), style="bold")]
+    pieces += [Text(), Text(terminal_text(files.folder, 200), style="bold")]
     for verb, names in (("written", files.rewritten), ("copied", files.copied), ("linked", files.linked)):
         if names:
             more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
-            pieces.append(Text(f"{verb}: {', '.join(plain(name, 100) for name in names[:LISTED])}{more}"))
+            pieces.append(Text(f"{verb}: {', '.join(terminal_text(name, 100) for name in names[:LISTED])}{more}"))
     return pieces

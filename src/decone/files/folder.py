@@ -5,21 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from decone.files.foreign import plain
+
 JSON_LIMIT = 64 << 20  # bytes; the longest index published is about a tenth of that
 _SHARED = re.compile(r"[0-9a-f]{64}")
-
-
-def plain(text: object, limit: int = 200) -> str:
-    r"""A foreign string as it may stand in a sentence: one line, nothing that moves a cursor, not too long.
-
-    Example:
-        >>> plain("red \x1b[31m")
-        'red \\x1b[31m'
-    """
-    shown = "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(text)[:limit]
-    )
-    return shown[: limit - 1] + "…" if len(shown) > limit or len(str(text)) > limit else shown
 
 
 def inside(folder: Path, name: str) -> Path:

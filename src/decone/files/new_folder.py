@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from decone.files.folder import inside, plain
+from decone.files.folder import inside
+from decone.files.foreign import plain
 from decone.files.safetensors import Weights
 
 LEFT_OUT = (".git",)  # history of the source, which the new folder is no commit of
@@ -97,16 +98,6 @@ def other_weights(files: dict[str, Path], weights: Weights) -> list[str]:
     """Names of the files that hold weights but none of those that were read."""
     read = {entry.file for entry in weights.entries.values()}
     return [name for name, path in files.items() if path.suffix in _WEIGHTS and path not in read]
-
-
-def listed(names: list[str], limit: int = 5) -> str:
-    """Some names for a sentence.
-
-    Example:
-        >>> listed(["a", "b", "c"], 2)
-        'a, b, …'
-    """
-    return ", ".join(plain(name) for name in names[:limit]) + (", …" if len(names) > limit else "")
 
 
 def copy_bytes(old: BinaryIO, new: BinaryIO, begin: int, end: int, step: int) -> None:

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from decone.files.folder import inside, plain, read_object
+from decone.files.folder import inside, read_object
+from decone.files.foreign import plain
 
 INDEX = "model.safetensors.index.json"
 HEADER_LIMIT = 32 << 20  # bytes; a header of 100,000 tensors takes about 12 MB

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from decone.files.folder import plain
+from decone.files.foreign import plain
 from decone.models.tables import Kind
 
 Config = Mapping[str, Any]

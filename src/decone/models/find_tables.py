@@ -8,7 +8,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from decone.files.folder import inside, plain, read_object, read_text
+from decone.files.folder import inside, read_object, read_text
+from decone.files.foreign import plain
 from decone.files.safetensors import FileTable, Weights, open_weights
 from decone.models.families import FAMILIES, Config, Family
 from decone.models.placing import SAME_VOCABULARY, named, place

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping
 
-from decone.files.folder import plain
+from decone.files.foreign import plain
 from decone.models.families import FAMILIES, Family
 
 Shapes = Mapping[str, tuple[int, ...]]

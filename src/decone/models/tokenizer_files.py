@@ -6,7 +6,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from decone.files.folder import JSON_LIMIT, inside, plain, read_object, read_text
+from decone.files.folder import JSON_LIMIT, inside, read_object, read_text
+from decone.files.foreign import plain
 
 SIZE_LIMIT = 512 << 20  # bytes of a tokenizer.json; large published ones take about 35 MB
 MAKE = "make a tokenizer.json with transformers' AutoTokenizer.from_pretrained(MODEL).save_pretrained(MODEL)"

@@ -8,17 +8,8 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
-from decone.files.folder import plain
-from decone.files.new_folder import (
-    LEFT_OUT,
-    copy_bytes,
-    files_of,
-    listed,
-    new_folder,
-    other_weights,
-    take_over,
-    vacant_folder,
-)
+from decone.files.foreign import join_names, plain
+from decone.files.new_folder import LEFT_OUT, copy_bytes, files_of, new_folder, other_weights, take_over, vacant_folder
 from decone.files.safetensors import Weights, open_weights
 from decone.models.find_tables import find_tables
 from decone.repair.delta import Delta, Rows, digest, patched, read_delta
@@ -126,7 +117,7 @@ def _notes(source: Path, files: dict[str, Path], weights: Weights) -> list[str]:
     """What a reader must know of files that are taken over as they are."""
     notes = []
     if others := other_weights(files, weights):
-        notes.append(f"taken over as they are, with the old table if they hold it: {listed(others)}")
+        notes.append(f"taken over as they are, with the old table if they hold it: {join_names(others)}")
     if source.is_dir() and (left := [name for name in LEFT_OUT if (source / name).exists()]):
         notes.append(f"left out: {', '.join(left)}")
     return notes

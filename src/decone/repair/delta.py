@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from decone import __version__
-from decone.files.folder import plain
+from decone.files.foreign import plain
 from decone.files.safetensors import DTYPES
 from decone.models.tables import ModelTables, Table, blocks
 from decone.repair.places import SIZES, Place, places

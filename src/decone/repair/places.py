@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decone.files.folder import plain
+from decone.files.foreign import plain
 from decone.files.safetensors import open_weights
 
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8}  # bytes of a number, of what a delta or a table may hold

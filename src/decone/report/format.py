@@ -1,9 +1,9 @@
 """Numbers and foreign strings as text, the same in a terminal, in markdown and on a page."""
 
 import math
-import unicodedata
 from collections.abc import Iterable
 
+from decone.files.foreign import visible
 from decone.metrics.intervals import Interval
 from decone.studies.table import MAIN as MAIN
 from decone.studies.table import Measure
@@ -13,28 +13,6 @@ NOT_RUN = "not run"
 LARGE = 1e5  # from here on digits after the point say nothing
 
 LANGUAGES = {"HR": "high-resource language", "LR": "low-resource language", "all": "whole text"}
-_MARKS = {"\n": "↵", "\t": "⇥"}
-_UNSEEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}  # Unicode categories that draw nothing, or turn text around
-
-
-def visible(text: str) -> str:
-    r"""Makes control, format and unassigned characters visible.
-
-    Example:
-        >>> print(visible("a\nb\x00\u202e"))
-        a↵b\x00\u202e
-    """
-    return "".join(_MARKS.get(character) or _seen(character) for character in text)
-
-
-def token(text: str) -> str:
-    """A token's string with its spaces visible too; an empty one as ∅.
-
-    Example:
-        >>> token(" the")
-        '␣the'
-    """
-    return visible(text).replace(" ", "␣") or "∅"
 
 
 def language(name: str) -> str:
@@ -149,10 +127,3 @@ def verdict(measure: Measure, difference: Interval) -> str:
     if measure.higher is None:
         return "higher" if difference.mean > 0 else "lower"
     return "better" if (difference.mean > 0) == measure.higher else "worse"
-
-
-def _seen(character: str) -> str:
-    if unicodedata.category(character) not in _UNSEEN:
-        return character
-    point = ord(character)
-    return f"\\x{point:02x}" if point < 0x100 else f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"

@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from decone.report.format import count, visible
+from decone.files.foreign import visible
+from decone.report.format import count
 from decone.report.sections import grid, method, text
 from decone.studies.table import Results, Table
 

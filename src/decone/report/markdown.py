@@ -3,19 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from decone.report.format import (
-    DASH,
-    LANGUAGES,
-    NOT_RUN,
-    clear,
-    estimate,
-    language,
-    number,
-    percent,
-    seeds,
-    verdict,
-    visible,
-)
+from decone.files.foreign import visible
+from decone.report.format import DASH, LANGUAGES, NOT_RUN, clear, estimate, language, number, percent, seeds, verdict
 from decone.studies.table import ALIGNED, Row, Table
 
 

@@ -5,11 +5,12 @@ import math
 from collections.abc import Mapping
 
 from decone.diagnosis.result import Behaviour, Perplexities, Repetition
+from decone.files.foreign import LONG
 from decone.report.format import DASH, number
 from decone.report.frame import Canvases, Plot
 from decone.report.scan_bars import bars
 from decone.report.scan_sections import swatch
-from decone.report.scan_strings import LONG, sentence
+from decone.report.scan_strings import sentence
 from decone.report.scan_style import MODEL, human_first
 from decone.report.scan_words import GROUPS, share, significant
 from decone.report.sections import grid

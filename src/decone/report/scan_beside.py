@@ -4,10 +4,11 @@ import html
 from pathlib import PurePosixPath
 
 from decone.diagnosis.result import Against, WordSimilarity
+from decone.files.foreign import shorten, token_label
 from decone.report.frame import Canvases, Plot
 from decone.report.scan_rows import searchable
 from decone.report.scan_sections import swatch
-from decone.report.scan_strings import cut, sentence, shown, word
+from decone.report.scan_strings import sentence, word
 from decone.report.scan_words import GROUPS, share, significant
 from decone.report.sections import grid
 from decone.report.style import HIGH, LIGHT, Figure, figure, graph_objects, label
@@ -35,7 +36,7 @@ def intervals(found: list[WordSimilarity]) -> Figure:
     go = graph_objects()
     traces, notes = [], []
     for lane, one in enumerate(found):
-        notes.append({"x": 0, "y": -lane + 0.34, "text": label(shown(_file(one.file), 40))})
+        notes.append({"x": 0, "y": -lane + 0.34, "text": label(token_label(_file(one.file), 40))})
     kinds = (("without leading space", LIGHT[1], 0.0), ("with leading space", HIGH, -0.22))
     for turn, (name, colour, lower) in enumerate(kinds):
         values = [(one.spaced, one.spaced_interval) if turn else (one.plain, one.plain_interval) for one in found]
@@ -112,4 +113,4 @@ def _part(value: float | None) -> str:
 
 
 def _file(name: str) -> str:
-    return cut(PurePosixPath(name.replace("\\", "/")).name or name, 60)
+    return shorten(PurePosixPath(name.replace("\\", "/")).name or name, 60)

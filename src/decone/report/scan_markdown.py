@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from decone.diagnosis.result import Finding, Result
+from decone.files.foreign import code_spans, markdown_code, markdown_text
 from decone.report.format import count
-from decone.report.scan_strings import coded, escaped, parts
 from decone.report.scan_style import TABLES
 from decone.report.scan_words import SOURCES, SYMBOLS, amount, headline, keys, model_line, ordered, share, tally
 
@@ -24,12 +24,16 @@ def render(result: Result) -> str:
     more = tally(result)
     blocks = [
         "## Embedding health",
-        f"**{SYMBOLS[severity]} {escaped(said)}**" + (f" {escaped(more)}." if more else ""),
+        f"**{SYMBOLS[severity]} {markdown_text(said)}**" + (f" {markdown_text(more)}." if more else ""),
     ]
     verdicts = [_verdict(finding) for finding in ordered(result.findings)]
     blocks += ["\n".join(verdicts)] if verdicts else []
     lines = [
-        [escaped(key.name), " / ".join(_value(name, value) for name, value in key.values.items()), escaped(key.hint)]
+        [
+            markdown_text(key.name),
+            " / ".join(_value(name, value) for name, value in key.values.items()),
+            markdown_text(key.hint),
+        ]
         for key in keys(result)
     ]
     blocks.append(_grid(["Measure", "Value", "How to read it"], lines))
@@ -40,26 +44,29 @@ def render(result: Result) -> str:
     ]
     blocks += [_grid(["Rows", "Count", "Share"], rows)] if rows else []
     checks = [
-        [escaped(check.name, 60), amount(check.value), amount(check.limit), _passed(check.passed)]
+        [markdown_text(check.name, 60), amount(check.value), amount(check.limit), _passed(check.passed)]
         for check in result.checks
     ]
     blocks += [_grid(["Check", "Value", "Limit", ""], checks)] if checks else []
-    blocks += [f"> {escaped(note)}" for note in (*result.model.notes, result.frequencies.warning) if note]
+    blocks += [f"> {markdown_text(note)}" for note in (*result.model.notes, result.frequencies.warning) if note]
     blocks.append(_provenance(result))
     return "\n\n".join(blocks) + "\n"
 
 
 def _verdict(finding: Finding) -> str:
-    line = f"- {SYMBOLS[finding.severity]} **{finding.severity}** {escaped(finding.title, 200)}"
-    line += f": {escaped(finding.meaning)}" if finding.meaning else ""
+    line = f"- {SYMBOLS[finding.severity]} **{finding.severity}** {markdown_text(finding.title, 200)}"
+    line += f": {markdown_text(finding.meaning)}" if finding.meaning else ""
     if finding.remedy and finding.severity != "good":
-        said = "".join(coded(piece, 400) if code else escaped(piece) for piece, code in parts(finding.remedy[:2000]))
+        said = "".join(
+            markdown_code(piece, 400) if code else markdown_text(piece)
+            for piece, code in code_spans(finding.remedy[:2000])
+        )
         line += f" *What to do:* {said}"
     return line
 
 
 def _value(name: str, value: str) -> str:
-    return escaped(value) + (f" ({TABLES[name]})" if name else "")
+    return markdown_text(value) + (f" ({TABLES[name]})" if name else "")
 
 
 def _passed(passed: bool) -> str:
@@ -67,13 +74,13 @@ def _passed(passed: bool) -> str:
 
 
 def _provenance(result: Result) -> str:
-    facts = [f"{coded(result.model.name, 120)} ({escaped(model_line(result))})"]
+    facts = [f"{markdown_code(result.model.name, 120)} ({markdown_text(model_line(result))})"]
     facts.append(f"frequencies {SOURCES[result.frequencies.source]}")
     versions = result.provenance.get("versions")
     if isinstance(versions, dict):
-        facts += [escaped(f"{name} {version}", 60) for name, version in versions.items() if version]
+        facts += [markdown_text(f"{name} {version}", 60) for name, version in versions.items() if version]
     if result.provenance.get("date"):
-        facts.append(escaped(str(result.provenance["date"])[:10]))
+        facts.append(markdown_text(str(result.provenance["date"])[:10]))
     taken = count(round(result.seconds), "second")
     return f"Scanned with decone in {taken}: {'; '.join(facts)}."
 

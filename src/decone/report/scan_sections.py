@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from decone.diagnosis.result import Check, Finding, Result, TableFacts
+from decone.files.foreign import code_spans, shorten, terminal_text
 from decone.report.format import DASH, count, number
 from decone.report.made import flat
-from decone.report.scan_strings import cut, parts, plain, sentence
+from decone.report.scan_strings import sentence
 from decone.report.scan_style import TABLES
 from decone.report.scan_words import (
     ORDER,
@@ -93,7 +94,7 @@ def made(result: Result) -> str:
     """What was read, where frequencies come from, versions, machine, date."""
     model, frequencies = result.model, result.frequencies
     facts: list[tuple[str, object]] = [
-        ("Model", f"{plain(model.name)}: {model_line(result)}"),
+        ("Model", f"{terminal_text(model.name)}: {model_line(result)}"),
         ("Embedding", model.embedding),
         ("Head", model.head or ("the embedding (tied)" if model.tied else "none")),
     ]
@@ -104,7 +105,7 @@ def made(result: Result) -> str:
     facts += [("Groups", sizes)] if sizes else []
     if result.behaviour is not None:
         text = result.behaviour
-        facts.append(("Text", f"{plain(text.text, 200)}, {text.tokens:,} tokens, {text.bytes:,} bytes"))
+        facts.append(("Text", f"{terminal_text(text.text, 200)}, {text.tokens:,} tokens, {text.bytes:,} bytes"))
     facts += [("Time", f"{number(result.seconds, 1)} seconds"), ("Schema", result.schema_)]
     folded = ""
     if result.provenance:
@@ -119,7 +120,7 @@ def pairs(facts: Iterable[tuple[str, object]]) -> str:
 
 
 def _card(finding: Finding) -> str:
-    remedy = "".join(_code(piece) if code else sentence(piece) for piece, code in parts(cut(finding.remedy)))
+    remedy = "".join(_code(piece) if code else sentence(piece) for piece, code in code_spans(shorten(finding.remedy)))
     evidence = list(_evidence(finding.evidence))
     folded = ""
     if evidence or finding.source:
@@ -136,7 +137,7 @@ def _card(finding: Finding) -> str:
 
 def _code(piece: str) -> str:
     kind = "command" if piece.startswith("decone ") else "name"
-    words = " ".join(f"<span>{sentence(one, 200)}</span>" for one in cut(piece, 400).split(" "))
+    words = " ".join(f"<span>{sentence(one, 200)}</span>" for one in shorten(piece, 400).split(" "))
     return f'<code class="{kind}">{words}</code>'
 
 
@@ -147,7 +148,7 @@ def _evidence(evidence: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             said = significant(float(value)) if "." in value or "e" in value else value
         except ValueError:
             said = value
-        yield key.replace("_", " "), cut(said, EVIDENCE)
+        yield key.replace("_", " "), shorten(said, EVIDENCE)
     if len(found) > PIECES:
         yield "…", f"{len(found) - PIECES:,} more in the JSON"
 

@@ -8,9 +8,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from decone.diagnosis.result import Behaviour, Finding, Result, TableFacts
+from decone.files.foreign import code_spans, terminal_text, token_label
 from decone.report.format import DASH, number
 from decone.report.scan_rows import runs
-from decone.report.scan_strings import parts, plain, shown
 from decone.report.scan_style import TABLES
 from decone.report.scan_words import (
     KINDS,
@@ -49,12 +49,12 @@ def render(result: Result) -> RenderableType:
     """
     severity, said = headline(result)
     pieces: list[RenderableType] = [
-        Text.assemble((plain(result.model.name, 200), "bold"), "  ", (model_line(result), "dim")),
+        Text.assemble((terminal_text(result.model.name, 200), "bold"), "  ", (model_line(result), "dim")),
         Text.assemble((f"{SYMBOLS[severity]} {said}", STYLES[severity]), (f"  {tally(result)}", "dim")),
     ]
-    pieces += [Text(plain(note), style="dim") for note in result.model.notes]
+    pieces += [Text(terminal_text(note), style="dim") for note in result.model.notes]
     if result.frequencies.warning:
-        pieces.append(Text(plain(result.frequencies.warning), style="dim"))
+        pieces.append(Text(terminal_text(result.frequencies.warning), style="dim"))
     findings = ordered(result.findings)
     for finding in findings:
         if finding.severity != "good":
@@ -79,18 +79,20 @@ def render(result: Result) -> RenderableType:
 def _finding(finding: Finding) -> Iterator[RenderableType]:
     style = STYLES[finding.severity]
     yield Text()
-    yield Text(f"{SYMBOLS[finding.severity]} {finding.severity}: {plain(finding.title, 120)}", style=style)
-    yield Padding(Text(plain(finding.meaning)), (0, 0, 0, 2), expand=False)
+    yield Text(f"{SYMBOLS[finding.severity]} {finding.severity}: {terminal_text(finding.title, 120)}", style=style)
+    yield Padding(Text(terminal_text(finding.meaning)), (0, 0, 0, 2), expand=False)
     if finding.remedy:
         said = Text("→ ", style=style)
-        for piece, code in parts(finding.remedy[:2000]):
-            said.append(plain(piece), style="bold" if code else "")
+        for piece, code in code_spans(finding.remedy[:2000]):
+            said.append(terminal_text(piece), style="bold" if code else "")
         yield Padding(said, (0, 0, 0, 2), expand=False)
 
 
 def _good(finding: Finding) -> RenderableType:
     grid = Grid.grid(padding=(0, 1, 0, 0))
-    said = Text.assemble((f"{plain(finding.title, 120)}. ", STYLES["good"]), (plain(finding.meaning), "dim"))
+    said = Text.assemble(
+        (f"{terminal_text(finding.title, 120)}. ", STYLES["good"]), (terminal_text(finding.meaning), "dim")
+    )
     grid.add_row(Text(SYMBOLS["good"], style=STYLES["good"]), said)
     return grid
 
@@ -112,7 +114,7 @@ def _table(title: str, facts: TableFacts, result: Result) -> Grid:
         size = sizes.get(name) if name != "all" else sum(sizes.values())
         values = [significant(isotropy.get("raw")), significant(isotropy.get("plus_minus"))]
         values += [_cosine(cosine.get(other)) for other in (name, "frequent", "all")]
-        grid.add_row(Text(plain(name, 20)), Text(f"{size:,}" if size else DASH), *map(Text, values))
+        grid.add_row(Text(terminal_text(name, 20)), Text(f"{size:,}" if size else DASH), *map(Text, values))
     return grid
 
 
@@ -135,11 +137,11 @@ def _behaviour(found: Behaviour) -> Iterator[RenderableType]:
     for name, part in found.groups.items():
         accuracy = DASH if part.accuracy is None else share(part.accuracy)
         grid.add_row(
-            Text(plain(name, 20)), Text(f"{part.tokens:,}"), Text(significant(part.perplexity)), Text(accuracy)
+            Text(terminal_text(name, 20)), Text(f"{part.tokens:,}"), Text(significant(part.perplexity)), Text(accuracy)
         )
     yield grid
     said = [
-        f"{plain(found.text, 60)}: perplexity {significant(found.perplexity)}",
+        f"{terminal_text(found.text, 60)}: perplexity {significant(found.perplexity)}",
         f"best {significant(found.best_perplexity)} at T = {number(found.best_temperature, 2)}",
         f"{significant(found.bits_per_byte)} bits per byte",
     ]
@@ -171,9 +173,11 @@ def _suspects(result: Result) -> Grid:
     grid.add_column("group", no_wrap=True, header_style="dim")
     grid.add_column("why", overflow="fold", header_style="dim")
     for suspect in result.suspects[:SUSPECTS]:
-        why = Text(plain(", ".join(suspect.reasons), 120), style="dim")
+        why = Text(terminal_text(", ".join(suspect.reasons), 120), style="dim")
         score = f"{suspect.score:.1f}"
-        grid.add_row(Text(shown(suspect.token, SIGNS)), str(suspect.id), score, Text(plain(suspect.group, 20)), why)
+        grid.add_row(
+            Text(token_label(suspect.token, SIGNS)), str(suspect.id), score, Text(terminal_text(suspect.group, 20)), why
+        )
     if len(result.suspects) > SUSPECTS:
         grid.add_row(Text(f"and {len(result.suspects) - SUSPECTS:,} more", style="dim"))
     return grid
@@ -183,7 +187,7 @@ def _more(result: Result) -> Iterator[RenderableType]:
     """Gradients, words and the other model, a line each."""
     if result.blame is not None:
         ratios = result.blame.ratio_of_average
-        said = ", ".join(f"{plain(name, 20)} {significant(value)}" for name, value in ratios.items())
+        said = ", ".join(f"{terminal_text(name, 20)} {significant(value)}" for name, value in ratios.items())
         yield Text.assemble("\n", ("Pull over push: ", "bold"), said)
     for one in result.words:
         values = " · ".join(
@@ -192,18 +196,20 @@ def _more(result: Result) -> Iterator[RenderableType]:
             if value is not None
         )
         used = f" ({one.used:,} of {one.pairs:,} pairs)"
-        yield Text.assemble(("Word similarity ", "bold"), f"{plain(one.file, 60)}: {values or DASH}", (used, "dim"))
+        yield Text.assemble(
+            ("Word similarity ", "bold"), f"{terminal_text(one.file, 60)}: {values or DASH}", (used, "dim")
+        )
     if result.against is not None:
-        yield Text.assemble("\n", ("Against ", "bold"), plain(result.against.other, 120))
+        yield Text.assemble("\n", ("Against ", "bold"), terminal_text(result.against.other, 120))
         grid = _grid("Measure", "other", "this")
         for name, (before, after) in result.against.metrics.items():
-            grid.add_row(Text(plain(name, 40)), Text(significant(before)), Text(significant(after)))
+            grid.add_row(Text(terminal_text(name, 40)), Text(significant(before)), Text(significant(after)))
         yield grid
 
 
 def _checks(result: Result) -> Iterator[RenderableType]:
     for check in result.checks:
         sign, style, word = ("✓", "green", "passed") if check.passed else ("✗", "bold red", "failed")
-        said = f"{sign} check {plain(check.name, 60)} {word}: "
+        said = f"{sign} check {terminal_text(check.name, 60)} {word}: "
         value = "could not be determined" if check.value is None else amount(check.value)
         yield Text.assemble((said, style), f"{value}, limit {amount(check.limit)}")

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from decone.diagnosis.result import Finding, Result, Severity, TableFacts
+from decone.files.foreign import terminal_text
 from decone.report.format import DASH, count, number, percent
-from decone.report.scan_strings import plain
 
 ORDER: tuple[Severity, ...] = ("serious", "warning", "note", "good")
 NOUNS: dict[Severity, str] = {"serious": "serious finding", "warning": "warning", "note": "note", "good": "good"}
@@ -78,9 +78,9 @@ def claim(finding: Finding) -> str:
         ...     evidence={}, source=""))
         'Rows lean'
     """
-    said = plain(finding.meaning or finding.title, 300)
+    said = terminal_text(finding.meaning or finding.title, 300)
     clause = re.split(r"[:;.](?: |↵|$)", said, maxsplit=1)[0].strip()
-    return re.sub(r" \([^()]*\)$", "", clause) or plain(finding.title, 300)
+    return re.sub(r" \([^()]*\)$", "", clause) or terminal_text(finding.title, 300)
 
 
 def significant(value: float | int | None, signed: bool = False) -> str:
@@ -170,7 +170,10 @@ def keys(result: Result) -> list[Key]:
 def model_line(result: Result) -> str:
     """What was scanned, in one line."""
     model = result.model
-    said = [f"{plain(model.family, 40)}, {model.kind}", f"{model.rows:,} × {model.width:,} {plain(model.dtype, 20)}"]
+    said = [
+        f"{terminal_text(model.family, 40)}, {model.kind}",
+        f"{model.rows:,} × {model.width:,} {terminal_text(model.dtype, 20)}",
+    ]
     said.append("embedding and head" if "head" in result.tables else "tied head" if model.tied else "embedding only")
     if model.vocabulary is not None:
         said.append(f"{model.vocabulary:,} tokens")

@@ -4,19 +4,8 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from decone.report.format import (
-    DASH,
-    MAIN,
-    NOT_RUN,
-    count,
-    estimate,
-    language,
-    number,
-    percent,
-    token,
-    verdict,
-    visible,
-)
+from decone.files.foreign import visible, visible_token
+from decone.report.format import DASH, MAIN, NOT_RUN, count, estimate, language, number, percent, verdict
 from decone.report.geometry import asked, nearest
 from decone.report.summary import Change, Story, stories
 from decone.studies.exhibits import Exhibit
@@ -187,5 +176,5 @@ def _breakable(label: str) -> str:
 
 
 def _word(name: str, written: str) -> str:
-    shown = f'<span class="method">{html.escape(token(written))}</span>'
+    shown = f'<span class="method">{html.escape(visible_token(written))}</span>'
     return shown if name == "all" else f"{shown} {html.escape(visible(name))}"

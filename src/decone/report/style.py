@@ -7,7 +7,7 @@ for the other. Figures carry the light ones, on a transparent ground with grey t
 import html
 from typing import Any
 
-from decone.report.format import token, visible
+from decone.files.foreign import visible, visible_token
 
 Figure = Any  # plotly.graph_objects.Figure; plotly is an extra without type stubs
 
@@ -79,7 +79,7 @@ def label(text: str) -> str:
 
 def token_label(text: str) -> str:
     """A token for a plot."""
-    return html.escape(token(text), quote=False)
+    return html.escape(visible_token(text), quote=False)
 
 
 def figure(traces: list[Any], height: int = 360, **layout: Any) -> Figure:

@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from decone.report.format import MAIN, bounds, count, language, number, percent, verdict, visible
+from decone.files.foreign import visible
+from decone.report.format import MAIN, bounds, count, language, number, percent, verdict
 from decone.studies.table import ALIGNED, Cell, Measure, Row, Table
 
 NAMES = {"best_perplexity": "best perplexity", "accuracy": "accuracy"}

@@ -4,7 +4,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from decone.report.format import DASH, clear, half, language, number, percent, seeds, verdict, visible
+from decone.files.foreign import visible
+from decone.report.format import DASH, clear, half, language, number, percent, seeds, verdict
 from decone.studies.table import ALIGNED, Row, Table
 
 STYLES = {"better": "green", "worse": "red"}

@@ -9,7 +9,7 @@ from pathlib import Path
 from decone.data.lexicons import oewn, princeton, tsv, wiktionary
 from decone.data.lexicons.lines import first_line, read_lines
 from decone.data.lexicons.sense import Sense, Skipped, checked
-from decone.files.folder import plain
+from decone.files.foreign import plain
 
 FORMATS = ("auto", "oewn", "wordnet", "wiktionary", "tsv")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from decone.files.folder import plain
+from decone.files.foreign import plain
 
 LINE_LIMIT = 32 << 20  # bytes; the longest entries of Wiktionary take a few million
 BLOCK = 1 << 20  # bytes read, or unpacked, at once

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from decone.data.lexicons.lines import read_lines
 from decone.data.lexicons.sense import Sense, Skipped, checked, part_of_speech
-from decone.files.folder import plain
+from decone.files.foreign import plain
 
 COLUMNS = ("lemma", "pos", "sense", "synset", "gloss", "examples")
 NEEDED = ("lemma", "pos", "sense", "gloss")

@@ -7,7 +7,8 @@ from typing import IO, NamedTuple
 
 from decone.data.lexicons.lines import read_lines
 from decone.data.lexicons.sense import Sense, Skipped, checked, part_of_speech
-from decone.files.folder import inside, plain
+from decone.files.folder import inside
+from decone.files.foreign import plain
 
 PARTS = ("noun", "verb", "adj", "adv")
 LINE = 1 << 20  # bytes; the longest line published has 13,000

@@ -8,7 +8,7 @@ from typing import Any
 
 from decone.data.lexicons.lines import read_lines
 from decone.data.lexicons.sense import Sense, Skipped, checked, part_of_speech
-from decone.files.folder import plain
+from decone.files.foreign import plain
 
 # For extracts without `form_of`: a gloss that is nothing but a grammatical form of another word.
 _KINDS = (

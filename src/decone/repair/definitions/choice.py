@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from decone.files.folder import plain
+from decone.files.foreign import plain
 from decone.repair.entries import Alignment
 from decone.repair.rows import read_ids
 

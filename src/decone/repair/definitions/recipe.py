@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from decone.files.folder import plain
+from decone.files.foreign import plain
 
 Solver = Literal["ridge", "gradient"]
 Read = Literal["slot", "states", "words"]

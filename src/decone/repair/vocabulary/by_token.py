@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from decone.files.folder import inside, plain, read_object
-from decone.files.new_folder import listed
+from decone.files.folder import inside, read_object
+from decone.files.foreign import join_names, plain
 from decone.files.safetensors import FileTable, Weights, open_weights
 from decone.models.families import FAMILIES
 from decone.models.tables import ModelTables
@@ -160,6 +160,6 @@ def _require_known(weights: Weights, rows: int, known: set[str], model: str) -> 
     if strange:
         raise ValueError(
             f"{model} holds what is as long as its vocabulary ({rows:,}) but no table or bias that is known: "
-            f"{listed(strange)}; a quantised model is changed before it is quantised, and a tensor that has nothing to "
+            f"{join_names(strange)}; a quantised model is changed before it is quantised, and a tensor that has nothing to "
             f"do with tokens is passed over with --leave {plain(strange[0])}"
         )

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from decone.files.folder import plain
+from decone.files.foreign import plain
 from decone.models.find_tables import NESTED
 
 SIZES = ("vocab_size", "n_words", "n_vocab", "padded_vocab_size", "decoder_vocab_size")

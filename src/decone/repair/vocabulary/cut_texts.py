@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from decone.data.corpora import read_text
-from decone.files.folder import plain
+from decone.files.foreign import plain
 from decone.repair.vocabulary.tokenizer_parts import encoded
 
 PIECE = 1 << 18  # characters tokenized at once, to the next end of a line

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decone.data.corpora import read_text
-from decone.files.folder import plain
+from decone.files.foreign import plain
 from decone.files.new_folder import vacant_folder
 from decone.files.safetensors import DTYPES
 from decone.models.find_tables import find_tables

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from decone.files.new_folder import listed
+from decone.files.foreign import join_names
 from decone.models.tables import ModelTables, Table, blocks
 from decone.repair.surfaces import surfaces
 from decone.repair.vocabulary.by_token import Vocabulary, vocabulary
@@ -95,7 +95,7 @@ def plan_growth(
     pieces = [[index for index in each.ids if index not in unknown] for each in cut]
     notes = new.notes()
     if lost := [token for token, known in zip(new.tokens, pieces, strict=True) if not known]:
-        notes.append(f"the old tokenizer knows no piece of {listed(lost)}; they start from the mean of all rows")
+        notes.append(f"the old tokenizer knows no piece of {join_names(lost)}; they start from the mean of all rows")
     kinds = [surface.kind for surface in surfaces(tokenizer, model.rows, model_tables.special)]
     ordinary = torch.tensor([kind not in _UNTRAINED for kind in kinds])
     return Growth(

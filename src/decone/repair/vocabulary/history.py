@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from decone import __version__
-from decone.files.folder import plain, read_text
+from decone.files.folder import read_text
+from decone.files.foreign import plain
 from decone.models.tables import ModelTables
 from decone.repair.vocabulary.result import HISTORY, History, Step, TableFacts
 from decone.training.provenance import provenance

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from decone.files.folder import plain
+from decone.files.foreign import plain
 from decone.metrics.row_change import nearest_rows
 from decone.models.tables import Table, blocks
 

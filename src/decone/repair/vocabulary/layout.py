@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from decone.files.folder import plain
+from decone.files.foreign import plain
 from decone.repair.places import SIZES
 from decone.repair.vocabulary.by_token import ByToken
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from tokenizers import Tokenizer
 
 from decone.data.corpora import read_text
-from decone.files.folder import plain, read_object
-from decone.files.new_folder import listed
+from decone.files.folder import read_object
+from decone.files.foreign import join_names, plain
 from decone.repair.vocabulary.configured import written
 from decone.repair.vocabulary.tokenizer_parts import encoded, opened
 from decone.vocab.scripts import script
@@ -36,7 +36,7 @@ class NewTokens:
     def notes(self) -> list[str]:
         """One sentence on what was left out, or none."""
         parts = [
-            f"{len(names):,} {reason}" + (f" ({listed(names)})" if any(names) else "")
+            f"{len(names):,} {reason}" + (f" ({join_names(names)})" if any(names) else "")
             for reason, names in self.left_out.items()
         ]
         return [f"left out: {'; '.join(parts)}"] if parts else []
@@ -182,7 +182,7 @@ def _require_found(tokenizer: Tokenizer, tokens: list[str], ids: list[int]) -> N
     ]
     if lost:
         raise ValueError(
-            f"the tokenizer does not find {listed(lost)} in a text again: its normalizer makes another token or "
+            f"the tokenizer does not find {join_names(lost)} in a text again: its normalizer makes another token or "
             "nothing of it; leave it out, or write it as the tokenizer does, e.g. in lower case"
         )
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from decone.files.folder import plain
+from decone.files.foreign import plain
 from decone.repair.vocabulary.configured import language
 
 # Ids that a model cannot do without: pad_token_id, forced_bos_token_id, image_token_index, lang_to_id and the like.

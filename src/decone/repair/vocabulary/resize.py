@@ -11,8 +11,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from decone.files.folder import plain
-from decone.files.new_folder import LEFT_OUT, copy_bytes, files_of, listed, new_folder, other_weights, take_over
+from decone.files.foreign import join_names, plain
+from decone.files.new_folder import LEFT_OUT, copy_bytes, files_of, new_folder, other_weights, take_over
 from decone.files.safetensors import INDEX, open_weights
 from decone.repair.delta import digest
 from decone.repair.places import Place, places
@@ -110,9 +110,9 @@ def _left_out(model: Vocabulary, files: Mapping[str, Path], edited: Files) -> tu
     weights = other_weights(dict(files), model.weights)
     left = [name for name in weights if "/" not in name]  # in folders may be weights of other parts
     left += [name for name, content in edited.items() if content is None and name in files]
-    notes = [f"left out, for the old vocabulary is in it: {listed(left)}"] if left else []
+    notes = [f"left out, for the old vocabulary is in it: {join_names(left)}"] if left else []
     if nested := [name for name in weights if "/" in name and name not in edited]:
-        notes.append(f"taken over as they are, with the old table if they hold it: {listed(nested)}")
+        notes.append(f"taken over as they are, with the old table if they hold it: {join_names(nested)}")
     if folders := [name for name in LEFT_OUT if (model.folder / name).exists()]:
         notes.append(f"left out: {', '.join(folders)}")
     return set(left), notes

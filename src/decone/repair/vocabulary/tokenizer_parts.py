@@ -7,8 +7,8 @@ from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
-from decone.files.folder import plain, read_text
-from decone.files.new_folder import listed
+from decone.files.folder import read_text
+from decone.files.foreign import join_names, plain
 from decone.models.tokenizer_files import MAKE, SIZE_LIMIT, declared_tokens
 
 
@@ -29,7 +29,7 @@ def read_parts(folder: Path) -> dict[str, Any]:
     absent = [token for token in declared_tokens(folder) if tokenizer.token_to_id(token) is None]
     if absent:
         raise ValueError(
-            f"the files beside tokenizer.json in {folder} declare tokens that it lacks ({listed(absent)}), which get "
+            f"the files beside tokenizer.json in {folder} declare tokens that it lacks ({join_names(absent)}), which get "
             f"their ids only when it is loaded; {MAKE}"
         )
     return parts

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save
 from tokenizers import Tokenizer
 
-from decone.files.folder import plain
+from decone.files.foreign import plain
 from decone.files.new_folder import vacant_folder
 from decone.files.safetensors import DTYPES
 from decone.models.find_tables import find_tables

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from decone.files.folder import inside, plain, read_object, read_text
+from decone.files.folder import inside, read_object, read_text
+from decone.files.foreign import plain
 from decone.repair.vocabulary.configured import written
 from decone.repair.vocabulary.merges import joined, read_merges
 

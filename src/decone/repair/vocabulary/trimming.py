@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from decone.data.corpora import read_text
 from decone.files.folder import read_object
-from decone.files.new_folder import listed
+from decone.files.foreign import join_names
 from decone.models.tables import ModelTables
 from decone.repair.vocabulary.by_token import Vocabulary, vocabulary
 from decone.repair.vocabulary.configured import resized, written
@@ -162,7 +162,7 @@ def _wanted(choice: Choice, parts: Mapping[str, Any], tokenizer: Tokenizer) -> t
         names = [line for line in read_text(choice.keep).replace("\r\n", "\n").split("\n") if line.strip()]
         if absent := [name for name in names if name not in strings]:
             raise ValueError(
-                f"{choice.keep} names {len(absent):,} tokens that the vocabulary lacks ({listed(absent)}); write them "
+                f"{choice.keep} names {len(absent):,} tokens that the vocabulary lacks ({join_names(absent)}); write them "
                 "as they stand in it, e.g. ##ing or Ġthe"
             )
         wanted |= {strings[name] for name in names}
