@@ -14,7 +14,7 @@ from decone.repair.definitions.new_rows import from_definitions
 from decone.repair.definitions.recipe import Recipe
 from decone.repair.vocabulary.grow import grow
 from decone.repair.vocabulary.initialisations import INITIALISATIONS, Initialisation
-from decone.repair.vocabulary.new_tokens import Match, read_tokens
+from decone.repair.vocabulary.tokenizer import Match, read_tokens
 from decone.training.config import pairs
 
 INIT = (

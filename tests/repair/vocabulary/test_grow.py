@@ -14,7 +14,7 @@ from torch import Tensor
 
 from decone.files import new_folder
 from decone.models.find_tables import find_tables
-from decone.repair.vocabulary import resize
+from decone.repair.vocabulary import write
 from decone.repair.vocabulary.grow import grow
 from decone.repair.vocabulary.initialisations import INITIALISATIONS, Made, Wanted
 from decone.repair.vocabulary.result import Grown, History
@@ -124,7 +124,7 @@ def test_biases_go_with_the_rows_of_the_output() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_shards_and_small_pieces(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    monkeypatch.setattr(resize, "STEP", 100)
+    monkeypatch.setattr(write, "STEP", 100)
     source = build("llama", Path("m"), dtype=dtype, shards=True)
     before = contents(source)
     report = grow("m", NEW, Path("n"), multiple=64, link=True)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.repair.checkpoints import cone
 
-from decone.repair.vocabulary.by_token import ByToken
-from decone.repair.vocabulary.layout import Layout, Resized, pieces, same_rows, write_rows
+from decone.repair.vocabulary.tensors import ByToken
+from decone.repair.vocabulary.write import Layout, Resized, pieces, same_rows, write_rows
 
 V, H = 23, 3
 

@@ -6,8 +6,7 @@ import random
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from decone.repair.vocabulary.merges import joined, parts_of, read_merges
-from decone.repair.vocabulary.trimmed_tokenizer import trimmed_parts
+from decone.repair.vocabulary.tokenizer import joined, parts_of, read_merges, trimmed_parts
 
 
 def trained(prefix: str, suffix: str, seed: int, ignore: bool = False) -> Tokenizer:

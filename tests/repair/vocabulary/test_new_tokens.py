@@ -7,7 +7,7 @@ import pytest
 from tests.repair.vocabularies import KINDS, build, tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from decone.repair.vocabulary.new_tokens import grown_files, read_tokens, sort_out
+from decone.repair.vocabulary.tokenizer import grown_files, read_tokens, sort_out
 
 
 def test_reading() -> None:

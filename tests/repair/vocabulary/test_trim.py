@@ -11,11 +11,11 @@ from tests.repair.checkpoints import contents, minilm
 from tests.repair.vocabularies import KINDS, TEXT, build, corpus, loaded, logits
 
 from decone.models.find_tables import find_tables
-from decone.repair.vocabulary import kept, resize
+from decone.repair.vocabulary import trim as trimming
+from decone.repair.vocabulary import write
 from decone.repair.vocabulary.grow import grow
 from decone.repair.vocabulary.result import History, Trimmed
-from decone.repair.vocabulary.trim import trim
-from decone.repair.vocabulary.trimming import Choice
+from decone.repair.vocabulary.trim import Choice, trim
 
 SAID = "the cat sat on the hill, zebra\n\n then the naïve reader ran 42 ☃\nthe unlocked\n"
 
@@ -89,7 +89,7 @@ def test_bytes_spell_what_was_not_given(text: Path) -> None:
 
 
 def test_shards_and_small_pieces(monkeypatch: pytest.MonkeyPatch, text: Path) -> None:
-    monkeypatch.setattr(resize, "STEP", 100)
+    monkeypatch.setattr(write, "STEP", 100)
     source = build("llama", Path("m"), dtype=torch.bfloat16, shards=True)
     report = trim("m", Choice((text,)), Path("n"), link=True)
     assert report.written is not None
@@ -325,7 +325,7 @@ def test_marks_beyond_the_table(text: Path) -> None:
 def test_a_text_that_would_be_cut_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch, text: Path) -> None:
     """Without the smaller tokens that kept ones are built from."""
     build("gpt2", Path("m"))
-    monkeypatch.setattr(kept, "parts_of", lambda *_: set())
+    monkeypatch.setattr(trimming, "parts_of", lambda *_: set())
     refused("cuts the text near", Choice((text,)))
     with pytest.raises(ValueError, match="cuts the text near"):
         trim("m", Choice((text,)), None)

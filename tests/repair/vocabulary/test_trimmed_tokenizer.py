@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from decone.repair.vocabulary.trimmed_tokenizer import kind_of, marks, trimmed_parts
+from decone.repair.vocabulary.tokenizer import kind_of, marks, trimmed_parts
 
 VOCABULARY = {"a": 0, "b": 1, "c": 2, "[CLS]": 3, "[SEP]": 4, "[PAD]": 5, "[UNK]": 6}
 NEW = {1: 0, 3: 1, 4: 2, 5: 3, 6: 4}  # without a and c

@@ -5,30 +5,208 @@ padding get the mean of the trained ones, so that no logit of theirs stands out.
 """
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from decone.data.corpora import read_text
-from decone.files.foreign import plain
+from decone.files.foreign import join_names, plain
 from decone.files.new_folder import vacant_folder
 from decone.files.safetensors import DTYPES
+from decone.metrics.norms import row_norms
+from decone.metrics.row_change import nearest_rows
 from decone.models.find_tables import find_tables
-from decone.repair.vocabulary.configured import resized
-from decone.repair.vocabulary.divergence import KINDS, divergence
-from decone.repair.vocabulary.grown_rows import new_tokens, norms
-from decone.repair.vocabulary.growth import Growth, plan_growth
-from decone.repair.vocabulary.history import IDS, NAME, content, read_history, step
+from decone.models.tables import ModelTables, Table, blocks
+from decone.repair.measure import NEIGHBOURS, QUANTILES, SHOWN
+from decone.repair.result import Neighbour
+from decone.repair.surfaces import surfaces
+from decone.repair.vocabulary.check import KINDS, divergence
+from decone.repair.vocabulary.config_ids import language, resized
 from decone.repair.vocabulary.initialisations import Initialisation, Made, Wanted, find, trained_mean
-from decone.repair.vocabulary.layout import Resized
-from decone.repair.vocabulary.new_tokens import Match
-from decone.repair.vocabulary.resize import Result, resize
-from decone.repair.vocabulary.result import GROWN, Divergence, Grown, TableFacts, Written
+from decone.repair.vocabulary.result import (
+    GROWN,
+    IDS,
+    NAME,
+    Divergence,
+    Grown,
+    NewToken,
+    Norms,
+    TableFacts,
+    content,
+    read_history,
+    step,
+)
+from decone.repair.vocabulary.tensors import Vocabulary, vocabulary
+from decone.repair.vocabulary.tokenizer import Match, encoded, grown_files, opened, read_parts, sort_out, unknown_ids
+from decone.repair.vocabulary.write import Layout, Resized, file_list, resize
 
 Progress = Callable[[str, int, int], None]
+
+
+_UNTRAINED = ("special", "unused", "padding")  # kinds of surfaces
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What is to be added to a model, before anything is written.
+
+    Attributes:
+        model: the source.
+        tokens: new ones.
+        ids: where they go.
+        pieces: ids that the old tokenizer cuts each of them into, without unknown ones.
+        cut: the same pieces as strings, unknown ones too.
+        ordinary: rows of old tokens that are neither special nor kept free by name, [V].
+        layout: of the new tables.
+        vocabulary: the old one, ids by token.
+        files: of the tokenizer, by name.
+        notes: what a user must know.
+    """
+
+    model: Vocabulary
+    tokens: list[str]
+    ids: list[int]
+    pieces: list[list[int]]
+    cut: list[list[str]]
+    ordinary: Bool[Tensor, " V"]
+    layout: Layout
+    vocabulary: dict[str, int]
+    files: dict[str, bytes]
+    notes: list[str]
+
+    @property
+    def in_padding(self) -> int:
+        """New tokens in rows that the tables have already."""
+        return sum(index < self.model.rows for index in self.ids)
+
+    def trained(self, table: Table) -> Bool[Tensor, " V"]:
+        """Rows of a table that new ones can be made from: of ordinary tokens, finite, and not zero."""
+        usable = [torch.isfinite(block).all(1) & block.any(1) for _, block in blocks(table)]
+        return self.ordinary & torch.cat(usable)
+
+
+def plan_growth(
+    model_tables: ModelTables,
+    tokens: Iterable[str],
+    multiple: int | None = None,
+    match: Match = "word",
+    leave: Collection[str] = (),
+) -> Growth:
+    """Finds ids for new tokens: rows that no token has first, then rows behind the table.
+
+    Args:
+        model_tables: the model.
+        tokens: to add.
+        multiple: the number of rows becomes one of it.
+        match: as in `new_tokens.grown_files`.
+        leave: as in `by_token.vocabulary`.
+
+    Raises:
+        ValueError: the model's vocabulary cannot be changed, or no token is new, or the tokenizer cannot take one.
+    """
+    if multiple is not None and multiple < 1:
+        raise ValueError(f"--multiple {multiple}; take at least 1, e.g. 64")
+    model = vocabulary(model_tables, leave)
+    _require_room(model)
+    parts = read_parts(model.folder)
+    tokenizer = opened(parts, model.folder)
+    unknown = unknown_ids(parts, tokenizer)
+    new = sort_out(tokens, tokenizer, unknown)
+    files, ids = grown_files(model.folder, parts, new.tokens, match)
+    rows = max(model.rows, max(ids) + 1)
+    rows = rows if multiple is None else -(-rows // multiple) * multiple
+    origin = torch.full((rows,), -1)
+    origin[: model.rows] = torch.arange(model.rows)
+    origin[torch.tensor(ids)] = -1
+    cut = encoded(tokenizer, new.tokens)
+    pieces = [[index for index in each.ids if index not in unknown] for each in cut]
+    notes = new.notes()
+    if lost := [token for token, known in zip(new.tokens, pieces, strict=True) if not known]:
+        notes.append(f"the old tokenizer knows no piece of {join_names(lost)}; they start from the mean of all rows")
+    kinds = [surface.kind for surface in surfaces(tokenizer, model.rows, model_tables.special)]
+    ordinary = torch.tensor([kind not in _UNTRAINED for kind in kinds])
+    return Growth(
+        model=model,
+        tokens=new.tokens,
+        ids=ids,
+        pieces=pieces,
+        cut=[each.tokens for each in cut],
+        ordinary=ordinary,
+        layout=Layout(origin),
+        vocabulary=tokenizer.get_vocab(with_added_tokens=True),
+        files=files,
+        notes=notes,
+    )
+
+
+def _require_room(model: Vocabulary) -> None:
+    """Refuses models to which the highest id means something."""
+    name, family = model.model_tables.name, model.model_tables.family
+    if family == "whisper":
+        raise ValueError(f"{name} takes every id behind its first timestamp for a time, so no token can be added there")
+    if family.startswith("clip") and any(part.get("eos_token_id") == 2 for part in language(model.config)):
+        raise ValueError(
+            f"{name} reads a text off where its highest id stands, for its eos_token_id is 2; correct it to the id of "
+            "the token that ends a text"
+        )
+
+
+def norms(growth: Growth, parts: list[Resized]) -> list[Norms]:
+    """Lengths of the trained rows and of the new ones, of every table."""
+    found = []
+    for part in parts:
+        if part.tensor.role == "bias":
+            continue
+        table = growth.model.table(part.tensor)
+        trained = growth.trained(table)
+        chosen = [block[trained[start : start + len(block)]] for start, block in blocks(table)]
+        old = torch.cat([row_norms(rows) for rows in chosen if len(rows)])
+        new = row_norms(part.made[_places(growth)])
+        found.append(
+            Norms(role=part.tensor.role, tensors=list(part.tensor.names), old=_quantiles(old), new=_quantiles(new))
+        )
+    return found
+
+
+def new_tokens(growth: Growth, part: Resized, shown: int) -> list[NewToken]:
+    """The first new tokens one by one.
+
+    Args:
+        growth: the tokens.
+        part: their rows in the input table.
+        shown: how many.
+    """
+    count = min(shown, len(growth.tokens))
+    if not count:
+        return []
+    table, rows = growth.model.table(part.tensor), part.made[_places(growth)][:count]
+    near = nearest_rows(torch.full((count,), -1), rows, blocks(table), growth.trained(table), NEIGHBOURS)
+    tokens = {index: token for token, index in growth.vocabulary.items()}
+    return [
+        NewToken(
+            id=growth.ids[place],
+            token=growth.tokens[place][:SHOWN],
+            pieces=[piece[:SHOWN] for piece in growth.cut[place]],
+            norm=length,
+            neighbours=[Neighbour(id=row, token=tokens[row][:SHOWN]) for row in near[place].tolist() if row >= 0],
+        )
+        for place, length in enumerate(row_norms(rows).tolist())
+    ]
+
+
+def _places(growth: Growth) -> Tensor:
+    """Where the rows of the new tokens stand among those that are made."""
+    return torch.searchsorted(growth.layout.made, torch.tensor(growth.ids))
+
+
+def _quantiles(lengths: Float64[Tensor, " n"]) -> dict[str, float]:
+    shares = np.quantile(lengths.numpy(), QUANTILES).tolist()
+    return {"mean": float(lengths.mean()), **dict(zip(map(str, QUANTILES), shares, strict=True))}
 
 
 def grow(
@@ -140,19 +318,8 @@ def grow(
             "tables": result.tables,
             "divergence": next(iter(compared), None),
             "notes": [*notes, *result.notes],
-            "written": written(out, result, link),
+            "written": file_list(out, result, link),
         }
-    )
-
-
-def written(out: Path, result: Result, link: bool) -> Written:
-    """The files of a new folder, for the report."""
-    return Written(
-        folder=str(out),
-        rewritten=result.rewritten,
-        copied=[] if link else result.taken,
-        linked=result.taken if link else [],
-        bytes_saved=result.removed,
     )
 
 
