@@ -39,7 +39,7 @@ from decone.repair.delta import Change, write_delta
 from decone.repair.measure import compare
 from decone.repair.tables import targets
 from decone.training.finetuning.sentences import similarity_correlation
-from decone.training.provenance import provenance
+from decone.training.machine import provenance
 
 SETS = {"MEN": "EN-MEN-TR-3k.txt", "WS-353": "EN-WS-353-ALL.txt", "RW": "EN-RW-STANFORD.txt"}
 SHARE = 0.2

@@ -28,7 +28,7 @@ from decone.data.windows import random_batch
 from decone.objectives import MLE, Threshold
 from decone.training.config import RunConfig
 from decone.training.loop import Trainer
-from decone.training.provenance import provenance
+from decone.training.machine import provenance
 from decone.training.run import Run
 
 MODELS: dict[str, dict[str, Any]] = {

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from decone.models.nano import Nano, NanoConfig
 from decone.optim import RowAdamW, row_kernel
-from decone.training.provenance import provenance
+from decone.training.machine import provenance
 
 SIZES = {(130, 128): 200, (50257, 768): 1}  # steps per round
 CASES = {  # share of rows touched, range of the step counts they had before, beta2

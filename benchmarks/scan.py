@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from decone.diagnosis.scan import scan
-from decone.training.provenance import provenance
+from decone.training.machine import provenance
 
 NAME = "embedding.weight"
 ROWS = 8192  # made at once

@@ -24,7 +24,7 @@ from decone.data.tokenizers import TextTokenizer
 from decone.models.nano import Nano, NanoConfig
 from decone.training.config import RunConfig
 from decone.training.loop import Trainer, learning_rate
-from decone.training.provenance import provenance
+from decone.training.machine import provenance
 from decone.training.run import Run
 
 METHODS = ("mle", "threshold:margin=1", "threshold:margin=1+row-adamw")

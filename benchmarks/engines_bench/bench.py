@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from decone.training.provenance import provenance
+from decone.training.machine import provenance
 
 from . import memory, rows, trained
 from .clocks import clock, interleave, reason

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from decone.data.corpora import load
+from decone.files.settings import merge_settings
 from decone.models.tables import MemoryTable, ModelTables
-from decone.training.config import RunConfig, merge
+from decone.training.config import RunConfig
 from decone.training.loop import Trainer
 from decone.training.run import Run
 
@@ -51,7 +52,7 @@ def trained() -> ModelTables:
     known = sorted(set(whole), key=lambda character: (-whole.count(character), character))[:CHARACTERS]
     path = Path(FOLDER.name) / "text.txt"
     path.write_text("".join(character for character in whole if character in known)[:60_000], encoding="utf-8")
-    config = RunConfig.build(merge(SMALL, {"corpus.name": str(path)}))
+    config = RunConfig.build(merge_settings(SMALL, {"corpus.name": str(path)}))
     run = Run.create(Path(FOLDER.name) / "run", config)
     Trainer(config, run).train()
     inner = run.tokenizer()

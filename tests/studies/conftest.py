@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from decone.files.settings import merge_settings
 from decone.studies import pool
-from decone.training.config import RunConfig, merge
+from decone.training.config import RunConfig
 
 Build = Callable[..., RunConfig]
 WORDS = ("the", "a", "cat", "dog", "sat", "on", "mat", "and", "then", "ran", "over", "hill", "by", "sea", "home")
@@ -42,7 +43,9 @@ def build(text: Path) -> Build:
     """Makes a configuration on the tiny text from dotted keys."""
 
     def made(**overrides: Any) -> RunConfig:
-        return RunConfig.build(merge(TINY, {key.replace("__", "."): value for key, value in overrides.items()}))
+        return RunConfig.build(
+            merge_settings(TINY, {key.replace("__", "."): value for key, value in overrides.items()})
+        )
 
     return made
 

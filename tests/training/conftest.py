@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from decone.training.config import RunConfig, merge
+from decone.files.settings import merge_settings
+from decone.training.config import RunConfig
 
 Build = Callable[..., RunConfig]
 WORDS = ("the", "a", "cat", "dog", "sat", "on", "mat", "and", "then", "ran", "over", "hill", "by", "sea", "home")
@@ -41,7 +42,9 @@ def build(text: Path) -> Build:
     """Makes a configuration on the tiny text from dotted keys."""
 
     def made(**overrides: Any) -> RunConfig:
-        return RunConfig.build(merge(TINY, {key.replace("__", "."): value for key, value in overrides.items()}))
+        return RunConfig.build(
+            merge_settings(TINY, {key.replace("__", "."): value for key, value in overrides.items()})
+        )
 
     return made
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decone.training.config import MachineConfig, RunConfig, merge, pairs
+from decone.files.settings import merge_settings, parse_pairs
+from decone.training.config import MachineConfig, RunConfig
 
 
 def leaves(values: dict[str, Any], path: str = "") -> dict[str, Any]:
@@ -65,7 +66,7 @@ def test_every_key_but_the_machines_is_part_of_the_identity(key: str) -> None:
         changed = not value
     else:
         changed = value / 2 if isinstance(value, float) else value + 1
-    config = RunConfig.build(merge({}, {key: changed}))
+    config = RunConfig.build(merge_settings({}, {key: changed}))
     assert leaves(config.model_dump())[key] == changed != value
     assert config.identity() != RunConfig().identity()
 
@@ -104,7 +105,7 @@ def test_the_machine_is_no_part_of_the_identity() -> None:
 )
 def test_a_mistake_is_one_sentence(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as error:
-        RunConfig.build(merge({}, overrides))
+        RunConfig.build(merge_settings({}, overrides))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -152,22 +153,22 @@ def test_overrides_win_over_the_file() -> None:
 
 def test_merge_leaves_what_it_is_given() -> None:
     values = {"model": {"width": 64, "heads": 2}, "steps": 3}
-    assert merge(values, {"model.width": 8, "batch.size": 1}) == {
+    assert merge_settings(values, {"model.width": 8, "batch.size": 1}) == {
         "model": {"width": 8, "heads": 2},
         "steps": 3,
         "batch": {"size": 1},
     }
     assert values == {"model": {"width": 64, "heads": 2}, "steps": 3}
-    assert merge(values, {}) == values
-    assert merge(values, {}) is not values
+    assert merge_settings(values, {}) == values
+    assert merge_settings(values, {}) is not values
 
 
 def test_pairs() -> None:
-    assert pairs([]) == {}
-    assert pairs(["a.b = c=d ", "e=", "a.b=f"]) == {"a.b": "f", "e": ""}
+    assert parse_pairs([]) == {}
+    assert parse_pairs(["a.b = c=d ", "e=", "a.b=f"]) == {"a.b": "f", "e": ""}
     for text in ("steps", "=3", " = "):
         with pytest.raises(ValueError, match="is not key=value; write"):
-            pairs([text])
+            parse_pairs([text])
 
 
 def test_a_configuration_cannot_be_changed() -> None:

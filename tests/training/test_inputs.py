@@ -11,7 +11,7 @@ import torch
 from decone.data.tokenizers import TextTokenizer
 from decone.training import inputs
 from decone.training.config import RunConfig
-from decone.training.devices import accelerator, resolve
+from decone.training.machine import accelerator, resolve_device
 
 Build = Callable[..., RunConfig]
 
@@ -77,15 +77,15 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert resolve("auto") == resolve("cpu") == torch.device("cpu")
+    assert resolve_device("auto") == resolve_device("cpu") == torch.device("cpu")
     for name in ("cuda", "cuda:0", "mps"):
         with pytest.raises(ValueError, match=f"device '{name}' is not available here; choose auto or cpu"):
-            resolve(name)
+            resolve_device(name)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert resolve("auto") == torch.device("cuda")
-    assert resolve("cuda:1") == torch.device("cuda", 1)
+    assert resolve_device("auto") == torch.device("cuda")
+    assert resolve_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(ValueError, match="device 'cuda:2' is not available here"):
-        resolve("cuda:2")
+        resolve_device("cuda:2")
 
 
 def test_an_accelerator_on_the_cpu() -> None:

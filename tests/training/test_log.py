@@ -5,26 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from decone.training import log
+from decone.training import run
 
 RUN = Path()
 FILE = Path("metrics.jsonl")
 
 
 def written(*steps: int) -> None:
-    with log.Log(RUN, 0) as file:
+    with run.RunLog(RUN, 0) as file:
         for step in steps:
             file.write("train", step, {"loss": 1.0 / step})
 
 
 def steps() -> list[int]:
-    return [line["step"] for line in log.read(RUN)]
+    return [line["step"] for line in run.read_log(RUN)]
 
 
 def test_lines_are_there_as_soon_as_they_are_written() -> None:
-    with log.Log(RUN, 0) as file:
+    with run.RunLog(RUN, 0) as file:
         file.write("train", 1, {"loss": 0.5})
-        assert list(log.read(RUN)) == [{"kind": "train", "step": 1, "loss": 0.5}]
+        assert list(run.read_log(RUN)) == [{"kind": "train", "step": 1, "loss": 0.5}]
         file.write("validation", 2, {"loss": float("inf")})
         assert steps() == [1, 2]
 
@@ -32,7 +32,7 @@ def test_lines_are_there_as_soon_as_they_are_written() -> None:
 @pytest.mark.parametrize("step", [0, 1, 5, 99])
 def test_lines_after_the_step_resumed_from_go(step: int) -> None:
     written(1, 5, 5, 10)
-    with log.Log(RUN, step) as file:
+    with run.RunLog(RUN, step) as file:
         file.write("train", step + 1, {})
     assert steps() == [number for number in (1, 5, 5, 10) if number <= step] + [step + 1]
     assert [path.name for path in RUN.iterdir()] == ["metrics.jsonl"]
@@ -44,19 +44,19 @@ def test_a_damaged_end_is_left_out(end: str) -> None:
     with FILE.open("a", encoding="latin-1") as file:
         file.write(end)
     assert steps() == [1, 2]
-    written_again = log.Log(RUN, 2)
+    written_again = run.RunLog(RUN, 2)
     with written_again as again:
         again.write("train", 3, {})
     assert steps() == [1, 2, 3]
 
 
 def test_there_may_be_none() -> None:
-    assert list(log.read(RUN)) == []
+    assert list(run.read_log(RUN)) == []
 
 
 def test_tensorboard_writes_the_same_numbers() -> None:
     pytest.importorskip("tensorboard")
-    with log.Log(RUN, 0, tensorboard=True) as file:
+    with run.RunLog(RUN, 0, tensorboard=True) as file:
         file.write("validation", 7, {"loss": 2.5})
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -69,4 +69,4 @@ def test_tensorboard_writes_the_same_numbers() -> None:
 def test_tensorboard_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ValueError, match=r"machine\.tensorboard needs the package: pip install"):
-        log.Log(RUN, 0, tensorboard=True)
+        run.RunLog(RUN, 0, tensorboard=True)

@@ -7,12 +7,13 @@ import typer
 
 from decone.cli.console import Watcher, bars, out, print_json, say
 from decone.cli.options import Jobs, Json, Quiet, Seeds
+from decone.files.settings import merge_settings, parse_pairs
 from decone.report import markdown, page, style, terminal
 from decone.studies.compare import Comparison, methods
 from decone.studies.seeds import seeds as read_seeds
 from decone.training.checkpoint import write_text
-from decone.training.config import RunConfig, merge, pairs
-from decone.training.provenance import provenance
+from decone.training.config import RunConfig
+from decone.training.machine import provenance
 
 METHODS = "mle,threshold:margin=1,threshold:margin=1+row-adamw"
 STEPS = 1000  # where neither the command line nor a file says otherwise
@@ -39,8 +40,8 @@ def command(
     """
     # What is not given on the command line is left to the file.
     given = {"corpus.name": corpus, "steps": steps, "machine.device": device}
-    overrides = {key: value for key, value in given.items() if value is not None} | pairs(sets or [])
-    base = RunConfig.read(config, overrides) if config else RunConfig.build(merge({"steps": STEPS}, overrides))
+    overrides = {key: value for key, value in given.items() if value is not None} | parse_pairs(sets or [])
+    base = RunConfig.read(config, overrides) if config else RunConfig.build(merge_settings({"steps": STEPS}, overrides))
     comparison = Comparison(base, methods(wanted), read_seeds(seeds), folder)
     style.graph_objects()  # hours of training must not end in a missing package
     comparison.claim()

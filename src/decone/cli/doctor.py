@@ -5,7 +5,7 @@ import torch
 from decone.cli.console import print_json, say
 from decone.cli.options import Json
 from decone.engines.select import choose
-from decone.training.provenance import provenance, version_of
+from decone.training.machine import provenance, version_of
 
 
 def command(as_json: Json = False) -> None:

@@ -9,13 +9,13 @@ from decone.cli import vocabulary_shown
 from decone.cli.aligning import opened
 from decone.cli.console import out, print_json, stages
 from decone.cli.options import Device, Json, Quiet
+from decone.files.settings import parse_pairs
 from decone.models.find_tables import find_tables
 from decone.repair.definitions.new_rows import from_definitions
 from decone.repair.definitions.recipe import Recipe
 from decone.repair.vocabulary.grow import grow
 from decone.repair.vocabulary.initialisations import INITIALISATIONS, Initialisation
 from decone.repair.vocabulary.tokenizer import Match, read_tokens
-from decone.training.config import pairs
 
 INIT = (
     "How rows are made: pieces (mean of the rows of what the old tokenizer cuts the token into), mean (of all trained "
@@ -60,7 +60,9 @@ def command(
     with stages(quiet) as progress:
         way: str | Initialisation = init
         if init == DEFINITIONS:
-            recipe = Recipe.build("decone", {"seed": str(seed), **pairs(settings or [], example="solver=gradient")})
+            recipe = Recipe.build(
+                "decone", {"seed": str(seed), **parse_pairs(settings or [], example="solver=gradient")}
+            )
             words = opened(lexicon or [], "auto", "en", "follow")
             way = from_definitions(find_tables(model, embedding, head), words, recipe, device=device, progress=progress)
         found = grow(

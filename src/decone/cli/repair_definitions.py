@@ -11,6 +11,7 @@ from decone.cli.aligning import Case, Format, Forms, Inflections, Language, Numb
 from decone.cli.console import stages
 from decone.cli.options import Device, Json, Quiet
 from decone.cli.repairing import finish, nothing_written, require_place
+from decone.files.settings import parse_pairs
 from decone.frequencies import read_counts
 from decone.models.find_tables import find_tables
 from decone.repair.definitions.choice import rows_by_name
@@ -19,7 +20,6 @@ from decone.repair.definitions.recipe import Recipe
 from decone.repair.definitions.reconstructor import Reconstructor
 from decone.repair.entries import Choices
 from decone.repair.tables import other_inputs, targets
-from decone.training.config import pairs
 
 ROWS = (
     "doubtful (those of the rarest fifth that their definitions contradict), rare or rare:SHARE, seen:SHARE (the "
@@ -56,7 +56,7 @@ def definitions(
 
     Writes a delta, see apply. Tells by held-out tokens how much of a row a definition gives back.
     """
-    recipe = Recipe.build(preset, {"seed": str(seed), **pairs(settings or [], example="solver=gradient")})
+    recipe = Recipe.build(preset, {"seed": str(seed), **parse_pairs(settings or [], example="solver=gradient")})
     words = opened(lexicon, format, language, forms)
     choices = Choices(case, "all", forms == "follow", inflections, numbers, pieces)
     with stages(quiet) as progress, nothing_written():

@@ -10,7 +10,7 @@ from decone.cli.options import Json, Quiet
 from decone.report import markdown, page, terminal
 from decone.studies.compare import reopen
 from decone.training.checkpoint import write_text
-from decone.training.provenance import provenance
+from decone.training.machine import provenance
 
 
 def command(

@@ -8,11 +8,11 @@ from rich.markup import escape
 
 from decone.cli.console import Watcher, bars, out, print_json, say
 from decone.cli.options import Device, Jobs, Json, Quiet, Seeds
+from decone.files.settings import parse_pairs
 from decone.report import markdown, terminal
 from decone.studies.catalogue import TABLES
 from decone.studies.seeds import seeds as read_seeds
 from decone.studies.study import Reproducible, Wish
-from decone.training.config import pairs
 
 
 def command(
@@ -55,8 +55,8 @@ def command(
         select=select,
         model=model,
         tasks=tasks,
-        deltas={row: Path(file) for row, file in pairs(deltas or [], "--delta", "definitions=FILE").items()},
-        settings=pairs(settings or []),
+        deltas={row: Path(file) for row, file in parse_pairs(deltas or [], "--delta", "definitions=FILE").items()},
+        settings=parse_pairs(settings or []),
     )
     study = _find(table).plan(wish)
     if not show:

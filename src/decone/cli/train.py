@@ -7,7 +7,8 @@ import typer
 
 from decone.cli.console import bars, print_json, say
 from decone.cli.options import Json, Quiet
-from decone.training.config import RunConfig, merge, pairs
+from decone.files.settings import merge_settings, parse_pairs
+from decone.training.config import RunConfig
 from decone.training.loop import Trainer
 from decone.training.run import Run
 
@@ -29,7 +30,7 @@ def command(
     Examples:  decone train --out runs/first --set method=threshold:margin=1
                decone train --resume runs/first
     """
-    overrides = pairs(sets or [])
+    overrides = parse_pairs(sets or [])
     if seed is not None:
         overrides["seed"] = str(seed)
     if device is not None:
@@ -65,7 +66,7 @@ def command(
 def _fresh(config: Path | None, out: Path | None, overrides: dict[str, Any]) -> Run:
     if out is None:
         raise ValueError("name the folder of the run with --out DIR, or a run to go on with by --resume DIR")
-    settings = RunConfig.build(merge({}, overrides)) if config is None else RunConfig.read(config, overrides)
+    settings = RunConfig.build(merge_settings({}, overrides)) if config is None else RunConfig.read(config, overrides)
     return Run.plan(out, settings)
 
 

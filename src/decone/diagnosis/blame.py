@@ -32,7 +32,7 @@ from decone.models.huggingface import HuggingFaceModel
 from decone.objectives import MLE, Objective
 from decone.token_texts import token_texts
 from decone.training import checkpoint
-from decone.training.devices import resolve
+from decone.training.machine import resolve_device
 from decone.training.method import Method
 from decone.training.run import CONFIG, Run
 
@@ -119,7 +119,7 @@ def blame(model: str, text: Path, *, steps: int = 20, device: str = "auto", seed
     """
     if steps < 1 or limit < 0:
         raise ValueError(f"steps must be 1 or more and limit 0 or more, not {steps} and {limit}")
-    content, where = read_text(text), resolve(device)
+    content, where = read_text(text), resolve_device(device)
     prepare = run_subject if (Path(model) / CONFIG).is_file() else hugging_face_subject
     subject = prepare(model, content, where)
     if len(subject.ids) < subject.context + 1:

@@ -20,7 +20,7 @@ from decone.frequencies import Frequencies, frequencies
 from decone.models.find_tables import find_tables
 from decone.models.tables import ModelTables, Table
 from decone.token_texts import token_texts
-from decone.training.provenance import provenance
+from decone.training.machine import provenance
 
 Progress = Callable[[str, int, int], None]
 

@@ -26,7 +26,7 @@ from decone.models.tables import ModelTables, Table, blocks
 from decone.repair.places import SIZES, Place, places
 from decone.repair.result import DELTA, DeltaFacts, TableDelta
 from decone.repair.tables import Target, home
-from decone.training.provenance import provenance
+from decone.training.machine import provenance
 
 SUFFIX = ".safetensors"
 NAMES = {dtype: name for name, dtype in DTYPES.items()}

@@ -30,7 +30,7 @@ def write(
         table: the comparison.
         results: what the table was built from; the plots need its curves.
         exhibits: trained tables and sample text of some runs; may be empty.
-        provenance: versions, machine and date of the drawing, e.g. `training.provenance.provenance()`.
+        provenance: versions, machine and date of the drawing, e.g. `training.machine.provenance()`.
         sentences: findings in words; None derives them from the table.
 
     Returns:

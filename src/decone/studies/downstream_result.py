@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from decone.training.finetuning.settings import FinetuneConfig
+from decone.training.finetuning.loop import FinetuneConfig
 
 DOWNSTREAM = "decone.downstream/1"
 _SAME = ("method", "settings", "before")  # tables made alike may differ in rounding between machines

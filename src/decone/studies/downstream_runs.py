@@ -17,9 +17,8 @@ from decone.studies.study import Wish
 from decone.studies.suite import Preset, Suite, found_on_hub
 from decone.studies.table import Table
 from decone.training.checkpoint import write_text
-from decone.training.devices import resolve
-from decone.training.finetuning.settings import FinetuneConfig
-from decone.training.provenance import provenance
+from decone.training.finetuning.loop import FinetuneConfig
+from decone.training.machine import provenance, resolve_device
 from decone.training.run import makeable, writable
 
 ORIGINAL = "original"
@@ -169,7 +168,7 @@ class Downstream:
             return
         makeable(self.home)
         makeable(self.place)
-        device = str(resolve(self.wish.device))
+        device = str(resolve_device(self.wish.device))
         once = self._once([task for _, task, _ in missing])
         tables = {row.name: self._table(row) for row in dict.fromkeys(row for row, _, _ in missing)}
         self._require_same({name: facts for name, (_, facts) in tables.items()})

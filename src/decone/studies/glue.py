@@ -8,12 +8,10 @@ from typing import Any
 from decone.data import glue
 from decone.studies.suite import DIGITS, Preset, columns, found_on_hub, last_epoch
 from decone.studies.table import Measure
-from decone.training.finetuning.batches import steps
 from decone.training.finetuning.classification import Classification
-from decone.training.finetuning.loop import finetune
+from decone.training.finetuning.loop import FinetuneConfig, finetune, steps
 from decone.training.finetuning.pretrained import load_classifier
 from decone.training.finetuning.sentences import similarity_correlation
-from decone.training.finetuning.settings import FinetuneConfig
 
 HEADINGS = {
     "CoLA": {"matthews": "CoLA MCC"},

@@ -8,8 +8,8 @@ from decone.data.corpora import read_text
 from decone.data.languages import Languages
 from decone.metrics.isotropy import isotropy
 from decone.models.huggingface import HuggingFaceModel
-from decone.training.devices import resolve
 from decone.training.evaluation import measure, scores
+from decone.training.machine import resolve_device
 from decone.training.run import CONFIG, Run
 from decone.vocab.counts import count_tokens
 
@@ -31,7 +31,7 @@ def measure_text(model: str, text: Path, batch: int = 12, device: str = "auto") 
         ValueError: the model or the text cannot be read, or the text is shorter than one window.
     """
     content = read_text(text)
-    where = resolve(device)
+    where = resolve_device(device)
     if (Path(model) / CONFIG).is_file():
         run = Run.open(Path(model))
         nano, tokenizer = run.model().to(where), run.tokenizer()

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from decone.files.settings import merge_settings
 from decone.studies.pool import Job, Watch, check, run_all
 from decone.studies.study import Wish, chosen
 from decone.studies.table import Results, Table, build
 from decone.training.checkpoint import write_text
-from decone.training.config import RunConfig, merge
+from decone.training.config import RunConfig
 from decone.training.run import makeable, read_result, writable
 
 Numbers = Mapping[str, Sequence[float]]  # language -> one number per measure, in the order of `table.MEASURES`
@@ -68,7 +69,7 @@ class PaperTable:
     def config(self, row: PaperRow, seed: int, device: str = "auto") -> RunConfig:
         """The configuration of one run."""
         fixed = {"method": row.method, "seed": seed, "machine.device": device}
-        return RunConfig.build(merge(self.base, {**row.overrides, **fixed}))
+        return RunConfig.build(merge_settings(self.base, {**row.overrides, **fixed}))
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from decone.training import inputs, log
+from decone.training import inputs
 from decone.training.config import RunConfig
 from decone.training.interrupt import Interrupted, Stopped
 from decone.training.loop import Trainer
-from decone.training.run import Run
+from decone.training.run import Run, read_log
 
 POLL = 0.5  # seconds between looks at the logs
 
@@ -256,6 +256,6 @@ def _train(job: Job, threads: int, stop: Stop) -> dict[str, Any]:
 
 def _step(path: Path) -> int:
     step = 0
-    for line in log.read(path):
+    for line in read_log(path):
         step = line["step"]
     return step

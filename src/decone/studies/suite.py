@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from decone.studies.table import Measure
-from decone.training.finetuning.settings import FinetuneConfig
+from decone.training.finetuning.loop import FinetuneConfig
 
 AVERAGE = "average"
 DIGITS = 2

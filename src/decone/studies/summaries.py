@@ -8,12 +8,9 @@ from decone.data import summaries
 from decone.metrics.rouge import scorer
 from decone.studies.suite import Preset, columns, found_on_hub, last_epoch
 from decone.studies.table import Measure
-from decone.training.finetuning.batches import steps
-from decone.training.finetuning.loop import finetune
+from decone.training.finetuning.loop import FinetuneConfig, finetune, steps
 from decone.training.finetuning.pretrained import load_encoder_decoder
-from decone.training.finetuning.settings import FinetuneConfig
-from decone.training.finetuning.summarization import Summarization
-from decone.training.finetuning.summary_settings import SummaryConfig
+from decone.training.finetuning.summarization import Summarization, SummaryConfig
 
 HEADINGS = {
     name: {"rouge1": f"{short} R-1", "rouge2": f"{short} R-2", "rougeL": f"{short} R-L"}

@@ -12,7 +12,7 @@ from decone.data.tokenizers import TextTokenizer
 from decone.data.windows import split
 from decone.engines.select import choose
 from decone.training.config import RunConfig
-from decone.training.devices import resolve
+from decone.training.machine import resolve_device
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def check(config: RunConfig, tokenizer: TextTokenizer | None = None) -> Inputs:
         ValueError: the device, the engine or TensorBoard is not here, or the text will not do.
     """
     machine = config.machine
-    resolve(machine.device)
+    resolve_device(machine.device)
     choose(machine.engine)
     if machine.tensorboard and find_spec("tensorboard") is None:
         raise ValueError('machine.tensorboard needs the package: pip install "decone[report]"')

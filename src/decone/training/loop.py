@@ -9,26 +9,41 @@ from textwrap import shorten
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from decone.data.windows import TRAINING, random_batch
 from decone.metrics.similarity import translation_alignment
 from decone.models.nano import Nano
+from decone.objectives import Loss, Objective
 from decone.training import checkpoint, inputs
 from decone.training.config import RunConfig
-from decone.training.devices import accelerator
 from decone.training.evaluation import measure, validation_loss
 from decone.training.interrupt import Interrupted, catch_interrupt
-from decone.training.learner import Learner
-from decone.training.log import Log
+from decone.training.machine import accelerator, provenance
 from decone.training.method import Method
-from decone.training.provenance import provenance
-from decone.training.run import Run
+from decone.training.run import Run, RunLog
 from decone.vocab.counts import count_tokens
 
 LOG_EVERY = 50  # steps between training lines in the log
 
 Progress = Callable[[int, dict[str, float]], None]
 Stop = Callable[[], bool]
+
+
+class ModelWithObjective(nn.Module):
+    """Model and objective as one module, so that wrappers (DDP, FSDP, autocast) see the loss as part of forward."""
+
+    def __init__(self, model: Nano, objective: Objective, engine: str = "auto") -> None:
+        super().__init__()
+        self.model, self.objective, self.engine = model, objective, engine
+        objective.prepare(model.vocabulary)  # counters must be there before a checkpoint is read into them
+
+    def forward(self, windows: Int[Tensor, "B T"], nll: bool = False) -> Loss:
+        """Loss of windows whose inputs are [:, :-1] and targets [:, 1:]."""
+        hidden = self.model(windows[:, :-1])
+        loss: Loss = self.objective(hidden, self.model.head, windows[:, 1:], engine=self.engine, nll=nll)
+        return loss
 
 
 class Trainer:
@@ -68,7 +83,7 @@ class Trainer:
         self.optimizer = method.build_optimizer(
             model, settings.lr, (settings.beta1, settings.beta2), settings.weight_decay
         )
-        self.plain = Learner(model, method.build_objective(), machine.engine).to(self.accelerator.device)
+        self.plain = ModelWithObjective(model, method.build_objective(), machine.engine).to(self.accelerator.device)
         self.learner, self.stepper = self.accelerator.prepare(self.plain, self.optimizer)
         self.step, self.seconds = 0, 0.0
         self.best: dict[str, Any] = {"step": 0, "loss": math.inf}
@@ -97,7 +112,7 @@ class Trainer:
             self.run.forget_unfinished()
             self.run.save_tokenizer(self.tokenizer)
         config, started = self.config, time.perf_counter() - self.seconds
-        log = Log(self.run.path, self.step, config.machine.tensorboard) if self.main else None
+        log = RunLog(self.run.path, self.step, config.machine.tensorboard) if self.main else None
         with catch_interrupt() as interrupted, log or nullcontext():
             while self.step < config.steps:
                 logging = (self.step + 1) % LOG_EVERY == 0 or self.step + 1 == config.steps

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decone.training.finetuning.batches import ordered, shuffled, steps
+from decone.training.finetuning.loop import ordered, shuffled, steps
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=300), st.integers(1, 40))

@@ -7,12 +7,11 @@ import pytest
 import torch
 from tests.training.finetuning.tiny import SCORES, TASK, bert, examples, pairs
 
-from decone.training import log
 from decone.training.finetuning.classification import Classification
-from decone.training.finetuning.loop import _groups, finetune, schedule
+from decone.training.finetuning.loop import FinetuneConfig, _groups, finetune, schedule
 from decone.training.finetuning.pretrained import load_classifier
-from decone.training.finetuning.settings import FinetuneConfig
 from decone.training.interrupt import Interrupted
+from decone.training.run import read_log
 
 
 def config(**values: Any) -> FinetuneConfig:
@@ -43,7 +42,7 @@ def test_a_tiny_model_learns_a_tiny_task_the_same_from_the_same_seed(model: Path
     assert strip[:6] == strip[6:]
     for one, other in zip(learner.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, other)
-    lines = list(log.read(Path("log")))
+    lines = list(read_log(Path("log")))
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [10, 20, 30, 40, 50, 60]
     assert lines[-2]["kind"] == "train"
     assert lines[-2]["step"] == 60

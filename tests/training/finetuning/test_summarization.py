@@ -11,8 +11,7 @@ from torch import Tensor
 
 from decone.training.finetuning.loop import finetune
 from decone.training.finetuning.pretrained import load_encoder_decoder
-from decone.training.finetuning.summarization import Summarization
-from decone.training.finetuning.summary_settings import SummaryConfig
+from decone.training.finetuning.summarization import Summarization, SummaryConfig
 
 
 def config(**values: Any) -> SummaryConfig:

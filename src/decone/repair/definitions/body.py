@@ -13,7 +13,7 @@ from decone.models.tables import ModelTables
 from decone.repair.definitions.prompts import Batch, Prompt, by_length, collate
 from decone.repair.definitions.recipe import Precision, Read
 from decone.repair.tables import home
-from decone.training.finetuning.loop import precise
+from decone.training.machine import autocast
 
 POSITIONS = 512  # of a model that counts none, such as T5
 READ_AT_ONCE = 128  # prompts
@@ -129,7 +129,7 @@ def reading(device: torch.device, precision: Precision) -> AbstractContextManage
     """Where a model is read in the precision asked for; "auto" is bfloat16 on CUDA. What is taken stays float32."""
     # Not by an Accelerator: a process has one precision of these for all it does.
     low = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
-    return precise(device, "bfloat16" if low else "float32")
+    return autocast(device, "bfloat16" if low else "float32")
 
 
 def load_body(model_tables: ModelTables, read: Read, device: torch.device) -> Body:

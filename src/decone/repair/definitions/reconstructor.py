@@ -18,7 +18,7 @@ from decone.repair.definitions.recipe import Recipe
 from decone.repair.definitions.scores import Scores, ranks, score
 from decone.repair.definitions.student import Trained, train
 from decone.repair.entries import Alignment, Entry
-from decone.training.devices import resolve
+from decone.training.machine import resolve_device
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Reconstructor:
         if wrong:
             some = ", ".join(map(str, wrong[:10]))
             raise ValueError(f"rows of {table.name} are not finite ({len(wrong):,}: {some}); give them a value first")
-        self.body: Body = load_body(model_tables, recipe.read, resolve(device))
+        self.body: Body = load_body(model_tables, recipe.read, resolve_device(device))
         self.writer = Writer(model_tables.tokenizer, recipe, self.body.limit, mask)
         entries = [entry for entry in alignment.entries.values() if entry.id < table.shape[0]]
         self.prompts = self.writer.write(entries)

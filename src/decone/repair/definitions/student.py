@@ -19,7 +19,7 @@ from decone.repair.definitions.body import Body, Progress, reading
 from decone.repair.definitions.prompts import Batch, Prompt, collate
 from decone.repair.definitions.readout import Readout, averaged
 from decone.repair.definitions.recipe import Recipe
-from decone.training.devices import accelerator
+from decone.training.machine import accelerator
 
 FACTOR = 100.0  # of the loss, so that clipping means what it means in the released code
 POOL = 32  # batches among which prompts are sorted by length

@@ -14,7 +14,7 @@ from decone.files.folder import read_text
 from decone.files.foreign import plain
 from decone.models.tables import ModelTables
 from decone.repair.result import Digest, Neighbour, Part
-from decone.training.provenance import provenance
+from decone.training.machine import provenance
 
 HISTORY: Literal["decone.vocabulary/1"] = "decone.vocabulary/1"
 GROWN: Literal["decone.grow/1"] = "decone.grow/1"

@@ -1,24 +1,54 @@
-"""The loop of a fine-tuning: some epochs of AdamW, each measured; the last one counts.
+"""The loop of a fine-tuning: epochs of AdamW over batches of similar length, each measured; the last epoch counts.
 
-Nothing is chosen on the development set: the best of several epochs there would flatter every table, the noisiest most.
+Nothing is selected on the development set: the best of several epochs there would flatter every table, the noisiest
+most.
 """
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from decone.training.devices import accelerator
-from decone.training.finetuning.settings import FinetuneConfig
+from decone.training.config import ConfigSection
 from decone.training.interrupt import Interrupted
-from decone.training.log import Log
+from decone.training.machine import accelerator, autocast
+from decone.training.run import RunLog
 
-SPOKEN = 10  # steps between lines of the log
+LOG_EVERY = 10  # steps between lines of the log
+POOL = 50  # batches whose examples are sorted together: larger pads less, smaller mixes better
+
+
+class FinetuneConfig(ConfigSection):
+    """Settings of one fine-tuning: AdamW, linear warm-up, then a straight line to 0; the last epoch counts."""
+
+    model: str = Field(description="preset, folder or hub name of the pretrained model")
+    task: str = Field(description="what it is trained on")
+    row: str = Field(default="original", description="which repair its table went through")
+    seed: int = Field(default=1337, ge=0, lt=2**31, description="of the new head, the order of examples, dropout")
+    epochs: int = Field(default=3, ge=1, description="passes over the training examples")
+    lr: float = Field(default=5e-5, gt=0, description="highest learning rate")
+    warmup: float = Field(default=0.1, ge=0, le=1, description="share of the steps that warm up")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the first moment")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="decay of the second moment")
+    weight_decay: float = Field(default=0.01, ge=0, description="decay of every matrix; biases and gains have none")
+    clip: float = Field(default=1.0, ge=0, description="largest global gradient norm; 0 switches clipping off")
+    batch: int = Field(default=32, ge=1, description="examples of one optimiser step")
+    accumulate: int = Field(default=1, ge=1, description="parts of such a batch that are computed one by one")
+    length: int = Field(default=128, ge=8, description="tokens of an example; what is longer is cut")
+    examples: int = Field(default=0, ge=0, description="first training examples that are used; 0 is all")
+    precision: Literal["float32", "bfloat16"] = Field(default="float32", description="of the products, by autocast")
+
+    def identity(self) -> str:
+        """Digest of everything that decides the result."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 @runtime_checkable
@@ -43,11 +73,6 @@ class Learner(Protocol):
     def measure(self) -> dict[str, float]:
         """What the model does on the development set."""
         ...
-
-
-def precise(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """Where products are computed in the precision asked for; weights and sums stay float32."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def schedule(step: int, total: int, warmup: float) -> float:
@@ -88,7 +113,7 @@ def finetune(
         Interrupted: `stop` was true; nothing is kept, for one fine-tuning is short.
     """
     total = learner.steps * config.epochs
-    carrier = accelerator(device, "float32")  # the precision is ours, see `precise`
+    carrier = accelerator(device, "float32")  # the precision is ours, see `autocast`
     optimizer: Any = torch.optim.AdamW(
         _groups(learner.model, config.weight_decay), config.lr, (config.beta1, config.beta2)
     )
@@ -96,7 +121,7 @@ def finetune(
     learner.model, optimizer = carrier.prepare(learner.model, optimizer)
     torch.manual_seed(config.seed)  # dropout; what was drawn while loading does not count
     epochs, step = list[dict[str, Any]](), 0
-    with Log(folder, 0) as log:
+    with RunLog(folder, 0) as log:
         for epoch in range(config.epochs):
             began, losses = time.perf_counter(), list[float]()
             learner.model.train()
@@ -108,11 +133,11 @@ def finetune(
                 step += 1
                 if not math.isfinite(losses[-1]):
                     raise ValueError(f"the loss is {losses[-1]} at step {step}; lower lr, or take precision float32")
-                if step % SPOKEN == 0 or step == total:
+                if step % LOG_EVERY == 0 or step == total:
                     log.write("train", step, {"loss": losses[-1]})
             trained = time.perf_counter()
             learner.model.eval()
-            with torch.inference_mode(), precise(carrier.device, config.precision):
+            with torch.inference_mode(), autocast(carrier.device, config.precision):
                 measured = learner.measure()
             seconds = {"train": trained - began, "measure": time.perf_counter() - trained}
             log.write("validation", step, measured)
@@ -125,7 +150,7 @@ def _step(learner: Learner, places: Sequence[int], config: FinetuneConfig, carri
     size, loss = -(-len(places) // config.accumulate), 0.0
     for begin in range(0, len(places), size):
         part = places[begin : begin + size]
-        with precise(carrier.device, config.precision):
+        with autocast(carrier.device, config.precision):
             share = learner.loss(part) * (len(part) / len(places))
         carrier.backward(share)
         loss += float(share.detach())
@@ -142,3 +167,51 @@ def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
     matrices = [parameter for parameter in parameters if parameter.ndim > 1]
     vectors = [parameter for parameter in parameters if parameter.ndim < 2]
     return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def shuffled(lengths: Sequence[int], size: int, key: tuple[int, int]) -> list[list[int]]:
+    """Cuts examples into batches of similar length, in random order.
+
+    The order depends on the key and the lengths alone: models with the same tokenizer see the same batches, and their
+    differences are paired.
+
+    Args:
+        lengths: tokens of every example.
+        size: examples of a batch; the last of a pool may be smaller.
+        key: (seed, epoch).
+
+    Returns:
+        Places of the examples, each in one batch.
+
+    Example:
+        >>> sorted(map(sorted, shuffled([9, 1, 8, 2], 2, (0, 0))))
+        [[0, 2], [1, 3]]
+    """
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+    order = random.permutation(len(lengths))
+    batches: list[list[int]] = []
+    for start in range(0, len(order), size * POOL):
+        pool = sorted(order[start : start + size * POOL].tolist(), key=lambda place: lengths[place])
+        batches += [pool[begin : begin + size] for begin in range(0, len(pool), size)]
+    return [batches[place] for place in random.permutation(len(batches))]
+
+
+def ordered(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Cuts examples into batches by length, the longest first, to be measured.
+
+    Example:
+        >>> ordered([3, 9, 4], 2)
+        [[1, 2], [0]]
+    """
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    return [order[begin : begin + size] for begin in range(0, len(order), size)]
+
+
+def steps(examples: int, size: int) -> int:
+    """Batches of one pass over the examples.
+
+    Example:
+        >>> steps(33, 16)
+        3
+    """
+    return -(-examples // size)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from decone.data.glue import Example
 from decone.metrics.agreement import correlations
-from decone.training.finetuning.batches import ordered
+from decone.training.finetuning.loop import ordered
 
 SIZE = 64  # sentences at once
 

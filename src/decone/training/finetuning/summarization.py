@@ -1,23 +1,45 @@
 """An encoder-decoder that writes summaries, as the loop trains it."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Int
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from decone.data.summaries import Pair
 from decone.metrics.rouge import rouge
-from decone.training.finetuning.batches import ordered, shuffled, steps
+from decone.training.finetuning.loop import FinetuneConfig, ordered, shuffled, steps
 from decone.training.finetuning.pretrained import library
-from decone.training.finetuning.summary_settings import SummaryConfig
 
 IGNORED = -100  # what transformers takes for "no target" when it shifts targets into inputs
 TAKEN = ("input_ids", "attention_mask")  # some tokenizers give more than an encoder-decoder takes
 TOKENS = ("bos", "eos", "pad", "decoder_start", "forced_bos", "forced_eos")
+
+
+class SummaryConfig(FinetuneConfig):
+    """Teacher forcing in training, beam search to be measured; the search ends with as many summaries as beams."""
+
+    length: int = Field(default=512, ge=8, description="tokens of a document; what is longer is cut")
+    target: int = Field(default=256, ge=2, description="tokens of a summary in training; what is longer is cut")
+    prefix: str = Field(default="", description="words before every document, for models that want a command")
+    smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target that goes to all tokens alike")
+    beams: int = Field(default=4, ge=1, description="of the search; 1 is greedy")
+    shortest: int = Field(default=0, ge=0, description="tokens that are written at least")
+    longest: int = Field(default=128, ge=1, description="tokens that are written at most")
+    length_penalty: float = Field(default=1.0, description="power of the length that log probabilities are divided by")
+    no_repeat: int = Field(default=0, ge=0, description="so many tokens in a row are written once only; 0 is any")
+
+    @model_validator(mode="after")
+    def _longest_is_not_below_shortest(self) -> Self:
+        if self.longest < self.shortest:
+            raise ValueError(
+                f"longest = {self.longest} is below shortest = {self.shortest}; raise it, or lower shortest"
+            )
+        return self
 
 
 class Summarization:

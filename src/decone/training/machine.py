@@ -1,0 +1,114 @@
+"""The machine of a run: its device and precision, and the versions, date and commit recorded with a result."""
+
+import os
+import platform
+import subprocess
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "tokenizers", "transformers", "scipy")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Device of a name; nothing is started on it.
+
+    Args:
+        name: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:N or mps.
+
+    Raises:
+        ValueError: the name is unknown, or the machine has no such device.
+
+    Example:
+        >>> resolve_device("cpu")
+        device(type='cpu')
+    """
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    if name == "auto":
+        return torch.device(next(kind for kind, count in counts.items() if count))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name!r}; choose auto, cpu, cuda, cuda:N or mps") from None
+    if device.type not in counts:
+        raise ValueError(f"device {name!r} is not supported; choose auto, cpu, cuda, cuda:N or mps")
+    if (device.index or 0) >= counts[device.type]:
+        raise ValueError(f"device {name!r} is not available here; choose auto or cpu")
+    return device
+
+
+def accelerator(device: str, precision: str) -> Accelerator:
+    """An Accelerator for a device and a precision, "auto" or by name; ValueError if the machine has no such device."""
+    target = resolve_device(device)
+    if target.index is not None and target.type == "cuda":
+        torch.cuda.set_device(target)
+    low = precision == "bfloat16" or (precision == "auto" and target.type == "cuda")
+    # Set explicitly: without it Accelerate overlooks the other processes of a launch without CUDA.
+    cpu = target.type == "cpu"
+    return Accelerator(mixed_precision="bf16" if low else "no", cpu=cpu, step_scheduler_with_optimizer=False)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Context in which products are computed in bfloat16 if asked for; weights and sums stay float32."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, machine, date and commit of this process, ready for JSON.
+
+    Example:
+        >>> sorted(provenance())
+        ['commit', 'date', 'machine', 'versions']
+    """
+    return {
+        "versions": {"decone": version_of("decone"), "python": platform.python_version()}
+        | {package: version_of(package) for package in PACKAGES},
+        "machine": {
+            "system": platform.system(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+    }
+
+
+def version_of(package: str) -> str | None:
+    """Version of an installed package; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """Commit of the checkout that this package runs from; None for an installed package."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
