@@ -1,4 +1,4 @@
-"""Counts, ranks and groups from each source."""
+"""Counts, ranks and groups from each source, and the token of each row."""
 
 import json
 from collections import Counter
@@ -12,7 +12,15 @@ from tests.diagnosis.real_tables import minilm, trained
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from decone.diagnosis.rows import find_rows
-from decone.frequencies import PIECE, Frequencies, _pieces, frequencies
+from decone.frequencies import (
+    PIECE,
+    Frequencies,
+    _pieces,
+    frequencies,
+    special_ids,
+    token_rows,
+    token_texts,
+)
 from decone.models.tables import MemoryTable, ModelTables
 
 
@@ -25,6 +33,11 @@ def words(*tokens: str) -> Tokenizer:
 
 def model_tables(weight: torch.Tensor, tokenizer: Tokenizer | None) -> ModelTables:
     return ModelTables("m", "gpt2", "causal", MemoryTable("w", weight), tied=True, tokenizer=tokenizer)
+
+
+def broken(model: ModelTables) -> dict[str, set[int]]:
+    rows = find_rows(model)
+    return {"nonfinite": rows.of("non-finite"), "unreachable": rows.of("unreachable")}
 
 
 MODEL = model_tables(torch.ones(7, 2), words("?", "a", "b", "c", "d"))
@@ -76,7 +89,7 @@ def test_padded_and_non_finite_rows_come_last() -> None:
     weight = torch.randn(7, 2)
     weight[2, 0] = torch.nan
     model = model_tables(weight, MODEL.tokenizer)
-    found = frequencies(model, text="b b b a", rows=find_rows(model))
+    found = frequencies(model, text="b b b a", **broken(model))
     consistent(found, 7)
     assert sorted(found.rank[[2, 5, 6]].tolist()) == [5, 6, 7]
     assert 2 not in torch.cat(list(found.groups.values()))
@@ -154,7 +167,7 @@ def test_the_order_of_merges() -> None:
     made = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2, "lost": 3}, [("a", "b")]))
     made.decoder = decoders.Fuse()
     model = model_tables(torch.randn(6, 2), made)
-    found = frequencies(model, rows=find_rows(model))
+    found = frequencies(model, **broken(model))
     consistent(found, 6)
     assert found.counts is None
     assert found.rank.tolist() == [1, 2, 3, 4, 5, 6]
@@ -163,7 +176,7 @@ def test_the_order_of_merges() -> None:
     assert "BPE" in found.facts.warning
     # What no text gives is rarer than anything, wherever its id stands.
     swapped = model_tables(torch.randn(4, 2), Tokenizer(models.BPE({"lost": 0, "a": 1, "b": 2, "ab": 3}, [("a", "b")])))
-    assert frequencies(swapped, rows=find_rows(swapped)).rank.tolist() == [4, 1, 2, 3]
+    assert frequencies(swapped, **broken(swapped)).rank.tolist() == [4, 1, 2, 3]
 
 
 @pytest.mark.parametrize("tokenizer", [None, words("?", "a", "b")])
@@ -223,3 +236,46 @@ def test_a_text_is_counted_as_it_would_be_in_one_piece() -> None:
     truth = Counter(whole.encode(text, add_special_tokens=False).ids)
     assert found.counts is not None
     assert {i: int(found.counts[i]) for i in found.counts.nonzero().flatten().tolist()} == dict(truth)
+
+
+def of_size(rows: int, tokenizer: Tokenizer | None, **fields: object) -> ModelTables:
+    table = MemoryTable("w", torch.zeros(rows, 2))
+    return ModelTables("m", "gpt2", "causal", table, tied=True, tokenizer=tokenizer, **fields)  # type: ignore[arg-type]
+
+
+def unmarked(*tokens: str) -> Tokenizer:
+    """A tokenizer without special tokens."""
+    return Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=tokens[0]))
+
+
+def test_padding_and_gaps() -> None:
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "c": 2}, unk_token="a"))
+    assert token_texts(of_size(5, tokenizer)) == ["a", "<padding 1>", "c", "<padding 3>", "<padding 4>"]
+
+
+def test_without_a_tokenizer() -> None:
+    assert token_texts(of_size(2, None)) == ["<row 0>", "<row 1>"]
+
+
+def test_more_tokens_than_rows() -> None:
+    assert token_texts(of_size(2, unmarked("a", "b", "c"))) == ["a", "b"]
+    assert token_rows(of_size(2, unmarked("a", "b", "c")), [0, 2]) == [0]
+
+
+def test_a_second_copy_of_the_vocabulary() -> None:
+    model = of_size(4, unmarked("a", "b"), copies=2)
+    assert token_texts(model) == ["a", "b", "a (LR)", "b (LR)"]
+    assert token_rows(model, [1]) == [1, 3]
+
+
+def test_hostile_strings_stay_as_they_are() -> None:
+    hostile = ["<script>", "\x1b[31m", "\u202e", "", "\x00", "x" * 1_000_000]
+    assert token_texts(of_size(6, unmarked(*hostile))) == hostile
+
+
+def test_special_tokens_of_model_and_tokenizer() -> None:
+    tokenizer = unmarked("a", "b")
+    tokenizer.add_special_tokens(["<pad>"])
+    tokenizer.add_tokens(["<plain>"])
+    assert special_ids(of_size(4, tokenizer, special=frozenset({1}))) == {1, 2}
+    assert special_ids(of_size(4, None, special=frozenset({3}))) == {3}

@@ -1,22 +1,23 @@
-"""How frequent each token is: from a text, a file of counts, a run's own training text, or the order of merges."""
+"""Frequency of each token: from a text, a file of counts, a run's own training text, or the order of merges.
+
+Both frequencies and token texts are indexed by row of the output table, in all copies of a run's vocabulary.
+"""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
+from pydantic import BaseModel, Field
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from decone.data import corpora, published
-from decone.diagnosis.result import FrequencyFacts
-from decone.diagnosis.rows import Rows
 from decone.models.tables import ModelTables
-from decone.token_texts import special_ids, token_rows, token_strings, token_texts
 from decone.training import inputs
 from decone.training.run import CONFIG, Run
 from decone.vocab.counts import count_tokens
@@ -24,7 +25,7 @@ from decone.vocab.groups import frequency_groups
 
 PIECE = 4096  # characters tokenised at once, about; the library is linear in the text only for short inputs
 BATCH = 256  # pieces at once
-Source = Literal["text", "counts", "training", "merges", "none"]
+FrequencySource = Literal["text", "counts", "training", "merges", "none"]
 MOST = 2**62  # occurrences in all
 MERGES = {
     "BPE": "ids of a BPE vocabulary rise as merges get rarer",
@@ -33,9 +34,24 @@ MERGES = {
 }
 
 
+class FrequencyFacts(BaseModel, extra="forbid"):
+    """Where the frequencies of the tokens come from."""
+
+    source: FrequencySource
+    tokens: int | None = Field(None, description="occurrences counted")
+    types: int | None = Field(None, description="different tokens counted")
+    sizes: dict[str, int] = Field(default_factory=dict, description="rows by group")
+    warning: str | None = None
+
+    @property
+    def counted(self) -> bool:
+        """Occurrences were counted; otherwise ranks are guessed from the order of ids."""
+        return self.source in ("text", "counts", "training")
+
+
 @dataclass(frozen=True)
 class Frequencies:
-    """How frequent each token is.
+    """Frequency, rank and group of each token.
 
     Attributes:
         counts: occurrences, [V]; None where only an order is known.
@@ -52,42 +68,46 @@ class Frequencies:
 
 
 def frequencies(
-    model_tables: ModelTables, text: str | None = None, counts: Path | None = None, rows: Rows | None = None
+    model_tables: ModelTables,
+    text: str | None = None,
+    counts: Path | None = None,
+    *,
+    nonfinite: Set[int] = frozenset(),
+    unreachable: Set[int] = frozenset(),
 ) -> Frequencies:
-    """Finds how frequent each token is, from the best source there is.
+    """Determines how frequent each token is, from the best source there is.
 
     Args:
         model_tables: the model.
         text: a text to count in. Its tokens count for the first copy of a run's vocabulary, and with a run's share of
             the simulated language for the second.
         counts: lines of id or token, a tab and a count, or a JSON object; goes before the text.
-        rows: what `find_rows` gave; without it non-finite rows are not told from others, nor unreachable ones.
+        nonfinite: rows with NaN or infinity; they come last and are in no group.
+        unreachable: rows that no text leads to; where only an order is known they are rarer than all others.
 
     Raises:
         ValueError: the file or the text cannot be used; the message says what to change.
     """
-    found: Tensor | None = None
+    occurrences: Tensor | None = None
     if counts is not None:
-        found, facts = read_counts(counts, model_tables), _facts("counts")
+        occurrences, facts = read_counts(counts, model_tables), _facts("counts")
     elif text is not None:
-        found, facts = _in_text(model_tables, text), _facts("text")
+        occurrences, facts = _counts_in_text(model_tables, text), _facts("text")
     else:
-        found, warning = _in_training(model_tables)
-        facts = _by_order(model_tables, warning) if found is None else _facts("training")
+        occurrences, warning = _counts_in_training(model_tables)
+        facts = _facts_of_order(model_tables, warning) if occurrences is None else _facts("training")
     last = torch.zeros(model_tables.output.shape[0], dtype=torch.bool)
     special, never = last.clone(), last.clone()
-    if model_tables.tokenizer is not None:
+    special_rows = special_ids(model_tables)
+    if model_tables.tokenizer is None:
+        special[sorted(special_rows)] = True
+    else:
         last[:] = True
         last[token_rows(model_tables, token_strings(model_tables.tokenizer))] = False
-    special[
-        token_rows(model_tables, special_ids(model_tables))
-        if model_tables.tokenizer
-        else sorted(special_ids(model_tables))
-    ] = True
-    if rows is not None:
-        last[sorted(rows.of("non-finite"))] = True
-        never[sorted(rows.of("unreachable"))] = True
-    return _split(found, last, special & ~last, never & ~last & ~special, facts)
+        special[token_rows(model_tables, special_rows)] = True
+    last[sorted(nonfinite)] = True
+    never[sorted(unreachable)] = True
+    return _split(occurrences, last, special & ~last, never & ~last & ~special, facts)
 
 
 def read_counts(path: Path, model_tables: ModelTables) -> Int64[Tensor, " V"]:
@@ -100,27 +120,27 @@ def read_counts(path: Path, model_tables: ModelTables) -> Int64[Tensor, " V"]:
     """
     if not path.exists():
         raise ValueError(f'no file {path}; name a file of lines "id<TAB>count" or "token<TAB>count"')
-    found = _pairs(corpora.read_text(path), path)
+    entries = _count_entries(corpora.read_text(path), path)
     size = model_tables.output.shape[0]
     result = torch.zeros(size, dtype=torch.int64)
-    if all(re.fullmatch(r"[0-9]{1,12}", key) for key, _, _ in found):
-        names = {str(row): row for row in range(size)}
+    if all(re.fullmatch(r"[0-9]{1,12}", key) for key, _, _ in entries):
+        rows = {str(row): row for row in range(size)}
         missing = f"is beyond the {size:,} rows of the table; are these counts of another model?"
-        found = [(str(int(key)), count, where) for key, count, where in found]
+        entries = [(str(int(key)), count, where) for key, count, where in entries]
     elif model_tables.tokenizer is None:
         raise ValueError(f"{path} counts tokens, and {model_tables.name} has no tokenizer; give ids instead of tokens")
     else:
-        names = {token: row for row, token in reversed(list(enumerate(token_texts(model_tables))))}
+        rows = {token: row for row, token in reversed(list(enumerate(token_texts(model_tables))))}
         missing = "is no token of the model; write tokens as they stand in its vocabulary, or ids"
-    seen: set[int] = set()
+    counted: set[int] = set()
     total = 0
-    for key, count, where in found:
-        row = names.get(key)
+    for key, count, where in entries:
+        row = rows.get(key)
         if row is None:
             raise ValueError(f"{where}: {key[:40]!r} {missing}")
-        if row in seen:
+        if row in counted:
             raise ValueError(f"{where}: {key[:40]!r} is counted twice; add the counts up")
-        seen.add(row)
+        counted.add(row)
         total += count
         if total > MOST:
             raise ValueError(f"{where}: the counts add up to more than {MOST:,}; divide them all by some number")
@@ -130,8 +150,66 @@ def read_counts(path: Path, model_tables: ModelTables) -> Int64[Tensor, " V"]:
     return result
 
 
-def _pairs(text: str, path: Path) -> list[tuple[str, int, str]]:
-    """Keys, counts and where each stands."""
+def token_texts(model_tables: ModelTables) -> list[str]:
+    """Token of every row, as it stands in the vocabulary; foreign strings of any length.
+
+    Returns:
+        One string per row of the output table: "<padding N>" for row N without a token, "<row N>" for all rows
+        without a tokenizer, and with " (LR)" at the end in the second copy of a run's vocabulary.
+
+    Example:
+        >>> from tokenizers import models
+        >>> from decone.models.tables import MemoryTable
+        >>> tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+        >>> table = MemoryTable("weight", torch.zeros(5, 2))
+        >>> token_texts(ModelTables("model", "decone", "run", table, tied=True, tokenizer=tokenizer, copies=2))
+        ['a', 'b', 'a (LR)', 'b (LR)', '<padding 4>']
+    """
+    size = model_tables.output.shape[0]
+    if model_tables.tokenizer is None:
+        return [f"<row {row}>" for row in range(size)]
+    texts = [f"<padding {row}>" for row in range(size)]
+    vocabulary = token_strings(model_tables.tokenizer)
+    for copy in range(model_tables.copies):
+        mark = " (LR)" if copy else ""
+        for row, token in zip(_rows_of_copy(model_tables, vocabulary, copy), vocabulary.values(), strict=True):
+            if row < size:
+                texts[row] = token + mark
+    return texts
+
+
+def token_rows(model_tables: ModelTables, ids: Iterable[int]) -> list[int]:
+    """Rows of ids of the tokenizer, in all copies of the vocabulary; ids beyond the table have none."""
+    unique = set(ids)
+    rows = {row for copy in range(model_tables.copies) for row in _rows_of_copy(model_tables, unique, copy)}
+    return sorted(row for row in rows if 0 <= row < model_tables.output.shape[0])
+
+
+def token_strings(tokenizer: Tokenizer) -> dict[int, str]:
+    """Token of every id of a tokenizer, added tokens included."""
+    strings: dict[int, str] = {}
+    for token, index in tokenizer.get_vocab(with_added_tokens=True).items():
+        strings.setdefault(index, token)
+    return strings
+
+
+def special_ids(model_tables: ModelTables) -> set[int]:
+    """Ids that the model or the tokenizer itself marks as special: beginning, padding, mask and the like."""
+    if model_tables.tokenizer is None:
+        return set(model_tables.special)
+    added = model_tables.tokenizer.get_added_tokens_decoder()
+    return {index for index, token in added.items() if token.special} | model_tables.special
+
+
+def _rows_of_copy(model_tables: ModelTables, ids: Iterable[int], copy: int) -> list[int]:
+    """Rows of ids in one copy of the vocabulary; a vocabulary that is copied has no gaps."""
+    assert model_tables.tokenizer is not None
+    start = copy * model_tables.tokenizer.get_vocab_size() if copy else 0
+    return [start + index for index in ids]
+
+
+def _count_entries(text: str, path: Path) -> list[tuple[str, int, str]]:
+    """Keys, counts and the position of each in the file."""
     if path.suffix == ".json" or text.lstrip().startswith("{"):
         try:
             content = json.loads(text)
@@ -139,33 +217,29 @@ def _pairs(text: str, path: Path) -> list[tuple[str, int, str]]:
             if path.suffix == ".json":
                 raise ValueError(f"{path} is not JSON ({str(error)[:100]}); write an object of counts") from None
         else:
-            return [(key, _whole(count, f"{path}, {key[:40]!r}"), str(path)) for key, count in _object(content, path)]
-    pairs = []
+            if not isinstance(content, dict):
+                raise ValueError(f'{path} is no JSON object; write {{"token": count, ...}}')
+            return [(key, _count(value, f"{path}, {key[:40]!r}"), str(path)) for key, value in content.items()]
+    entries = []
     for number, line in enumerate(text.split("\n"), 1):
         key, tab, count = line.removesuffix("\r").rpartition("\t")
         where = f"{path}, line {number}"
         if tab:
-            pairs.append((key, _whole(count, where), where))
+            entries.append((key, _count(count, where), where))
         elif line.strip():
             raise ValueError(f'{where}: {line[:40]!r} is not "id<TAB>count" or "token<TAB>count"')
-    return pairs
+    return entries
 
 
-def _object(content: object, path: Path) -> Iterator[tuple[str, object]]:
-    if not isinstance(content, dict):
-        raise ValueError(f'{path} is no JSON object; write {{"token": count, ...}}')
-    yield from content.items()
+def _count(value: object, where: str) -> int:
+    if isinstance(value, str) and re.fullmatch(r" *[0-9]{1,18} *", value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18:
+        return value
+    raise ValueError(f"{where}: {str(value)[:40]!r} is no count; write a whole number from 0 on")
 
 
-def _whole(count: object, where: str) -> int:
-    if isinstance(count, str) and re.fullmatch(r" *[0-9]{1,18} *", count):
-        return int(count)
-    if isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 10**18:
-        return count
-    raise ValueError(f"{where}: {str(count)[:40]!r} is no count; write a whole number from 0 on")
-
-
-def _in_text(model_tables: ModelTables, text: str) -> Int64[Tensor, " V"]:
+def _counts_in_text(model_tables: ModelTables, text: str) -> Int64[Tensor, " V"]:
     if model_tables.tokenizer is None:
         raise ValueError(
             f"{model_tables.name} has no tokenizer to count tokens of a text with; give --counts FILE with ids"
@@ -178,17 +252,17 @@ def _in_text(model_tables: ModelTables, text: str) -> Int64[Tensor, " V"]:
     pieces = _pieces(text)
     while batch := [piece for _, piece in zip(range(BATCH), pieces, strict=False)]:
         try:
-            found = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
         except Exception as error:  # the library raises bare Exception for an unknown character
             raise ValueError(
-                f"the tokenizer of {model_tables.name} cannot read the text ({str(error)[:100]}); remove characters it does "
-                "not know, or give --counts FILE"
+                f"the tokenizer of {model_tables.name} cannot read the text ({str(error)[:100]}); remove characters it "
+                "does not know, or give --counts FILE"
             ) from None
-        ids = torch.tensor([index for piece in found for index in piece.ids], dtype=torch.int64)
+        ids = torch.tensor([index for encoding in encodings for index in encoding.ids], dtype=torch.int64)
         result += count_tokens(ids[ids < size], size)
     if not int(result.sum()):
         raise ValueError("the text has no token of the model; give a text in its language, or --counts FILE")
-    return _share(model_tables, result, _low_resource(model_tables)) if model_tables.copies > 1 else result
+    return _spread(model_tables, result, _low_resource(model_tables)) if model_tables.copies > 1 else result
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -203,7 +277,7 @@ def _pieces(text: str) -> Iterator[str]:
         start = stop
 
 
-def _share(model_tables: ModelTables, counts: Tensor, low: float) -> Tensor:
+def _spread(model_tables: ModelTables, counts: Tensor, low: float) -> Tensor:
     """Occurrences of the first copy spread over two, as training windows are."""
     assert model_tables.tokenizer is not None
     size = model_tables.tokenizer.get_vocab_size()
@@ -221,34 +295,34 @@ def _low_resource(model_tables: ModelTables) -> float:
     return Run.open(folder).config.language.low_resource
 
 
-def _in_training(model_tables: ModelTables) -> tuple[Tensor | None, str]:
-    """Occurrences in the training part of a run's own text; None and why where there is none."""
+def _counts_in_training(model_tables: ModelTables) -> tuple[Tensor | None, str]:
+    """Occurrences in the training split of a run's own text; None and why where there is none."""
     folder = Path(model_tables.name)
     if model_tables.family != "decone" or model_tables.tokenizer is None or not (folder / CONFIG).is_file():
         return None, ""
     try:
         run = Run.open(folder)
         name = run.config.corpus.name
-        if not _is_here(name):
+        if not _readable_offline(name):
             return None, f"the text {name} it was trained on is not here; "
-        given = inputs.read(run.config, run.tokenizer())
+        data = inputs.read(run.config, run.tokenizer())
     except (ValueError, OSError) as error:
         return None, f"its training text cannot be counted ({error}); "
     size = model_tables.output.shape[0]
-    if given.languages.vocabulary != size:
+    if data.languages.vocabulary != size:
         return None, "its training text makes another vocabulary now; "
-    found = count_tokens(given.train, size)
-    return (_share(model_tables, found, given.languages.low_resource) if given.languages.simulated else found), ""
+    counts = count_tokens(data.train, size)
+    return (_spread(model_tables, counts, data.languages.low_resource) if data.languages.simulated else counts), ""
 
 
-def _is_here(name: str) -> bool:
-    """Whether a text can be read without fetching anything."""
+def _readable_offline(name: str) -> bool:
+    """A text can be read without fetching anything."""
     if name not in corpora.PUBLISHED:
         return name == corpora.DEFAULT or Path(name).is_file()
     return any(path.is_file() for path in published.places(corpora.PUBLISHED[name]))
 
 
-def _by_order(model_tables: ModelTables, why: str) -> FrequencyFacts:
+def _facts_of_order(model_tables: ModelTables, why: str) -> FrequencyFacts:
     advice = "give --text FILE or --counts FILE for real frequencies"
     if model_tables.tokenizer is None:
         warning = f"without a tokenizer ids stand for frequency ranks, which they may have nothing to do with; {advice}"
@@ -260,11 +334,17 @@ def _by_order(model_tables: ModelTables, why: str) -> FrequencyFacts:
     return _facts("merges", f"{why}frequency is only guessed: {MERGES[kind]}; {advice}")
 
 
-def _facts(source: Source, warning: str | None = None) -> FrequencyFacts:
+def _facts(source: FrequencySource, warning: str | None = None) -> FrequencyFacts:
     return FrequencyFacts(source=source, tokens=None, types=None, warning=warning)
 
 
-def _split(counts: Tensor | None, last: Tensor, special: Tensor, never: Tensor, facts: FrequencyFacts) -> Frequencies:
+def _split(
+    counts: Int64[Tensor, " V"] | None,
+    last: Bool[Tensor, " V"],
+    special: Bool[Tensor, " V"],
+    never: Bool[Tensor, " V"],
+    facts: FrequencyFacts,
+) -> Frequencies:
     size = len(last)
     # Higher is more frequent. Without counts the order of ids stands in, after which come what text never produces.
     key = torch.arange(size, 0, -1) - size * never.long() - 2 * size * special.long() if counts is None else counts
@@ -275,6 +355,6 @@ def _split(counts: Tensor | None, last: Tensor, special: Tensor, never: Tensor, 
     ordinary = (~last & ~special).nonzero().squeeze(1)
     groups = {name: ordinary[ids] for name, ids in frequency_groups(key[ordinary]).items()}
     groups["special"] = special.nonzero().squeeze(1)
-    known = {} if counts is None else {"tokens": int(counts.sum()), "types": int((counts > 0).sum())}
+    totals = {} if counts is None else {"tokens": int(counts.sum()), "types": int((counts > 0).sum())}
     sizes = {name: len(ids) for name, ids in groups.items()}
-    return Frequencies(counts, rank, groups, facts.model_copy(update={"sizes": sizes, **known}))
+    return Frequencies(counts, rank, groups, facts.model_copy(update={"sizes": sizes, **totals}))

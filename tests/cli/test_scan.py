@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from decone.diagnosis.result import Result
+from decone.diagnosis.result import ScanResult
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -22,8 +22,8 @@ def run(decone: Decone, tiny: Path) -> Path:
     return Path("run")
 
 
-def read(folder: Path | str) -> Result:
-    return Result.model_validate_json((Path(folder) / "scan.json").read_text())
+def read(folder: Path | str) -> ScanResult:
+    return ScanResult.model_validate_json((Path(folder) / "scan.json").read_text())
 
 
 def test_weights_only(decone: Decone, run: Path) -> None:
@@ -62,14 +62,14 @@ def test_everything_at_once(decone: Decone, run: Path) -> None:
         "scan", "run", "--text", "tiny.txt", "--blame", "--against", "other", *words, "--out", "o", "--json"
     )
     assert code == 0
-    result = Result.model_validate(json.loads(out))
+    result = ScanResult.model_validate(json.loads(out))
     assert result == read("o")
     assert result.behaviour
     assert result.behaviour.tokens <= 400
     assert result.frequencies.source == "text"
     assert result.blame
     assert result.against
-    assert result.against.other == "other"
+    assert result.against.reference == "other"
     assert [(found.pairs, found.used) for found in result.words] == [(4, 4)]
     codes = {finding.code for finding in result.findings}
     assert {"cone:embedding", "undertrained", "temperature", "repetition"} <= codes

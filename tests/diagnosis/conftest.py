@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from decone.diagnosis.result import FrequencyFacts, ModelFacts, Norms, Result, Spectrum, TableFacts
+from decone.diagnosis.result import ModelFacts, RowNorms, ScanResult, Spectrum, TableFacts
+from decone.frequencies import FrequencyFacts
 
 
 def facts(cosine: float = 0.02, rare: float = 0.03, frequent: float = 0.02, **spectrum: float) -> TableFacts:
@@ -14,8 +15,8 @@ def facts(cosine: float = 0.02, rare: float = 0.03, frequent: float = 0.02, **sp
     return TableFacts(
         isotropy={"all": {"raw": 0.9, "plus_minus": 0.8}},
         cosine={"all": {"all": cosine}, "rare": {"rare": rare}, "frequent": {"frequent": frequent}},
-        spectrum=Spectrum(singular_values=[1.0, 0.9], places=[1, 2], **values),
-        norms=Norms(quantiles={"0.5": 1.0}, rank_correlation=0.0, by_rank=[]),
+        spectrum=Spectrum(singular_values=[1.0, 0.9], ranks=[1, 2], **values),
+        norms=RowNorms(quantiles={"0.5": 1.0}, rank_correlation=0.0, by_rank=[]),
         mean_direction=0.1,
     )
 
@@ -26,12 +27,12 @@ def table() -> Callable[..., TableFacts]:
 
 
 @pytest.fixture
-def make() -> Callable[..., Result]:
-    def result(**fields: Any) -> Result:
+def make() -> Callable[..., ScanResult]:
+    def result(**fields: Any) -> ScanResult:
         model = {"name": "m", "family": "gpt2", "kind": "causal", "embedding": "wte", "head": None, "tied": True}
         model |= {"rows": 1000, "width": 64, "dtype": "float32", "vocabulary": 1000} | fields.pop("model", {})
         given = {"tables": {"embedding": facts()}, "rows": [], "suspects": []} | fields
         frequencies = FrequencyFacts(source=given.pop("source", "text"))
-        return Result(model=ModelFacts(**model), frequencies=frequencies, **given)
+        return ScanResult(model=ModelFacts(**model), frequencies=frequencies, **given)
 
     return result

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decone.diagnosis import against as module
 from decone.diagnosis.against import against, require_same_vocabulary
-from decone.diagnosis.result import Against, TableFacts
+from decone.diagnosis.result import ModelDiff, TableFacts
 from decone.metrics.similarity import neighbours
 from decone.models import tables
 from decone.models.tables import MemoryTable, ModelTables
@@ -40,7 +40,7 @@ def random(seed: int, width: int = H, dtype: torch.dtype = torch.float32) -> Ten
     return torch.randn(V, width, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def compared(after: Tensor, before: Tensor, table: Facts) -> Against:
+def compared(after: Tensor, before: Tensor, table: Facts) -> ModelDiff:
     facts = {"embedding": table()}
     return against(model(after), model(before, "old"), GROUPS, TOKENS, facts, facts)
 
@@ -55,7 +55,7 @@ def test_rows_against_loops(dtype: torch.dtype, table: Facts, monkeypatch: pytes
     before, after = random(0, dtype=dtype), random(1, dtype=dtype)
     after[10:40] = before[10:40]
     found = compared(after, before, table)
-    assert found.other == "old"
+    assert found.reference == "old"
     assert found.same_width
     old, new = before.double().tolist(), after.double().tolist()
     own = [cosine(a, b) for a, b in zip(old, new, strict=True)]
@@ -123,7 +123,7 @@ def test_zero_scaled_and_broken_rows(table: Facts) -> None:
     assert found.changed[0].norm_after == 0.0
     assert found.changed[0].norm_before > 0
     # json has no NaN: what is written can be read
-    assert Against.model_validate_json(found.model_dump_json()) == found
+    assert ModelDiff.model_validate_json(found.model_dump_json()) == found
 
 
 def test_at_most_so_many_rows_ask_for_neighbours(table: Facts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,16 @@ from decone import objectives
 from decone.data.languages import Languages
 from decone.data.windows import random_batch
 from decone.diagnosis import blame as module
-from decone.diagnosis.blame import STREAM, Sent, Subject, blame, hugging_face_subject, measure, run_subject, slopes
+from decone.diagnosis.blame import (
+    STREAM,
+    GradientModel,
+    Sent,
+    blame,
+    hugging_face_subject,
+    measure,
+    run_subject,
+    slopes,
+)
 from decone.metrics.gradient_parts import row_parts
 from decone.models.nano import Nano, NanoConfig
 from decone.training import checkpoint
@@ -57,7 +66,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Run:
     return trained(tmp_path_factory.mktemp("runs") / "threshold", text, method="threshold:margin=0.5")
 
 
-def subject(objective: objectives.Objective, tied: bool) -> tuple[Subject, Nano]:
+def subject(objective: objectives.Objective, tied: bool) -> tuple[GradientModel, Nano]:
     nano = Nano(NanoConfig(vocabulary=V, context=6, layers=2, heads=2, width=8, tied=tied)).double()
     with torch.no_grad():
         for parameter in nano.parameters():
@@ -69,10 +78,10 @@ def subject(objective: objectives.Objective, tied: bool) -> tuple[Subject, Nano]
         return Sent(hidden, product, product)
 
     table, languages = nano.embedding.weight, Languages(V, 0.0)
-    return Subject(table, nano.head, send, objective, torch.arange(99) * 7 % V, 6, 3, languages), nano
+    return GradientModel(table, nano.head, send, objective, torch.arange(99) * 7 % V, 6, 3, languages), nano
 
 
-def whole(found: Subject, batch: Tensor) -> tuple[Tensor, Tensor]:
+def whole(found: GradientModel, batch: Tensor) -> tuple[Tensor, Tensor]:
     """Gradient through the input table, and the sum of all parts of the output table's."""
     back = slopes(found, batch)
     classes = torch.arange(len(found.table)) % 4
@@ -182,7 +191,7 @@ def test_the_objective_is_that_of_the_run(run: Run, text: Path) -> None:
     assert ours.objective.margin == 0.5
     batch = random_batch(ours.ids, ours.context, ours.windows, ours.languages, (0, STREAM, 0))
     dropped = slopes(ours, batch).product
-    plain = slopes(Subject(**{**vars(ours), "objective": objectives.MLE().eval()}), batch).product
+    plain = slopes(GradientModel(**{**vars(ours), "objective": objectives.MLE().eval()}), batch).product
     assert (dropped == 0).float().mean() > 0.2
     assert not (plain == 0).any()
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from decone.diagnosis.continuations import LENGTH, PREFIX, continuations, measure_continuations, prompts_of
-from decone.diagnosis.subject import Subject
+from decone.diagnosis.subject import EvaluatedText
 from decone.models.decoding import DECODINGS, Decoding
 
 
@@ -37,7 +37,7 @@ def test_prefixes_are_whole_blocks_spread_over_the_text(size: int, prompts: int,
         assert row + rest == list(range(row[0], row[0] + block))
 
 
-def subject(size: int, asked: list[tuple[int, int, Decoding, int]]) -> Subject:
+def subject(size: int, asked: list[tuple[int, int, Decoding, int]]) -> EvaluatedText:
     """A model that repeats the last id of its prompt, on a text of numbers."""
 
     def extend(prompts: Tensor, length: int, decoding: Decoding, seed: int) -> Tensor:
@@ -45,7 +45,7 @@ def subject(size: int, asked: list[tuple[int, int, Decoding, int]]) -> Subject:
         return prompts[:, -1:].expand(-1, length)
 
     text, ids = "x" * size, torch.arange(size)
-    return Subject(
+    return EvaluatedText(
         text=text, ids=ids, starts=ids, ends=ids + 1, vocabulary=size, types=size, context=8,
         logits=lambda rows: torch.zeros(*rows.shape, size),
         extend=extend,

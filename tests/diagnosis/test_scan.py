@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from decone.diagnosis.drawing import Drawing
-from decone.diagnosis.result import Result
+from decone.diagnosis.result import ScanResult
 from decone.diagnosis.scan import scan
 from decone.training.config import RunConfig
 from decone.training.loop import Trainer
@@ -28,11 +28,13 @@ def pretrained() -> Path:
 
 
 @pytest.fixture(scope="module")
-def scanned(pretrained: Path) -> tuple[Result, list[Drawing]]:
+def scanned(pretrained: Path) -> tuple[ScanResult, list[Drawing]]:
     return scan(str(pretrained))
 
 
-def test_a_real_encoder_against_independent_numbers(pretrained: Path, scanned: tuple[Result, list[Drawing]]) -> None:
+def test_a_real_encoder_against_independent_numbers(
+    pretrained: Path, scanned: tuple[ScanResult, list[Drawing]]
+) -> None:
     result, drawings = scanned
     assert (result.model.kind, result.model.family, result.model.rows, result.model.width) == (
         "encoder",
@@ -64,7 +66,7 @@ def test_a_real_encoder_against_independent_numbers(pretrained: Path, scanned: t
     assert len(drawings[0].ids) <= 4000
 
 
-def test_unused_ids_are_found_without_being_named(pretrained: Path, scanned: tuple[Result, list[Drawing]]) -> None:
+def test_unused_ids_are_found_without_being_named(pretrained: Path, scanned: tuple[ScanResult, list[Drawing]]) -> None:
     result, _ = scanned
     vocabulary = json.loads((pretrained / "tokenizer.json").read_text())["model"]["vocab"]
     unused = {index for token, index in vocabulary.items() if token.startswith("[unused")}
@@ -86,7 +88,7 @@ def test_a_text_gives_an_encoder_frequencies_alone(pretrained: Path, tmp_path: P
         scan(str(pretrained), text=text, blamed=True)
 
 
-def verdicts(result: Result) -> dict[str, str]:
+def verdicts(result: ScanResult) -> dict[str, str]:
     return {finding.code: finding.severity for finding in result.findings}
 
 
@@ -179,5 +181,5 @@ def test_a_strange_table_is_a_finding_or_a_sentence(make: Any, tmp_path: Path) -
         assert str(error).count("\n") == 0
         assert len(str(error)) > 20
     else:
-        assert Result.model_validate_json(result.model_dump_json(by_alias=True)) == result
+        assert ScanResult.model_validate_json(result.model_dump_json(by_alias=True)) == result
         assert result.findings

@@ -8,14 +8,14 @@ import pytest
 
 from decone.diagnosis import limits
 from decone.diagnosis.limits import Limits
-from decone.diagnosis.result import Behaviour, Blame, Finding, Perplexities, Repetition, Result, RowFinding, Suspect
+from decone.diagnosis.result import Behaviour, Blame, Finding, Perplexities, Repetition, RowFinding, ScanResult, Suspect
 from decone.diagnosis.verdict import CHECKS, checks, findings, parse_limits, worst
 
-Make = Callable[..., Result]
+Make = Callable[..., ScanResult]
 Table = Callable[..., Any]
 
 
-def severities(result: Result) -> dict[str, str]:
+def severities(result: ScanResult) -> dict[str, str]:
     return {finding.code: finding.severity for finding in findings(result)}
 
 
@@ -209,6 +209,6 @@ def test_wrong_limits(text: str, mend: str) -> None:
 def test_a_finding_survives_json(make: Make) -> None:
     result = make()
     result.findings = findings(result)
-    again = Result.model_validate_json(result.model_dump_json(by_alias=True))
+    again = ScanResult.model_validate_json(result.model_dump_json(by_alias=True))
     assert again == result
     assert isinstance(again.findings[0], Finding)

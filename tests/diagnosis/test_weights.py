@@ -54,7 +54,7 @@ def compare(facts: TableFacts, weight: torch.Tensor, groups: Groups, tolerance: 
         assert found == (None if expected is None else pytest.approx(expected, abs=tolerance)), (name, other)
     measured = rows[ids["all"]]
     values = np.linalg.svd(measured, compute_uv=False)
-    places = np.array(facts.spectrum.places)
+    places = np.array(facts.spectrum.ranks)
     shown = values[places - 1] / values[0]
     large = shown > 0.01
     assert np.array(facts.spectrum.singular_values)[large] == pytest.approx(shown[large], rel=tolerance)
@@ -135,7 +135,7 @@ def test_fewer_rows_than_columns() -> None:
     weight, groups = table(7, 20), thirds(7)
     facts = measure_table(MemoryTable("weight", weight), groups)
     compare(facts, weight, groups, 2e-7)
-    assert facts.spectrum.places == list(range(1, 8))
+    assert facts.spectrum.ranks == list(range(1, 8))
 
 
 def test_one_row() -> None:
@@ -167,12 +167,12 @@ def test_rows_of_no_group_are_not_looked_at() -> None:
 def test_a_long_spectrum_is_thinned_but_for_its_head() -> None:
     weight = table(900, 800)
     spectrum = measure_table(MemoryTable("weight", weight), {"rare": torch.arange(900)}).spectrum
-    assert len(spectrum.places) <= 512
-    assert spectrum.places[:32] == list(range(1, 33))
-    assert spectrum.places[-1] == 800
-    gaps = np.diff(spectrum.places[32:])
+    assert len(spectrum.ranks) <= 512
+    assert spectrum.ranks[:32] == list(range(1, 33))
+    assert spectrum.ranks[-1] == 800
+    gaps = np.diff(spectrum.ranks[32:])
     assert gaps.max() - gaps.min() <= 1
-    decay = singular_decay(weight)[torch.tensor(spectrum.places) - 1]
+    decay = singular_decay(weight)[torch.tensor(spectrum.ranks) - 1]
     assert spectrum.singular_values == pytest.approx(decay.tolist(), rel=1e-9)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from decone.data.languages import Languages
 from decone.diagnosis.drawing import Drawing
-from decone.diagnosis.result import Result
+from decone.diagnosis.result import ScanResult
 from decone.studies.exhibits import Exhibit
 
 
@@ -127,7 +127,7 @@ def hostile() -> list[str]:
 
 
 @pytest.fixture
-def full_scan() -> Result:
+def full_scan() -> ScanResult:
     """A scan with everything in it, each foreign string hostile."""
     groups = ["frequent", "medium", "rare", "special"]
     kinds = ["zero", "non-finite", "identical", "padded", "reserved", "unreachable", "partial", "untrained"]
@@ -148,7 +148,7 @@ def full_scan() -> Result:
     decoded = {"rep": {"1": 0.4, "3": 0.2}, "uniq_words": 90, "uniq_tokens": 99, "continuations": 5}
     row = {"push_frequent": 0.2, "push_medium": 0.1, "push_rare": 0.0, "push": 0.3, "count": 3}
     severities = ["good", "note", "serious", "warning"]
-    return Result.model_validate(
+    return ScanResult.model_validate(
         {
             "model": {
                 "name": ALL, "family": ALL, "kind": "causal", "embedding": ALL, "head": ALL, "tied": False,
@@ -219,7 +219,7 @@ def full_scan() -> Result:
 
 
 @pytest.fixture
-def least_scan() -> Result:
+def least_scan() -> ScanResult:
     """A scan with nothing in it that may be missing."""
     empty = _table(False) | {"isotropy": {}, "cosine": {}, "histograms": []}
     empty["norms"] = {"quantiles": {}, "rank_correlation": None, "by_rank": []}
@@ -227,7 +227,7 @@ def least_scan() -> Result:
     model = {"name": "m", "family": "unknown", "kind": "tables", "embedding": "weight", "head": None, "tied": False}
     model |= {"rows": 4, "width": 2, "dtype": "float32", "vocabulary": None}
     frequencies = {"source": "none"}
-    return Result.model_validate(
+    return ScanResult.model_validate(
         {"model": model, "frequencies": frequencies, "tables": {"embedding": empty}, "rows": [], "suspects": []}
     )
 

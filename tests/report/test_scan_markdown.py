@@ -1,7 +1,7 @@
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from decone.diagnosis.result import Result
+from decone.diagnosis.result import ScanResult
 from decone.report import scan_markdown
 
 
@@ -11,7 +11,7 @@ def parsed(text: str) -> list[Token]:
     return [part for token in found for part in (token, *(token.children or []))]
 
 
-def test_verdicts_numbers_and_provenance(full_scan: Result) -> None:
+def test_verdicts_numbers_and_provenance(full_scan: ScanResult) -> None:
     text = scan_markdown.render(full_scan)
     assert text.startswith("## Embedding health\n\n**✗ Claim serious.** 1 serious finding, 1 warning, 1 note, 1 good.")
     assert text.index("Title serious") < text.index("Title warning") < text.index("Title good")
@@ -26,7 +26,7 @@ def test_verdicts_numbers_and_provenance(full_scan: Result) -> None:
     assert text.endswith(".\n")
 
 
-def test_foreign_text_is_text_for_a_reader(full_scan: Result) -> None:
+def test_foreign_text_is_text_for_a_reader(full_scan: ScanResult) -> None:
     text = scan_markdown.render(full_scan)
     kinds = {token.type for token in parsed(text)}
     assert not kinds & {"html_block", "html_inline", "link_open", "image", "fence", "code_block", "hr"}, kinds
@@ -40,7 +40,7 @@ def test_foreign_text_is_text_for_a_reader(full_scan: Result) -> None:
         assert sign not in text
 
 
-def test_every_line_of_a_table_has_as_many_cells(full_scan: Result) -> None:
+def test_every_line_of_a_table_has_as_many_cells(full_scan: ScanResult) -> None:
     rows: list[int] = []
     tables: list[list[int]] = []
     for token in parsed(scan_markdown.render(full_scan)):
@@ -58,7 +58,7 @@ def test_every_line_of_a_table_has_as_many_cells(full_scan: Result) -> None:
     assert len(tables[2]) == 1 + 3
 
 
-def test_the_least_there_can_be(least_scan: Result) -> None:
+def test_the_least_there_can_be(least_scan: ScanResult) -> None:
     text = scan_markdown.render(least_scan)
     assert "no verdicts" in text
     assert "None" not in text

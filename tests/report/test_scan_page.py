@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from decone.diagnosis.drawing import Drawing
-from decone.diagnosis.result import Result
+from decone.diagnosis.result import ScanResult
 from decone.report import frame, scan_page, style
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -58,7 +58,7 @@ def small_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(style, "library", lambda: "var Plotly = {};")
 
 
-def written(folder: Path, result: Result, drawings: list[Drawing]) -> tuple[str, Reader]:
+def written(folder: Path, result: ScanResult, drawings: list[Drawing]) -> tuple[str, Reader]:
     content = scan_page.write(folder / "scan.html", result, drawings).read_text(encoding="utf-8")
     return content, Reader(content)
 
@@ -72,7 +72,7 @@ def strings(value: Any) -> list[str]:
 
 
 def test_everything_found_has_its_place(
-    tmp_path: Path, full_scan: Result, drawings: list[Drawing], small_library: None
+    tmp_path: Path, full_scan: ScanResult, drawings: list[Drawing], small_library: None
 ) -> None:
     _, reader = written(tmp_path, full_scan, drawings)
     sections = ["findings", "numbers", "tables", "suspects", "rows", "behaviour", "blame", "words", "against", "made"]
@@ -85,7 +85,9 @@ def test_everything_found_has_its_place(
     assert links == [f"#{name}" for name in sections]
 
 
-def test_the_worst_comes_first(tmp_path: Path, full_scan: Result, drawings: list[Drawing], small_library: None) -> None:
+def test_the_worst_comes_first(
+    tmp_path: Path, full_scan: ScanResult, drawings: list[Drawing], small_library: None
+) -> None:
     content, reader = written(tmp_path, full_scan, drawings)
     assert '<h1 class="serious">' in content
     assert "Claim serious." in content
@@ -98,7 +100,7 @@ def test_the_worst_comes_first(tmp_path: Path, full_scan: Result, drawings: list
 
 
 def test_numbers_of_both_tables(
-    tmp_path: Path, full_scan: Result, drawings: list[Drawing], small_library: None
+    tmp_path: Path, full_scan: ScanResult, drawings: list[Drawing], small_library: None
 ) -> None:
     _, reader = written(tmp_path, full_scan, drawings)
     for said in ("Groups of the embedding", "Groups of the output table", "0.450 output", "0.020 embedding", "31.5"):
@@ -112,7 +114,7 @@ def test_numbers_of_both_tables(
 
 
 def test_foreign_text_stays_text(
-    tmp_path: Path, full_scan: Result, drawings: list[Drawing], hostile: list[str], small_library: None
+    tmp_path: Path, full_scan: ScanResult, drawings: list[Drawing], hostile: list[str], small_library: None
 ) -> None:
     content, reader = written(tmp_path, full_scan, drawings)
     assert content.lower().count("</script") == content.lower().count("<script") == len(reader.scripts) == 5
@@ -131,7 +133,7 @@ def test_foreign_text_stays_text(
     assert "&lt;script&gt;" in said
 
 
-def test_nothing_is_loaded(tmp_path: Path, full_scan: Result, drawings: list[Drawing]) -> None:
+def test_nothing_is_loaded(tmp_path: Path, full_scan: ScanResult, drawings: list[Drawing]) -> None:
     _, reader = written(tmp_path, full_scan, drawings)
     policy = next(attrs["content"] for _, attrs in reader.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
@@ -148,7 +150,7 @@ def test_nothing_is_loaded(tmp_path: Path, full_scan: Result, drawings: list[Dra
     assert "innerHTML" not in frame.read("scan.js")
 
 
-def test_the_least_there_can_be(tmp_path: Path, least_scan: Result, small_library: None) -> None:
+def test_the_least_there_can_be(tmp_path: Path, least_scan: ScanResult, small_library: None) -> None:
     _, reader = written(tmp_path, least_scan, [])
     assert reader.ids("section") == ["findings", "numbers", "tables", "suspects", "rows", "made"]
     assert "no verdicts" in reader.text
@@ -162,7 +164,7 @@ def test_the_least_there_can_be(tmp_path: Path, least_scan: Result, small_librar
 
 
 def test_numbers_that_are_none_of_it(
-    tmp_path: Path, full_scan: Result, drawings: list[Drawing], small_library: None
+    tmp_path: Path, full_scan: ScanResult, drawings: list[Drawing], small_library: None
 ) -> None:
     for facts in full_scan.tables.values():
         facts.spectrum.effective_rank = facts.mean_direction = facts.spectrum.energy_first = float("nan")
@@ -175,7 +177,7 @@ def test_numbers_that_are_none_of_it(
     assert "∞" in reader.text
 
 
-def test_a_failure_is_said(tmp_path: Path, least_scan: Result, small_library: None) -> None:
+def test_a_failure_is_said(tmp_path: Path, least_scan: ScanResult, small_library: None) -> None:
     with pytest.raises(ValueError, match=r"cannot write .* choose another place"):
         scan_page.write(tmp_path / "nowhere" / "scan.html", least_scan, [])
 
@@ -222,7 +224,7 @@ addEventListener("load", () => setTimeout(() => {
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_a_browser_draws_it_and_obeys_nobody(
-    tmp_path: Path, full_scan: Result, drawings: list[Drawing], hostile: list[str]
+    tmp_path: Path, full_scan: ScanResult, drawings: list[Drawing], hostile: list[str]
 ) -> None:
     content, _ = written(tmp_path, full_scan, drawings)
     page = tmp_path / "visited.html"

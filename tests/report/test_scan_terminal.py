@@ -3,18 +3,18 @@ import io
 from rich.cells import cell_len
 from rich.console import Console
 
-from decone.diagnosis.result import Result
+from decone.diagnosis.result import ScanResult
 from decone.report import scan_terminal
 
 
-def drawn(result: Result, width: int = 80, colour: bool = False) -> str:
+def drawn(result: ScanResult, width: int = 80, colour: bool = False) -> str:
     stream = io.StringIO()
     console = Console(width=width, file=stream, force_terminal=colour, color_system="standard" if colour else None)
     console.print(scan_terminal.render(result))
     return stream.getvalue()
 
 
-def test_everything_stands_within_80_columns(full_scan: Result) -> None:
+def test_everything_stands_within_80_columns(full_scan: ScanResult) -> None:
     text = drawn(full_scan)
     assert max(map(cell_len, text.splitlines())) <= 80
     for said in (
@@ -28,7 +28,7 @@ def test_everything_stands_within_80_columns(full_scan: Result) -> None:
     assert text.index("Title note") < text.index("Title good") < text.index("Embedding")
 
 
-def test_nothing_foreign_reaches_the_terminal(full_scan: Result) -> None:
+def test_nothing_foreign_reaches_the_terminal(full_scan: ScanResult) -> None:
     text = drawn(full_scan)
     for sign in "\x1b\x07\x9b\u202e\u200b\ufeff\u3164":
         assert sign not in text
@@ -40,7 +40,7 @@ def test_nothing_foreign_reaches_the_terminal(full_scan: Result) -> None:
     assert "(100,000characters)" in flat
 
 
-def test_colour_is_ours_alone(full_scan: Result, least_scan: Result) -> None:
+def test_colour_is_ours_alone(full_scan: ScanResult, least_scan: ScanResult) -> None:
     ours = drawn(full_scan, colour=True)
     assert "\x1b[1;31m" in ours
     assert "\x1b[1;31m✗ serious: Title serious" in ours
@@ -49,7 +49,7 @@ def test_colour_is_ours_alone(full_scan: Result, least_scan: Result) -> None:
     assert drawn(least_scan, colour=True)
 
 
-def test_narrow_and_wide_lose_nothing(full_scan: Result) -> None:
+def test_narrow_and_wide_lose_nothing(full_scan: ScanResult) -> None:
     for width in (60, 80, 200):
         flat = "".join(drawn(full_scan, width).split())
         assert "decone" in flat
@@ -58,7 +58,7 @@ def test_narrow_and_wide_lose_nothing(full_scan: Result) -> None:
         assert "unreachable" in flat
 
 
-def test_the_least_there_can_be(least_scan: Result) -> None:
+def test_the_least_there_can_be(least_scan: ScanResult) -> None:
     text = drawn(least_scan)
     assert "no verdicts" in text
     assert "Suspects" not in text

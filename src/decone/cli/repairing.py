@@ -9,11 +9,11 @@ from pydantic import BaseModel
 
 from decone.cli import repair_shown
 from decone.cli.console import out, print_json
+from decone.frequencies import token_texts
 from decone.models.tables import ModelTables
 from decone.repair.delta import Change, vacant, write_delta
 from decone.repair.measure import measure, warnings
 from decone.repair.result import REPAIR, Report
-from decone.token_texts import token_texts
 
 
 @contextmanager

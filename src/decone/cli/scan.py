@@ -9,7 +9,7 @@ import typer
 
 from decone.cli.console import out, print_json, say, stages
 from decone.cli.options import Device, Json, Quiet
-from decone.diagnosis.result import Result
+from decone.diagnosis.result import ScanResult
 from decone.diagnosis.scan import scan
 from decone.diagnosis.verdict import CHECKS, checks, parse_limits
 from decone.report import scan_markdown, scan_page, scan_terminal
@@ -47,7 +47,7 @@ def command(
     Reads the tables alone and no code of the model. Writes report.html, scan.json and card.md.
     """
     if schema:
-        print_json(Result.model_json_schema(by_alias=True))
+        print_json(ScanResult.model_json_schema(by_alias=True))
         return
     if not model:
         raise ValueError("name a model: the folder of a run or of a Hugging Face model, or a .safetensors file")

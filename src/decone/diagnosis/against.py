@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from decone.diagnosis.result import Against, RowChange, TableFacts
+from decone.diagnosis.result import ModelDiff, RowChange, TableFacts
 from decone.metrics.row_change import RowChanges, nearest_rows, row_changes, shared
 from decone.models.tables import ModelTables, Table, blocks
 
@@ -25,7 +25,7 @@ def against(
     tokens: list[str],
     facts: dict[str, TableFacts],
     other_facts: dict[str, TableFacts],
-) -> Against:
+) -> ModelDiff:
     """Compares the output tables of two models, row by row.
 
     Rows that are not finite in one of the tables take no part: they have no cosine. Neighbours are looked for among
@@ -51,8 +51,8 @@ def against(
     same_width = table.shape[1] == before.shape[1]
     everywhere = {"all": torch.cat(list(groups.values())) if groups else torch.arange(0), **groups}
     changes = _changes(before, table) if same_width else None
-    return Against(
-        other=other.name,
+    return ModelDiff(
+        reference=other.name,
         same_width=same_width,
         metrics=_metrics(facts, other_facts),
         cosine={name: None if changes is None else _mean(changes.cosine[ids]) for name, ids in everywhere.items()},
@@ -80,8 +80,8 @@ def require_same_vocabulary(model_tables: ModelTables, other: ModelTables) -> No
     if strange or model_tables.copies != other.copies:
         example = f", e.g. {strange[0][:SHOWN]!r}" if strange else ""
         raise ValueError(
-            f"the tokenizers of {model_tables.name} and {other.name} disagree on {len(strange):,} tokens{example}, so row "
-            "by row they mean different things; name another --against"
+            f"the tokenizers of {model_tables.name} and {other.name} disagree on {len(strange):,} tokens{example}, so "
+            "row by row they mean different things; name another --against"
         )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decone.diagnosis.continuations import continuations
 from decone.diagnosis.result import Behaviour, Perplexities
-from decone.diagnosis.subject import Subject, subject
+from decone.diagnosis.subject import EvaluatedText, subject
 from decone.metrics.compression import bits_per_byte
 from decone.metrics.parts import part_scores
 from decone.metrics.perplexity import TemperatureSearch, best_temperature, nll
@@ -125,7 +125,7 @@ def behave(
 
 
 @torch.no_grad()
-def read(about: Subject, progress: Progress | None = None) -> Reading:
+def read(about: EvaluatedText, progress: Progress | None = None) -> Reading:
     """Scores every token but the first; logits are kept for the temperatures only where they are small.
 
     Raises:

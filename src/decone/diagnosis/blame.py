@@ -25,12 +25,11 @@ from decone.data.languages import Languages
 from decone.data.windows import random_batch
 from decone.diagnosis.result import Blame, BlameRow
 from decone.engines.contract import Tokens, charged, ruled, wide
-from decone.frequencies import frequencies
+from decone.frequencies import frequencies, token_texts
 from decone.metrics.gradient_parts import part_norms, pull_to_push
 from decone.models.find_tables import find_tables
 from decone.models.huggingface import HuggingFaceModel
 from decone.objectives import MLE, Objective
-from decone.token_texts import token_texts
 from decone.training import checkpoint
 from decone.training.machine import resolve_device
 from decone.training.method import Method
@@ -59,7 +58,7 @@ class Slopes(NamedTuple):
     input: Float[Tensor, "V D"]
 
 
-class Norms(NamedTuple):
+class GradientNorms(NamedTuple):
     """Lengths of the parts of each row's gradient: g1, g2, g3 by step; g3 by class of target as mean; targets seen."""
 
     input: Float[Tensor, "S V"]
@@ -70,7 +69,7 @@ class Norms(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Subject:
+class GradientModel:
     """A model under the microscope, the text's ids, and the windows that make one batch.
 
     Attributes:
@@ -144,7 +143,7 @@ def blame(model: str, text: Path, *, steps: int = 20, device: str = "auto", seed
     )
 
 
-def measure(subject: Subject, groups: Mapping[str, Int64[Tensor, " M"]], steps: int, seed: int) -> Norms:
+def measure(subject: GradientModel, groups: Mapping[str, Int64[Tensor, " M"]], steps: int, seed: int) -> GradientNorms:
     """Takes the gradients of some batches apart; ValueError as of `slopes`, or when a gradient is not finite."""
     size, device = subject.table.size(0), subject.table.device
     kind = torch.full((size,), len(PUSHERS))
@@ -166,10 +165,10 @@ def measure(subject: Subject, groups: Mapping[str, Int64[Tensor, " M"]], steps: 
         by_class += norms.push_by_class[: len(PUSHERS)].cpu().double() / steps
         seen += torch.bincount(target.cpu(), minlength=size)
     through, pull, push = (torch.stack(column) for column in zip(*rows, strict=True))
-    return Norms(through, pull, push, by_class, seen)
+    return GradientNorms(through, pull, push, by_class, seen)
 
 
-def slopes(subject: Subject, batch: Int[Tensor, "B U"]) -> Slopes:
+def slopes(subject: GradientModel, batch: Int[Tensor, "B U"]) -> Slopes:
     """Gradients of the mean loss of windows whose inputs are [:, :-1] and targets [:, 1:].
 
     Raises:
@@ -215,7 +214,7 @@ def _mixed(objective: Objective, why: str) -> str:
     return f"{name} {why}, which cannot be split into pull and push; look at a run of another method with --blame"
 
 
-def run_subject(model: str, content: str, device: torch.device) -> Subject:
+def run_subject(model: str, content: str, device: torch.device) -> GradientModel:
     """A decone run with its own objective; ValueError when it is not done or its objective cannot be taken apart."""
     run = Run.open(Path(model))
     nano, tokenizer, config = run.model().to(device).requires_grad_(False), run.tokenizer(), run.config
@@ -243,10 +242,10 @@ def run_subject(model: str, content: str, device: torch.device) -> Subject:
     languages = Languages(tokenizer.size, config.language.low_resource)
     ids, windows = tokenizer.encode(content), config.batch.size * config.batch.accumulate
     objective = objective.to(device).eval()
-    return Subject(nano.embedding.weight, nano.head, send, objective, ids, nano.context, windows, languages)
+    return GradientModel(nano.embedding.weight, nano.head, send, objective, ids, nano.context, windows, languages)
 
 
-def hugging_face_subject(model: str, content: str, device: torch.device) -> Subject:
+def hugging_face_subject(model: str, content: str, device: torch.device) -> GradientModel:
     """A Hugging Face causal model in float32 with plain cross-entropy; ValueError when its head is no plain table."""
     wrapped = HuggingFaceModel(model, device)
     inner: Any = wrapped.model.requires_grad_(False)
@@ -271,10 +270,10 @@ def hugging_face_subject(model: str, content: str, device: torch.device) -> Subj
     V, context = table.size(0), min(wrapped.context, CONTEXT)
     windows = max(1, min(WINDOWS, LOGITS // (V * context)))
     ids, _ = wrapped.spans(content)
-    return Subject(embedding, table, send, MLE().to(device).eval(), ids, context, windows, Languages(V, 0.0))
+    return GradientModel(embedding, table, send, MLE().to(device).eval(), ids, context, windows, Languages(V, 0.0))
 
 
-def _row(norms: Norms, id: int, token: str, group: str) -> BlameRow:
+def _row(norms: GradientNorms, id: int, token: str, group: str) -> BlameRow:
     through, pull, push = (float(part[:, id].double().mean()) for part in norms[:3])
     frequent, medium, rare = norms.by_class[:, id].tolist()
     return BlameRow(

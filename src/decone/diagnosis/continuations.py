@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from decone.diagnosis.result import Repetition
-from decone.diagnosis.subject import Subject
+from decone.diagnosis.subject import EvaluatedText
 from decone.metrics.repetition import repeated_ngrams, words
 from decone.metrics.variety import uniq_words
 from decone.models.decoding import DECODINGS
@@ -55,7 +55,7 @@ def prompts_of(
 
 
 def continuations(
-    subject: Subject, prompts: int, seed: int = 0, progress: Progress | None = None
+    subject: EvaluatedText, prompts: int, seed: int = 0, progress: Progress | None = None
 ) -> dict[str, Repetition]:
     """Lets a model continue prefixes of its text by every rule of `models.decoding.DECODINGS`.
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from decone.diagnosis import limits
-from decone.diagnosis.result import Behaviour, Blame, Finding, Result, Severity
+from decone.diagnosis.result import Behaviour, Blame, Finding, ScanResult, Severity
 
 RARE = (
     "Train on with a cure for rare tokens: `decone compare --methods mle,threshold:margin=1+row-adamw,agg` shows what "
@@ -14,7 +14,7 @@ ENOUGH = 30  # rare tokens in the text below which their perplexity says little
 SCALE = "Divide the logits by T best when sampling; after thresholding such a T is expected."
 
 
-def behaviour_findings(result: Result) -> Iterator[Finding]:
+def behaviour_findings(result: ScanResult) -> Iterator[Finding]:
     """The verdicts that need a text; none without one."""
     if result.behaviour is not None:
         yield from _rare_perplexity(result.behaviour)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from decone.diagnosis import limits
-from decone.diagnosis.result import Finding, Result, RowFinding, Severity
+from decone.diagnosis.result import Finding, RowFinding, ScanResult, Severity
 
 UNUSUAL = 3.5  # modified z-score of an outlier: Iglewicz and Hoaglin 1993
 FEW = 10  # suspects below which the verdict is no more than a note
@@ -14,7 +14,7 @@ TRAIN = (
 SHRINK = "`decone trim MODEL --unreachable --out FOLDER` leaves them out; `decone grow` takes free rows for new tokens."
 
 
-def row_findings(result: Result) -> Iterator[Finding]:
+def row_findings(result: ScanResult) -> Iterator[Finding]:
     """The verdicts on rows, most urgent kind first."""
     kinds = {found.kind: found for found in result.rows}
     rows = result.model.rows
@@ -30,7 +30,7 @@ def row_findings(result: Result) -> Iterator[Finding]:
         yield _padded(result.model.padded, rows)
 
 
-def undertrained(result: Result) -> int:
+def undertrained(result: ScanResult) -> int:
     """Number of tokens a tokenizer produces whose rows are outliers."""
     return sum(suspect.score > UNUSUAL for suspect in result.suspects)
 
@@ -47,7 +47,7 @@ def _not_numbers(found: RowFinding) -> Finding:
     )
 
 
-def _undertrained(result: Result) -> Finding:
+def _undertrained(result: ScanResult) -> Finding:
     count = undertrained(result)
     most = len(result.suspects) == count and count >= 500
     amount = f"{'At least ' if most else ''}{count:,} of {result.model.rows:,}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from decone.diagnosis import limits
-from decone.diagnosis.result import Finding, Result, Severity, TableFacts
+from decone.diagnosis.result import Finding, ScanResult, Severity, TableFacts
 
 CURE = (
     "Train on with a cure: `decone compare --methods mle,threshold:margin=1+row-adamw` shows what it does to a text, "
@@ -15,7 +15,7 @@ REPAIR = (
 NAMES = {"embedding": "input table", "head": "output table"}
 
 
-def table_findings(result: Result) -> Iterator[Finding]:
+def table_findings(result: ScanResult) -> Iterator[Finding]:
     """The verdicts on every table, in the order input, output."""
     for name, facts in result.tables.items():
         where = NAMES[name] if len(result.tables) > 1 else "table"
@@ -25,7 +25,7 @@ def table_findings(result: Result) -> Iterator[Finding]:
         yield _effective_rank(name, where, facts, min(result.model.rows, result.model.width))
 
 
-def output_table(result: Result) -> TableFacts:
+def output_table(result: ScanResult) -> TableFacts:
     """The table that makes logits: the head, or the embedding where there is no other."""
     return result.tables.get("head") or result.tables["embedding"]
 
@@ -46,7 +46,7 @@ def _cone(name: str, where: str, facts: TableFacts) -> Finding:
     )
 
 
-def _rare_cone(name: str, where: str, facts: TableFacts, result: Result) -> Iterator[Finding]:
+def _rare_cone(name: str, where: str, facts: TableFacts, result: ScanResult) -> Iterator[Finding]:
     rare, frequent = facts.cosine.get("rare", {}).get("rare"), facts.cosine.get("frequent", {}).get("frequent")
     if rare is None or frequent is None:
         return

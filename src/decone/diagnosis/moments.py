@@ -25,7 +25,7 @@ COMFORTABLE = (1e-12, 1e12)  # lengths of rows whose squares are safe in float32
 
 
 @dataclass(frozen=True)
-class Layout:
+class GroupLayout:
     """Which rows of a table belong to which group.
 
     Attributes:
@@ -39,7 +39,7 @@ class Layout:
     sizes: tuple[int, ...]
 
 
-class Chunk(NamedTuple):
+class SortedRows(NamedTuple):
     """Some rows of a table, those of one group side by side."""
 
     ids: Int64[Tensor, " n"]
@@ -48,7 +48,7 @@ class Chunk(NamedTuple):
 
 
 @dataclass
-class Sums:
+class GroupSums:
     """What the rows of one group add up to.
 
     Attributes:
@@ -91,8 +91,8 @@ class Moments:
         dtype: of the products.
     """
 
-    layout: Layout
-    groups: list[Sums]
+    layout: GroupLayout
+    groups: list[GroupSums]
     norms: Float64[Tensor, " V"]
     dtype: torch.dtype
 
@@ -123,7 +123,7 @@ class Moments:
         return gram / self.count - torch.outer(mean, mean)
 
 
-def layout(table: Table, groups: Mapping[str, Int64[Tensor, " M"]]) -> Layout:
+def layout(table: Table, groups: Mapping[str, Int64[Tensor, " M"]]) -> GroupLayout:
     """Labels the rows of a table.
 
     Raises:
@@ -142,10 +142,10 @@ def layout(table: Table, groups: Mapping[str, Int64[Tensor, " M"]]) -> Layout:
     sizes = tuple(len(ids) for ids in groups.values())
     if not sum(sizes) or not H:
         raise ValueError(f"no row of {table.name} ({V} x {H}) can be measured; name another table with --embedding")
-    return Layout(tuple(groups), label, sizes)
+    return GroupLayout(tuple(groups), label, sizes)
 
 
-def sweep(table: Table, layout: Layout, dtype: torch.dtype) -> Iterator[Chunk]:
+def sweep(table: Table, layout: GroupLayout, dtype: torch.dtype) -> Iterator[SortedRows]:
     """Reads the rows of all groups once, some at a time."""
     limit = max(1, CHUNK // (table.shape[1] * dtype.itemsize))
     for start, block in blocks(table):
@@ -158,10 +158,10 @@ def sweep(table: Table, layout: Layout, dtype: torch.dtype) -> Iterator[Chunk]:
             ends = sizes.cumsum(0)
             parts = zip(places.tolist(), (ends - sizes).tolist(), ends.tolist(), strict=True)
             spans = [(place, slice(low, high)) for place, low, high in parts]
-            yield Chunk(start + chosen, block[chosen].to(dtype), spans)
+            yield SortedRows(start + chosen, block[chosen].to(dtype), spans)
 
 
-def gather(table: Table, layout: Layout, seed: int = 0) -> Moments:
+def gather(table: Table, layout: GroupLayout, seed: int = 0) -> Moments:
     """Sums up the rows of a table.
 
     Products of a small table are float64. Those of a large one (V x H x H above 3e10) are float32 within a chunk of
@@ -187,7 +187,7 @@ def gather(table: Table, layout: Layout, seed: int = 0) -> Moments:
     return found
 
 
-def _gather(table: Table, layout: Layout, dtype: torch.dtype, seed: int) -> Moments:
+def _gather(table: Table, layout: GroupLayout, dtype: torch.dtype, seed: int) -> Moments:
     V, H = table.shape
     groups = [_empty(H, held=size <= min(HELD, H - 1)) for size in layout.sizes]
     norms = torch.full((V,), torch.nan, dtype=torch.float64)
@@ -202,14 +202,14 @@ def _gather(table: Table, layout: Layout, dtype: torch.dtype, seed: int) -> Mome
     return Moments(layout, groups, norms, dtype)
 
 
-def _empty(width: int, held: bool) -> Sums:
+def _empty(width: int, held: bool) -> GroupSums:
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(*shape, dtype=torch.float64)
 
-    return Sums(0, zeros(width), zeros(width), None if held else zeros(width, width), [], [])
+    return GroupSums(0, zeros(width), zeros(width), None if held else zeros(width, width), [], [])
 
 
-def _sampled(layout: Layout, seed: int) -> Tensor:
+def _sampled(layout: GroupLayout, seed: int) -> Tensor:
     """Which rows are kept for the histograms, [V]."""
     generator = torch.Generator().manual_seed(seed)
     wanted = torch.zeros(len(layout.label), dtype=torch.bool)
@@ -227,7 +227,7 @@ def _lengths(rows: Float[Tensor, "n H"]) -> Float64[Tensor, " n"]:
     return lengths
 
 
-def _add(sums: Sums, rows: Float[Tensor, "n H"], lengths: Float64[Tensor, " n"], sampled: Tensor) -> None:
+def _add(sums: GroupSums, rows: Float[Tensor, "n H"], lengths: Float64[Tensor, " n"], sampled: Tensor) -> None:
     if sums.gram is None:
         sums.rows.append(rows.double())
         sums.total += rows.sum(0)

@@ -1,4 +1,4 @@
-"""What a scan found, as data: the JSON of `decone scan --json`, and all that pages and terminals show.
+"""Result of a scan as data: the JSON of `decone scan --json`, and all that pages and terminals show.
 
 The schema is published: `decone scan --schema` prints it. A field may be added; one that changes its meaning or goes
 raises the number in `SCHEMA`. A number that could not be determined is null, never a guess.
@@ -8,6 +8,8 @@ import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from decone.frequencies import FrequencyFacts
 
 SCHEMA: Literal["decone.scan/1"] = "decone.scan/1"
 
@@ -23,13 +25,13 @@ def _finite(value: float | None) -> float | None:
 Measured = Annotated[float | None, BeforeValidator(_finite)]
 
 
-class Part(BaseModel):
-    """A part of a result: unknown keys are refused."""
+class ScanRecord(BaseModel):
+    """Base of all records in a result: unknown keys are refused; a key of the schema may be the alias of a field."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
 
-class ModelFacts(Part):
+class ModelFacts(ScanRecord):
     """Which model, and where it keeps what was read."""
 
     name: str
@@ -49,28 +51,20 @@ class ModelFacts(Part):
     notes: list[str] = Field(default_factory=list, description="what a reader of the numbers must know")
 
 
-class FrequencyFacts(Part):
-    """Where the frequencies of the tokens come from."""
-
-    source: Literal["text", "counts", "training", "merges", "none"]
-    tokens: int | None = Field(None, description="occurrences counted")
-    types: int | None = Field(None, description="different tokens counted")
-    sizes: dict[str, int] = Field(default_factory=dict, description="rows by group")
-    warning: str | None = None
-
-
-class Spectrum(Part):
+class Spectrum(ScanRecord):
     """Singular values of a table and what they say; covariances are centred, singular values are not."""
 
     singular_values: list[float] = Field(description="relative to the largest, falling; at most 512, thinned after 32")
-    places: list[int] = Field(description="rank of each, from 1")
+    ranks: list[int] = Field(
+        validation_alias="places", serialization_alias="places", description="rank of each, from 1"
+    )
     energy_first: float = Field(description="share of the squared singular values in the first")
     energy_ten: float = Field(description="share in the first ten")
     effective_rank: float = Field(description="exp of the entropy of the singular values (Roy and Vetterli 2007)")
     isoscore: float = Field(description="Rudman et al. 2022, in [0, 1]")
 
 
-class Norms(Part):
+class RowNorms(ScanRecord):
     """Lengths of the rows."""
 
     quantiles: dict[str, float] = Field(description="'0', '0.05', '0.25', '0.5', '0.75', '0.95', '1'")
@@ -80,14 +74,14 @@ class Norms(Part):
     )
 
 
-class CosineHistogram(Part):
+class CosineHistogram(ScanRecord):
     """Cosines between rows of two groups, from a sample of pairs of different rows."""
 
     groups: tuple[str, str]
     counts: list[int] = Field(description="pairs per bin; bins of equal width from -1 to 1")
 
 
-class TableFacts(Part):
+class TableFacts(ScanRecord):
     """Geometry of one table; `groups` are those of the frequencies and 'all'."""
 
     isotropy: dict[str, dict[str, float]] = Field(description="by group: 'raw' and 'plus_minus' I(W)")
@@ -95,12 +89,12 @@ class TableFacts(Part):
         description="mean cosine between different rows of group and group; null where there is no pair"
     )
     spectrum: Spectrum
-    norms: Norms
+    norms: RowNorms
     mean_direction: float = Field(description="length of the mean row over the mean length of rows, in [0, 1]")
     histograms: list[CosineHistogram] = Field(default_factory=list)
 
 
-class RowFinding(Part):
+class RowFinding(ScanRecord):
     """Rows of one kind that were never trained, or can never be used."""
 
     kind: Literal["zero", "non-finite", "identical", "padded", "reserved", "unreachable", "partial", "untrained"]
@@ -110,7 +104,7 @@ class RowFinding(Part):
     note: str = ""
 
 
-class Suspect(Part):
+class Suspect(ScanRecord):
     """A token that a tokenizer produces but that seems never trained."""
 
     id: int
@@ -122,7 +116,7 @@ class Suspect(Part):
     count: int | None = None
 
 
-class Perplexities(Part):
+class Perplexities(ScanRecord):
     """What a model makes of the tokens of one kind in the text."""
 
     share: float = Field(description="of all scored tokens")
@@ -131,7 +125,7 @@ class Perplexities(Part):
     accuracy: float | None
 
 
-class Repetition(Part):
+class Repetition(ScanRecord):
     """Repetition and variety of continuations; each rate is in [0, 1]."""
 
     rep: dict[str, float] = Field(description="Rep-n by n: 1 - distinct / all n-grams, mean over continuations")
@@ -141,7 +135,7 @@ class Repetition(Part):
     samples: list[tuple[str, str]] = Field(default_factory=list, description="prompt and continuation; foreign")
 
 
-class Behaviour(Part):
+class Behaviour(ScanRecord):
     """What the model does on a text."""
 
     text: str
@@ -163,7 +157,7 @@ class Behaviour(Part):
     decoding: dict[str, Repetition] = Field(description="greedy, beam, top-k, top-p, and human: the text's own words")
 
 
-class BlameRow(Part):
+class BlameRow(ScanRecord):
     """What moved one row of the output table, as mean gradient norms over steps."""
 
     id: int
@@ -178,7 +172,7 @@ class BlameRow(Part):
     push: float = Field(description="marginalisation by all other targets; not the sum of its parts, norms do not add")
 
 
-class Blame(Part):
+class Blame(ScanRecord):
     """The gradient microscope (Turumtaev, "Stop Jostling", Figure 3)."""
 
     steps: int
@@ -188,7 +182,7 @@ class Blame(Part):
     rows: list[BlameRow]
 
 
-class WordSimilarity(Part):
+class WordSimilarity(ScanRecord):
     """Agreement with human judgements of word similarity: Spearman x 100."""
 
     file: str
@@ -200,7 +194,7 @@ class WordSimilarity(Part):
     spaced_interval: tuple[float, float] | None
 
 
-class RowChange(Part):
+class RowChange(ScanRecord):
     """How one row differs between two models."""
 
     id: int
@@ -211,18 +205,18 @@ class RowChange(Part):
     norm_after: float
 
 
-class Against(Part):
-    """This model beside another with the same vocabulary; `other` is the 'before' of the rows."""
+class ModelDiff(ScanRecord):
+    """This model beside another with the same vocabulary, the reference: the 'before' of the rows."""
 
-    other: str
+    reference: str = Field(validation_alias="other", serialization_alias="other", description="name of the other model")
     same_width: bool
-    metrics: dict[str, tuple[float | None, float | None]] = Field(description="name: other's value, this one's")
+    metrics: dict[str, tuple[float | None, float | None]] = Field(description="name: the reference's value, this one's")
     cosine: dict[str, float | None] = Field(description="mean cosine of a row with itself, by group; same width only")
     changed: list[RowChange] = Field(description="at most 200, most changed first")
     neighbours: dict[str, float | None] = Field(description="share of the 10 nearest rows in common, by group")
 
 
-class Finding(Part):
+class Finding(ScanRecord):
     """One verdict: what it means, what to do, and the evidence."""
 
     code: str
@@ -234,7 +228,7 @@ class Finding(Part):
     source: str = Field(description="where the threshold comes from")
 
 
-class Check(Part):
+class Check(ScanRecord):
     """A limit the user set, and whether it was exceeded."""
 
     name: str
@@ -243,11 +237,10 @@ class Check(Part):
     passed: bool
 
 
-class Result(Part):
+class ScanResult(ScanRecord):
     """Everything a scan found."""
 
     schema_: Literal["decone.scan/1"] = Field(SCHEMA, alias="schema")
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
     model: ModelFacts
     frequencies: FrequencyFacts
     tables: dict[str, TableFacts] = Field(description="'embedding', and 'head' when it is a table of its own")
@@ -256,7 +249,7 @@ class Result(Part):
     behaviour: Behaviour | None = None
     blame: Blame | None = None
     words: list[WordSimilarity] = Field(default_factory=list)
-    against: Against | None = None
+    against: ModelDiff | None = None
     findings: list[Finding] = Field(default_factory=list)
     checks: list[Check] = Field(default_factory=list)
     seconds: float = 0.0

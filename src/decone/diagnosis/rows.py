@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from decone.diagnosis.result import RowFinding
+from decone.frequencies import special_ids, token_rows, token_strings, token_texts
 from decone.metrics.undertrained import distance_limit
 from decone.models.tables import ModelTables, Table, blocks
-from decone.token_texts import special_ids, token_rows, token_strings, token_texts
 from decone.vocab.reach import Reach, reach
 
 LISTED, SPELT = 2000, 200  # ids of a finding that are listed, and those whose tokens are
@@ -21,7 +21,7 @@ LEAST = 8  # unused rows that make a reference; fewer may lie anywhere
 
 
 @dataclass(frozen=True)
-class Survey:
+class RowSurvey:
     """What one pass over a table gives for each of its rows.
 
     Attributes:
@@ -47,7 +47,7 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowKinds:
     """Rows by kind.
 
     Attributes:
@@ -60,14 +60,14 @@ class Rows:
     findings: list[RowFinding]
     ids: dict[str, Int64[Tensor, " M"]]
     inside: Int64[Tensor, " P"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-    surveys: dict[str, Survey] = field(default_factory=dict)
+    surveys: dict[str, RowSurvey] = field(default_factory=dict)
 
     def of(self, *kinds: str) -> set[int]:
         """Rows of any of these kinds."""
         return {row for kind in kinds if kind in self.ids for row in self.ids[kind].tolist()}
 
 
-def find_rows(model_tables: ModelTables) -> Rows:
+def find_rows(model_tables: ModelTables) -> RowKinds:
     """Sorts out rows that are zero, not finite, equal, without a token, reserved, unreachable, or like unused ones.
 
     A row may be of several kinds. Tables are read a block at a time, twice where unused rows are known.
@@ -94,7 +94,7 @@ def find_rows(model_tables: ModelTables) -> Rows:
     ]
     inside = token_rows(model_tables, found.inside) if found else []
     ids = {kind: torch.tensor(rows, dtype=torch.int64) for kind, rows in kinds.items() if rows}
-    return Rows(findings, ids, torch.tensor(inside, dtype=torch.int64), surveys)
+    return RowKinds(findings, ids, torch.tensor(inside, dtype=torch.int64), surveys)
 
 
 def tables(model_tables: ModelTables) -> dict[str, Table]:
@@ -102,7 +102,7 @@ def tables(model_tables: ModelTables) -> dict[str, Table]:
     return {"embedding": model_tables.embedding} | ({} if model_tables.head is None else {"head": model_tables.head})
 
 
-def survey(table: Table, unused: Int64[Tensor, " U"]) -> Survey:
+def survey(table: Table, unused: Int64[Tensor, " U"]) -> RowSurvey:
     """Measures every row of a table.
 
     Args:
@@ -142,12 +142,12 @@ def survey(table: Table, unused: Int64[Tensor, " U"]) -> Survey:
         rows for rows in by_content.values() if len(rows) > 1 and not zero[rows[0]] and torch.isfinite(norm[rows[0]])
     ]
     if counted < LEAST:
-        return Survey(norm, zero, clusters)
+        return RowSurvey(norm, zero, clusters)
     centre = total / counted
     distance = distances(table, centre)
     usable = torch.isfinite(norm) & ~zero
     limit = distance_limit(distance[usable & marked], distance[usable & ~marked])
-    return Survey(norm, zero, clusters, centre, distance, limit)
+    return RowSurvey(norm, zero, clusters, centre, distance, limit)
 
 
 def _lengths(values: Float[Tensor, "n H"], largest: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
@@ -178,7 +178,7 @@ def _of_tokenizer(model_tables: ModelTables, found: Reach | None, size: int) -> 
     }
 
 
-def _of_tables(surveys: dict[str, Survey], size: int) -> dict[str, list[int]]:
+def _of_tables(surveys: dict[str, RowSurvey], size: int) -> dict[str, list[int]]:
     def rows(masks: Iterable[Tensor]) -> list[int]:
         return sorted({row for mask in masks for row in mask[:size].nonzero().squeeze(1).tolist()})
 
@@ -190,7 +190,7 @@ def _of_tables(surveys: dict[str, Survey], size: int) -> dict[str, list[int]]:
     }
 
 
-def _like_unused(surveys: dict[str, Survey], explained: set[int], size: int) -> list[int]:
+def _like_unused(surveys: dict[str, RowSurvey], explained: set[int], size: int) -> list[int]:
     near = {
         row
         for part in surveys.values()
@@ -201,7 +201,7 @@ def _like_unused(surveys: dict[str, Survey], explained: set[int], size: int) -> 
 
 
 def _note(
-    kind: str, ids: Sequence[int], model_tables: ModelTables, surveys: dict[str, Survey], found: Reach | None
+    kind: str, ids: Sequence[int], model_tables: ModelTables, surveys: dict[str, RowSurvey], found: Reach | None
 ) -> str:
     untied = len(surveys) > 1
     if kind in ("zero", "non-finite", "identical", "untrained") and untied:

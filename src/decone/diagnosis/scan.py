@@ -10,16 +10,15 @@ from decone.diagnosis.behaviour import behave
 from decone.diagnosis.blame import blame
 from decone.diagnosis.drawing import Drawing
 from decone.diagnosis.findings_rows import UNUSUAL
-from decone.diagnosis.result import SCHEMA, ModelFacts, Result
+from decone.diagnosis.result import SCHEMA, ModelFacts, ScanResult
 from decone.diagnosis.rows import find_rows
 from decone.diagnosis.suspects import find_suspects
 from decone.diagnosis.verdict import findings
-from decone.diagnosis.weights import Survey, draw, survey
+from decone.diagnosis.weights import TableSurvey, draw, survey
 from decone.diagnosis.words import word_similarity
-from decone.frequencies import Frequencies, frequencies
+from decone.frequencies import Frequencies, frequencies, token_texts
 from decone.models.find_tables import find_tables
 from decone.models.tables import ModelTables, Table
-from decone.token_texts import token_texts
 from decone.training.machine import provenance
 
 Progress = Callable[[str, int, int], None]
@@ -40,7 +39,7 @@ def scan(
     prompts: int = 20,
     limit: int | None = None,
     progress: Progress | None = None,
-) -> tuple[Result, list[Drawing]]:
+) -> tuple[ScanResult, list[Drawing]]:
     """Scans a model.
 
     Args:
@@ -76,11 +75,13 @@ def scan(
         raise ValueError(f"--blame needs a causal model; {name} is not one, leave --blame out")
     tell("rows", 0, 1)
     rows = find_rows(model_tables)
-    known = frequencies(model_tables, content, counts, rows)
+    known = frequencies(
+        model_tables, content, counts, nonfinite=rows.of("non-finite"), unreachable=rows.of("unreachable")
+    )
     surveys = _surveyed(model_tables, known, seed, tell)
     facts = {part: found.facts for part, found in surveys.items()}
     suspects = find_suspects(model_tables, rows, known)
-    result = Result(
+    result = ScanResult(
         schema=SCHEMA,
         model=_model(model_tables),
         frequencies=known.facts,
@@ -125,7 +126,7 @@ def _tables(model_tables: ModelTables) -> list[tuple[str, Table]]:
     return tables if model_tables.head is None else [*tables, ("head", model_tables.head)]
 
 
-def _surveyed(model_tables: ModelTables, known: Frequencies, seed: int, tell: Progress) -> dict[str, Survey]:
+def _surveyed(model_tables: ModelTables, known: Frequencies, seed: int, tell: Progress) -> dict[str, TableSurvey]:
     surveys = {}
     for name, table in _tables(model_tables):
         tell(f"geometry of the {name}", 0, 1)

@@ -20,7 +20,7 @@ LINES = 4096  # lines tokenized at once
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedText:
     """A model that reads text from left to right, and a text as it sees it.
 
     Attributes:
@@ -53,7 +53,7 @@ class Subject:
         return [self.text[start:end] for start, end in places]
 
 
-def subject(model: str, text: Path, device: str = "auto", limit: int | None = None) -> Subject:
+def subject(model: str, text: Path, device: str = "auto", limit: int | None = None) -> EvaluatedText:
     """Loads a model and reads a text with its tokenizer.
 
     Args:
@@ -80,7 +80,7 @@ def subject(model: str, text: Path, device: str = "auto", limit: int | None = No
     return found
 
 
-def _run(model: str, content: str, device: torch.device, limit: int | None) -> Subject:
+def _run(model: str, content: str, device: torch.device, limit: int | None) -> EvaluatedText:
     run = Run.open(Path(model))
     nano, tokenizer = run.model().to(device), run.tokenizer()
     assert tokenizer is not None  # run.model() has checked
@@ -91,7 +91,7 @@ def _run(model: str, content: str, device: torch.device, limit: int | None) -> S
     def more(prompts: Int64[Tensor, "B T"], length: int, decoding: Decoding, seed: int) -> Int64[Tensor, "B L"]:
         return extend(scores, prompts.to(device), length, nano.context, decoding, seed).cpu()
 
-    return Subject(
+    return EvaluatedText(
         text=content,
         ids=ids,
         **_places(spans),
@@ -105,7 +105,7 @@ def _run(model: str, content: str, device: torch.device, limit: int | None) -> S
     )
 
 
-def _hugging_face(model: str, content: str, device: torch.device, limit: int | None) -> Subject:
+def _hugging_face(model: str, content: str, device: torch.device, limit: int | None) -> EvaluatedText:
     hugging = HuggingFaceModel(model, device)
     ids, spans = hugging.spans(content, limit)
     beginning = [] if hugging.beginning is None else [hugging.beginning]
@@ -115,7 +115,7 @@ def _hugging_face(model: str, content: str, device: torch.device, limit: int | N
         marked = torch.cat((rows.new_tensor(beginning).expand(len(rows), len(beginning)), rows), 1)
         return hugging.logits(marked.to(device))[:, len(beginning) :]
 
-    return Subject(
+    return EvaluatedText(
         text=content,
         ids=ids,
         **_places(spans),

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from decone.diagnosis.copies import joined, near_clusters, originals
 from decone.diagnosis.result import Suspect
-from decone.diagnosis.rows import LONGEST, Rows, Survey, tables
-from decone.frequencies import Frequencies
+from decone.diagnosis.rows import LONGEST, RowKinds, RowSurvey, tables
+from decone.frequencies import Frequencies, token_texts
 from decone.metrics.undertrained import (
     LEAST,
     RANDOM,
@@ -28,7 +28,6 @@ from decone.metrics.undertrained import (
     unexplained,
 )
 from decone.models.tables import ModelTables, Table, blocks
-from decone.token_texts import token_texts
 
 NOTHING = 10.0  # score of a row of zeros, and of one that is not finite
 SIZES = 1e-15, 1e15  # lengths beyond which squares leave single precision
@@ -49,7 +48,9 @@ class Evidence(NamedTuple):
     phrase: str
 
 
-def find_suspects(model_tables: ModelTables, rows: Rows, frequencies: Frequencies, limit: int = 500) -> list[Suspect]:
+def find_suspects(
+    model_tables: ModelTables, rows: RowKinds, frequencies: Frequencies, limit: int = 500
+) -> list[Suspect]:
     """Ranks the tokens that look untrained among those that text can produce.
 
     Args:
@@ -92,7 +93,7 @@ def find_suspects(model_tables: ModelTables, rows: Rows, frequencies: Frequencie
 
 
 def _evidence(
-    table: Table, survey: Survey, candidate: Tensor, rows: Rows, tokens: list[str], rank: Tensor
+    table: Table, survey: RowSurvey, candidate: Tensor, rows: RowKinds, tokens: list[str], rank: Tensor
 ) -> Iterator[Evidence]:
     size = table.shape[0]
     candidate = _fitted(candidate, size)
@@ -185,7 +186,7 @@ def _alone(
 
 
 def _copies(
-    table: Table, survey: Survey, ids: Tensor, places: Tensor, rows: Rows, tokens: list[str], rank: Tensor
+    table: Table, survey: RowSurvey, ids: Tensor, places: Tensor, rows: RowKinds, tokens: list[str], rank: Tensor
 ) -> Iterator[Evidence]:
     size = table.shape[0]
     equal = {row for cluster in survey.clusters for row in cluster[1:]}

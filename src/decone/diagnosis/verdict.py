@@ -6,10 +6,10 @@ from decone.diagnosis.findings_behaviour import behaviour_findings
 from decone.diagnosis.findings_rows import row_findings, undertrained
 from decone.diagnosis.findings_tables import output_table, table_findings
 from decone.diagnosis.limits import SEVERITIES
-from decone.diagnosis.result import Check, Finding, Result, Severity
+from decone.diagnosis.result import Check, Finding, ScanResult, Severity
 
 
-def findings(result: Result) -> list[Finding]:
+def findings(result: ScanResult) -> list[Finding]:
     """All verdicts on a result, the most severe first."""
     found = [*table_findings(result), *row_findings(result), *behaviour_findings(result)]
     return sorted(found, key=lambda finding: -SEVERITIES.index(finding.severity))
@@ -20,16 +20,16 @@ def worst(found: list[Finding]) -> Severity:
     return max((finding.severity for finding in found), key=SEVERITIES.index, default="good")
 
 
-def _count(kind: str) -> Callable[[Result], float | None]:
+def _count(kind: str) -> Callable[[ScanResult], float | None]:
     return lambda result: float(sum(found.count for found in result.rows if found.kind == kind))
 
 
-def _rare_cone(result: Result) -> float | None:
+def _rare_cone(result: ScanResult) -> float | None:
     return output_table(result).cosine.get("rare", {}).get("rare")
 
 
 # What `--check` can limit; each is worse the higher it is.
-CHECKS: dict[str, tuple[str, Callable[[Result], float | None]]] = {
+CHECKS: dict[str, tuple[str, Callable[[ScanResult], float | None]]] = {
     "cone": ("mean cosine between rows of the output table", lambda result: output_table(result).cosine["all"]["all"]),
     "rare-cone": ("mean cosine between its rare rows", _rare_cone),
     "first-direction": (
@@ -81,7 +81,7 @@ def parse_limits(text: str) -> dict[str, float]:
     return limits
 
 
-def checks(result: Result, limits: Mapping[str, float]) -> list[Check]:
+def checks(result: ScanResult, limits: Mapping[str, float]) -> list[Check]:
     """Whether the numbers stay within the limits.
 
     A number that could not be determined fails: a build must not pass because a text was forgotten.

@@ -17,9 +17,9 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from decone.diagnosis.cosine_sample import histograms
-from decone.diagnosis.moments import Moments, Sums, gather, layout, sweep
+from decone.diagnosis.moments import GroupSums, Moments, gather, layout, sweep
 from decone.diagnosis.plane import Plane, draw, plane_of
-from decone.diagnosis.result import Norms, Spectrum, TableFacts
+from decone.diagnosis.result import RowNorms, Spectrum, TableFacts
 from decone.metrics.effective_rank import effective_rank_of, energy_share
 from decone.metrics.group_cosine import cosine_of_sums
 from decone.metrics.isoscore import isoscore_of
@@ -28,7 +28,7 @@ from decone.metrics.norms import norms_by_rank
 from decone.metrics.word_similarity import spearman
 from decone.models.tables import Table
 
-__all__ = ["Survey", "draw", "measure_table", "survey"]
+__all__ = ["TableSurvey", "draw", "measure_table", "survey"]
 
 QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 SHOWN = 512  # singular values
@@ -36,7 +36,7 @@ FIRST = 32  # of them without a gap: on a logarithmic axis these are half of the
 
 
 @dataclass(frozen=True)
-class Survey:
+class TableSurvey:
     """What two readings of a table tell.
 
     Attributes:
@@ -78,7 +78,7 @@ def measure_table(
 
 def survey(
     table: Table, groups: dict[str, Int64[Tensor, " M"]], rank: Int64[Tensor, " V"] | None = None, seed: int = 0
-) -> Survey:
+) -> TableSurvey:
     """Measures a table as `measure_table` does, and keeps its main plane for `draw`; arguments and errors as there."""
     arranged = layout(table, groups)
     if rank is not None and len(rank) != table.shape[0]:
@@ -98,10 +98,10 @@ def survey(
         mean_direction=min(1.0, float(moments.total.norm() / lengths.sum())),
         histograms=histograms({name: sums.sample for name, sums in _named(moments)}, seed),
     )
-    return Survey(facts, plane_of(moments.total / moments.count, covariance))
+    return TableSurvey(facts, plane_of(moments.total / moments.count, covariance))
 
 
-def _named(moments: Moments) -> list[tuple[str, Sums]]:
+def _named(moments: Moments) -> list[tuple[str, GroupSums]]:
     return list(zip(moments.layout.names, moments.groups, strict=True))
 
 
@@ -146,7 +146,7 @@ def _spectrum(squares: Float64[Tensor, " R"], isoscore: float) -> Spectrum:
     places = places[places <= len(values)]
     return Spectrum(
         singular_values=values[places - 1].tolist(),
-        places=places.tolist(),
+        ranks=places.tolist(),
         energy_first=energy_share(values, 1),
         energy_ten=energy_share(values, 10),
         effective_rank=effective_rank_of(values),
@@ -154,9 +154,9 @@ def _spectrum(squares: Float64[Tensor, " R"], isoscore: float) -> Spectrum:
     )
 
 
-def _norms(lengths: Float64[Tensor, " n"], rank: Int64[Tensor, " n"] | None) -> Norms:
+def _norms(lengths: Float64[Tensor, " n"], rank: Int64[Tensor, " n"] | None) -> RowNorms:
     quantiles = np.quantile(lengths.numpy(), QUANTILES)
-    return Norms(
+    return RowNorms(
         quantiles={str(share): float(value) for share, value in zip(QUANTILES, quantiles, strict=True)},
         rank_correlation=None if rank is None else spearman(lengths.numpy(), rank.double().numpy()),
         by_rank=[] if rank is None else norms_by_rank(lengths, rank),

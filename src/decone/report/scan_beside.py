@@ -3,7 +3,7 @@
 import html
 from pathlib import PurePosixPath
 
-from decone.diagnosis.result import Against, WordSimilarity
+from decone.diagnosis.result import ModelDiff, WordSimilarity
 from decone.files.foreign import shorten, token_label
 from decone.report.frame import Canvases, Plot
 from decone.report.scan_rows import searchable
@@ -61,14 +61,14 @@ def intervals(found: list[WordSimilarity]) -> Figure:
     )  # fmt: skip
 
 
-def against(found: Against) -> str:
+def against(found: ModelDiff) -> str:
     """Metrics before and after, groups, and the most changed rows, as HTML."""
     lines = []
     for name, (before, after) in found.metrics.items():
         known = before is not None and after is not None
         change = significant(after - before, signed=True) if before is not None and after is not None else "—"
         lines.append([sentence(name, 80), significant(before), significant(after), change if known else "—"])
-    other = sentence(found.other, 60)
+    other = sentence(found.reference, 60)
     pieces = [grid(["Measure", other, "this model", "change"], lines, "Before and after", "numbers")] if lines else []
     if not found.same_width:
         pieces.append('<p class="notice">The two tables differ in width, so rows are not compared one to one.</p>')
@@ -84,7 +84,7 @@ def against(found: Against) -> str:
     return "".join(pieces)
 
 
-def _changed(found: Against) -> str:
+def _changed(found: ModelDiff) -> str:
     heads = [("Token", "text"), ("Id", "number"), ("Group", "text"), ("Cosine", "number"), ("Norm before", "number")]
     heads += [("Norm after", "number")]
     lines = [

@@ -2,21 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 
-from decone.diagnosis.result import Finding, Result
+from decone.diagnosis.result import Finding, ScanResult
 from decone.files.foreign import code_spans, markdown_code, markdown_text
 from decone.report.format import count
 from decone.report.scan_style import TABLES
 from decone.report.scan_words import SOURCES, SYMBOLS, amount, headline, keys, model_line, ordered, share, tally
 
 
-def render(result: Result) -> str:
+def render(result: ScanResult) -> str:
     """Draws a result as GitHub-flavoured markdown, ending in a newline.
 
     Example:
-        >>> from decone.diagnosis.result import FrequencyFacts, ModelFacts
+        >>> from decone.diagnosis.result import ModelFacts
+        >>> from decone.frequencies import FrequencyFacts
         >>> model = ModelFacts(name="<m>", family="gpt2", kind="causal", embedding="wte", head=None, tied=True,
         ...     rows=10, width=4, dtype="float32", vocabulary=None)
-        >>> result = Result(model=model, frequencies=FrequencyFacts(source="none"), tables={}, rows=[], suspects=[])
+        >>> result = ScanResult(model=model, frequencies=FrequencyFacts(source="none"), tables={}, rows=[], suspects=[])
         >>> print(render(result).splitlines()[0])
         ## Embedding health
     """
@@ -73,7 +74,7 @@ def _passed(passed: bool) -> str:
     return "passed" if passed else "**failed**"
 
 
-def _provenance(result: Result) -> str:
+def _provenance(result: ScanResult) -> str:
     facts = [f"{markdown_code(result.model.name, 120)} ({markdown_text(model_line(result))})"]
     facts.append(f"frequencies {SOURCES[result.frequencies.source]}")
     versions = result.provenance.get("versions")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from decone.diagnosis.drawing import Drawing
-from decone.diagnosis.result import Result, TableFacts
+from decone.diagnosis.result import ScanResult, TableFacts
 from decone.report import scan_plots
 from decone.report.format import count
 from decone.report.frame import Canvases, Plot, Section, document, read, save
@@ -20,7 +20,7 @@ RANK = "frequency rank, 1 is the most frequent"
 RANKS = {"merges": "frequency rank, guessed from the ids", "none": "id + 1"}
 
 
-def write(path: Path, result: Result, drawings: Sequence[Drawing]) -> Path:
+def write(path: Path, result: ScanResult, drawings: Sequence[Drawing]) -> Path:
     """Writes the page beside its place and renames it, so that a kill leaves the old page or the new one.
 
     Args:
@@ -37,7 +37,7 @@ def write(path: Path, result: Result, drawings: Sequence[Drawing]) -> Path:
     return save(path, _page(result, drawings))
 
 
-def _page(result: Result, drawings: Sequence[Drawing]) -> str:
+def _page(result: ScanResult, drawings: Sequence[Drawing]) -> str:
     canvases = Canvases()
     sections = [
         Section("findings", "Verdicts", "", verdicts(result)),
@@ -56,7 +56,7 @@ def _page(result: Result, drawings: Sequence[Drawing]) -> str:
         lede = "Cosine of rows against what people say of the same words."
         sections.append(Section("words", "Word similarity", lede, similarity(result.words, canvases)))
     if result.against is not None:
-        lede = f"Beside {sentence(result.against.other, 120)}, which counts as before."
+        lede = f"Beside {sentence(result.against.reference, 120)}, which counts as before."
         sections.append(Section("against", "Before and after", lede, against(result.against)))
     sections.append(Section("made", "How it was made", "", made(result)))
     title = f"{sentence(result.model.name, 80)}: decone scan"
@@ -64,12 +64,12 @@ def _page(result: Result, drawings: Sequence[Drawing]) -> str:
     return document(title, top(result), sections, canvases, colours(), styles, ["scan.js"])
 
 
-def _lede(result: Result) -> str:
+def _lede(result: ScanResult) -> str:
     said = "Colours are frequency groups; point at a dot to see its token."
     return said if len(result.tables) == 1 else f"Embedding and output table side by side. {said}"
 
 
-def _plots(result: Result, drawings: Sequence[Drawing]) -> Iterator[Plot]:
+def _plots(result: ScanResult, drawings: Sequence[Drawing]) -> Iterator[Plot]:
     by_table = {drawing.table: drawing for drawing in drawings}
     tables: list[tuple[str, TableFacts]] = [(name, facts) for name, facts in result.tables.items()]
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decone.diagnosis.drawing import Drawing
-from decone.diagnosis.result import CosineHistogram, Norms, TableFacts
+from decone.diagnosis.result import CosineHistogram, RowNorms, TableFacts
 from decone.report.format import number
 from decone.report.scan_strings import drawn as drawn_token
 from decone.report.scan_style import SUSPECT, TABLE, TABLES, faint, group_colour, log_axis
@@ -44,7 +44,7 @@ def spectrum(tables: Mapping[str, TableFacts]) -> Figure:
     traces, shapes, notes = [], [], []
     for turn, (name, facts) in enumerate(tables.items()):
         found = facts.spectrum
-        pairs = [(p, v) for p, v in zip(found.places, found.singular_values, strict=False) if p > 0 and v > 0]
+        pairs = [(p, v) for p, v in zip(found.ranks, found.singular_values, strict=False) if p > 0 and v > 0]
         traces.append(
             go.Scatter(
                 x=[place for place, _ in pairs], y=[value for _, value in pairs], mode="lines",
@@ -73,7 +73,7 @@ def spectrum(tables: Mapping[str, TableFacts]) -> Figure:
     )  # fmt: skip
 
 
-def norms(facts: Norms, drawing: Drawing | None, rank: str) -> Figure:
+def norms(facts: RowNorms, drawing: Drawing | None, rank: str) -> Figure:
     """Length of a row against its rank: a dot for each drawn row, median and middle half above them."""
     go = graph_objects()
     traces = []

@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from decone.diagnosis.result import Result, RowFinding
+from decone.diagnosis.result import RowFinding, ScanResult
 from decone.report.format import DASH
 from decone.report.scan_sections import swatch
 from decone.report.scan_strings import named, sentence, word
@@ -31,7 +31,7 @@ def runs(ids: Sequence[int], limit: int = RUNS) -> str:
     return ", ".join(said) + (", …" if len(found) > limit else "")
 
 
-def never_trained(result: Result) -> str:
+def never_trained(result: ScanResult) -> str:
     """Rows of each kind: how many, what that means, which."""
     found = [finding for finding in result.rows if finding.count]
     if not found:
@@ -58,7 +58,7 @@ def _first(finding: RowFinding) -> str:
     return f"ids {said}" if said else "Which"
 
 
-def suspects(result: Result) -> str:
+def suspects(result: ScanResult) -> str:
     """The tokens that seem never trained, in a table that can be searched and sorted."""
     if not result.suspects:
         return "<p>None: no token that the tokenizer produces stands out.</p>"

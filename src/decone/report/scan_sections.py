@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from decone.diagnosis.result import Check, Finding, Result, TableFacts
+from decone.diagnosis.result import Check, Finding, ScanResult, TableFacts
 from decone.files.foreign import code_spans, shorten, terminal_text
 from decone.report.format import DASH, count, number
 from decone.report.made import flat
@@ -30,7 +30,7 @@ EVIDENCE = 300  # characters of one piece of evidence
 PIECES = 60  # pieces of evidence shown
 
 
-def top(result: Result) -> str:
+def top(result: ScanResult) -> str:
     """Headline: the worst finding, how many more there are, and what was scanned."""
     severity, said = headline(result)
     amounts = tally(result)
@@ -51,7 +51,7 @@ def badge(severity: str) -> str:
     return f'<span class="badge {severity}"><span aria-hidden="true">{SYMBOLS[severity]}</span> {severity}</span> '  # type: ignore[index]
 
 
-def verdicts(result: Result) -> str:
+def verdicts(result: ScanResult) -> str:
     """Findings as cards, the worst first; good ones in short at the end."""
     findings = ordered(result.findings)
     if not findings:
@@ -73,7 +73,7 @@ def checks(found: Iterable[Check]) -> str:
     return f'<ul class="chips" aria-label="Checks">{"".join(chips)}</ul>' if chips else ""
 
 
-def numbers(result: Result) -> str:
+def numbers(result: ScanResult) -> str:
     """A few large numbers, then every group of every table."""
     tiles = "".join(
         f'<div class="tile"><h3>{key.name}</h3>{"".join(_value(name, value) for name, value in key.values.items())}'
@@ -90,7 +90,7 @@ def numbers(result: Result) -> str:
     return f'{notes}<div class="tiles">{tiles}</div>{tables}<p class="how">{how}</p>'
 
 
-def made(result: Result) -> str:
+def made(result: ScanResult) -> str:
     """What was read, where frequencies come from, versions, machine, date."""
     model, frequencies = result.model, result.frequencies
     facts: list[tuple[str, object]] = [
@@ -158,7 +158,7 @@ def _value(name: str, value: str) -> str:
     return f'<div class="large{" two" if name else ""}">{html.escape(value)}{which}</div>'
 
 
-def _groups(name: str, facts: TableFacts, result: Result) -> str:
+def _groups(name: str, facts: TableFacts, result: ScanResult) -> str:
     names = groups(facts)
     lines = []
     for group in [*names, "all"]:

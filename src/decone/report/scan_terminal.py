@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from decone.diagnosis.result import Behaviour, Finding, Result, TableFacts
+from decone.diagnosis.result import Behaviour, Finding, ScanResult, TableFacts
 from decone.files.foreign import code_spans, terminal_text, token_label
 from decone.report.format import DASH, number
 from decone.report.scan_rows import runs
@@ -30,17 +30,18 @@ SUSPECTS = 10
 SIGNS = 24  # of a token
 
 
-def render(result: Result) -> RenderableType:
+def render(result: ScanResult) -> RenderableType:
     """Draws a result for a rich console; made for 80 columns, complete without colour.
 
     Every foreign string is a `Text`, whose markup rich does not read, with its control signs made visible.
 
     Example:
-        >>> from decone.diagnosis.result import FrequencyFacts, ModelFacts
+        >>> from decone.diagnosis.result import ModelFacts
+        >>> from decone.frequencies import FrequencyFacts
         >>> from rich.console import Console
         >>> model = ModelFacts(name="[b]m", family="gpt2", kind="causal", embedding="wte", head=None, tied=True,
         ...     rows=10, width=4, dtype="float32", vocabulary=None)
-        >>> result = Result(model=model, frequencies=FrequencyFacts(source="none"), tables={}, rows=[], suspects=[])
+        >>> result = ScanResult(model=model, frequencies=FrequencyFacts(source="none"), tables={}, rows=[], suspects=[])
         >>> console = Console(width=80)
         >>> with console.capture() as shown:
         ...     console.print(render(result))
@@ -105,7 +106,7 @@ def _grid(first: str, *others: str) -> Grid:
     return grid
 
 
-def _table(title: str, facts: TableFacts, result: Result) -> Grid:
+def _table(title: str, facts: TableFacts, result: ScanResult) -> Grid:
     names = groups(facts)
     grid = _grid(title.capitalize(), "rows", "I(W)", "I(W) ±", "own cosine", "to frequent", "to all")
     for name in [*names, "all"]:
@@ -151,7 +152,7 @@ def _behaviour(found: Behaviour) -> Iterator[RenderableType]:
     yield Text(" · ".join(said), style="dim")
 
 
-def _kinds(result: Result) -> Grid:
+def _kinds(result: ScanResult) -> Grid:
     grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     grid.add_column(Text("Rows", style="bold underline"), no_wrap=True, min_width=10)
     grid.add_column("count", justify="right", no_wrap=True, header_style="dim")
@@ -165,7 +166,7 @@ def _kinds(result: Result) -> Grid:
     return grid
 
 
-def _suspects(result: Result) -> Grid:
+def _suspects(result: ScanResult) -> Grid:
     grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     grid.add_column(Text("Suspects", style="bold underline"), overflow="fold", max_width=28, min_width=10)
     for heading in ("id", "score"):
@@ -183,7 +184,7 @@ def _suspects(result: Result) -> Grid:
     return grid
 
 
-def _more(result: Result) -> Iterator[RenderableType]:
+def _more(result: ScanResult) -> Iterator[RenderableType]:
     """Gradients, words and the other model, a line each."""
     if result.blame is not None:
         ratios = result.blame.ratio_of_average
@@ -200,14 +201,14 @@ def _more(result: Result) -> Iterator[RenderableType]:
             ("Word similarity ", "bold"), f"{terminal_text(one.file, 60)}: {values or DASH}", (used, "dim")
         )
     if result.against is not None:
-        yield Text.assemble("\n", ("Against ", "bold"), terminal_text(result.against.other, 120))
+        yield Text.assemble("\n", ("Against ", "bold"), terminal_text(result.against.reference, 120))
         grid = _grid("Measure", "other", "this")
         for name, (before, after) in result.against.metrics.items():
             grid.add_row(Text(terminal_text(name, 40)), Text(significant(before)), Text(significant(after)))
         yield grid
 
 
-def _checks(result: Result) -> Iterator[RenderableType]:
+def _checks(result: ScanResult) -> Iterator[RenderableType]:
     for check in result.checks:
         sign, style, word = ("✓", "green", "passed") if check.passed else ("✗", "bold red", "failed")
         said = f"{sign} check {terminal_text(check.name, 60)} {word}: "

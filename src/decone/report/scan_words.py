@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from decone.diagnosis.result import Finding, Result, Severity, TableFacts
+from decone.diagnosis.result import Finding, ScanResult, Severity, TableFacts
 from decone.files.foreign import terminal_text
 from decone.report.format import DASH, count, number, percent
 
@@ -48,7 +48,7 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: ORDER.index(finding.severity))
 
 
-def tally(result: Result) -> str:
+def tally(result: ScanResult) -> str:
     """How many findings of each severity there are, in words; empty without findings."""
     amounts = {severity: sum(one.severity == severity for one in result.findings) for severity in ORDER}
     said = [
@@ -59,7 +59,7 @@ def tally(result: Result) -> str:
     return ", ".join(said)
 
 
-def headline(result: Result) -> tuple[Severity, str]:
+def headline(result: ScanResult) -> tuple[Severity, str]:
     """The worst severity and what it is about, in one sentence; "good" where nothing is wrong."""
     findings = ordered(result.findings)
     if not findings:
@@ -132,13 +132,13 @@ def groups(facts: TableFacts) -> list[str]:
     return found + sorted((facts.isotropy.keys() | facts.cosine.keys()) - {*found, "all"})
 
 
-def suspects(result: Result) -> str:
+def suspects(result: ScanResult) -> str:
     """How many suspects are unusual, as far as the list tells."""
     unusual = sum(suspect.score > UNUSUAL for suspect in result.suspects)
     return f"{unusual}+" if unusual >= LISTED else str(unusual)
 
 
-def keys(result: Result) -> list[Key]:
+def keys(result: ScanResult) -> list[Key]:
     """The few numbers that say most, each for every table."""
 
     def each(name: str, hint: str, value: dict[str, str]) -> Key:
@@ -167,7 +167,7 @@ def keys(result: Result) -> list[Key]:
     return found
 
 
-def model_line(result: Result) -> str:
+def model_line(result: ScanResult) -> str:
     """What was scanned, in one line."""
     model = result.model
     said = [
