@@ -29,7 +29,7 @@ def tables(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         PaperRow("short", "Short", "threshold:margin=0.05", PUBLISHED, {"steps": 5}),
     )
     monkeypatch.setattr(
-        "decone.cli.reproduce.TABLES", {"tiny:table1": PaperTable("tiny", "table1", "A tiny table", base, rows)}
+        "decone.studies.catalogue.TABLES", {"tiny:table1": PaperTable("tiny", "table1", "A tiny table", base, rows)}
     )
 
 

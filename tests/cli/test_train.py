@@ -47,7 +47,7 @@ def test_json_alone_on_stdout(decone: Decone) -> None:
 
 def test_a_finished_run_is_shown_again(decone: Decone, monkeypatch: pytest.MonkeyPatch) -> None:
     first = decone("train", "tiny.toml", "--out", "run")
-    monkeypatch.setattr("decone.cli.train.Trainer", None)  # nothing is to be trained any more
+    monkeypatch.setattr("decone.training.loop.Trainer", None)  # nothing is to be trained any more
     assert decone("train", "tiny.toml", "--out", "run") == first
     assert decone("train", "--resume", "run") == first
     assert decone("train", "tiny.toml", "--resume", "run", "--set", "machine.threads=2", "--out", "run") == first
@@ -61,7 +61,7 @@ def test_the_machine_may_change_between_the_parts_of_a_run(decone: Decone, monke
         seen.append((config.machine.checkpoint_every, config.steps))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("decone.cli.train.Trainer", noting)
+    monkeypatch.setattr("decone.training.loop.Trainer", noting)
     assert decone("train", "--resume", "run", "--set", "machine.checkpoint_every=3").code == 130
     assert decone("train", "tiny.toml", "--out", "run", "--set", "machine.checkpoint_every=4").code == 130
     assert seen == [(3, 20), (4, 20)]

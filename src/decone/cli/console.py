@@ -1,40 +1,52 @@
-"""What commands print: results on stdout, everything else on stderr."""
+"""Printing: results on stdout, everything else on stderr. rich is imported when something is printed."""
 
+import functools
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress, TaskID
 
-from decone.studies.pool import Piece
+    from decone.studies.pool import Piece
 
 WIDTH = 120  # columns of a file or pipe; a terminal, or COLUMNS, says its own
 
 
-class Stream(Console):
-    """A console that leaves it to the caller what a reader that left means."""
+@functools.cache
+def stdout() -> "Console":
+    """Returns the console of results; it leaves it to the caller what a closed pipe means."""
+    from rich.console import Console
 
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+    class Stream(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Stream(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH)
 
 
-out = Stream(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH)
-err = Console(stderr=True, highlight=False)
+@functools.cache
+def stderr() -> "Console":
+    """Returns the console of messages and progress."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "out":  # of the commands that have not moved yet
+        return stdout()
+    raise AttributeError(name)
+
+
+def write(renderable: "RenderableType", *, soft_wrap: bool = False) -> None:
+    """Writes something that rich can render to stdout."""
+    stdout().print(renderable, soft_wrap=soft_wrap)
 
 
 def print_json(value: Any) -> None:
@@ -43,40 +55,53 @@ def print_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """One plain line on stderr; markup in it is shown, not obeyed."""
-    err.print(escape(text), soft_wrap=True)
+    """Writes one plain line to stderr; markup in it is not read."""
+    from rich.markup import escape
+
+    stderr().print(escape(text), soft_wrap=True)
 
 
 class Watcher:
     """A progress bar per run and one over all of them."""
 
-    def __init__(self, progress: Progress, total: int) -> None:
-        self.progress, self.tasks = progress, dict[str, TaskID]()
+    def __init__(self, progress: "Progress", total: int) -> None:
+        self.progress, self.tasks = progress, dict[str, "TaskID"]()
         self.all = progress.add_task("all runs", total=total)
         self.steps = dict[str, int]()
 
-    def watch(self, job: Piece, step: int) -> None:
+    def watch(self, job: "Piece", step: int) -> None:
         """Shows how far a run is."""
+        from rich.markup import escape
+
         if step and job.name not in self.tasks:
             self.tasks[job.name] = self.progress.add_task(escape(job.name), total=job.steps)
         if job.name in self.tasks:
             self.progress.update(self.tasks[job.name], completed=step)
         self._sum(job, step)
 
-    def done(self, job: Piece, step: int) -> None:
+    def done(self, job: "Piece", step: int) -> None:
         """Takes a finished run's bar away."""
         if job.name in self.tasks:
             self.progress.remove_task(self.tasks.pop(job.name))
         self._sum(job, step)
 
-    def _sum(self, job: Piece, step: int) -> None:
+    def _sum(self, job: "Piece", step: int) -> None:
         self.steps[job.name] = step
         self.progress.update(self.all, completed=sum(self.steps.values()))
 
 
 @contextmanager
-def bars(quiet: bool) -> Iterator[Progress]:
-    """A progress display on stderr that leaves nothing behind; none where stderr is no terminal."""
+def bars(quiet: bool) -> Iterator["Progress"]:
+    """Opens a progress display on stderr that leaves nothing behind; none where stderr is no terminal."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -85,21 +110,24 @@ def bars(quiet: bool) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
+    with Progress(*columns, console=stderr(), transient=True, disable=quiet or not stderr().is_terminal) as progress:
         yield progress
 
 
 @contextmanager
 def stages(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress display of work in stages, each told by its name, how much is done, and of how much."""
+    """Opens a progress display of work in stages, called with the name of the stage, the amount done and the total."""
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
+    with Progress(*columns, console=stderr(), transient=True, disable=quiet or not stderr().is_terminal) as progress:
         task = progress.add_task("starting", total=None)
 
-        def tell(stage: str, done: int, total: int) -> None:
+        def update(stage: str, done: int, total: int) -> None:
             progress.update(task, description=escape(stage), completed=done, total=total if total > 1 else None)
 
-        yield tell
+        yield update
 
 
 def _strict(value: Any) -> Any:

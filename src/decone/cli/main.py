@@ -1,4 +1,8 @@
-"""`decone`: finds, cures and proves the cure of token-embedding degeneration."""
+"""`decone`: parses the command line, calls the package, prints the result.
+
+Importing this room imports neither torch nor rich, so that help and mistakes in options are answered at once; each
+command imports what it calls.
+"""
 
 import functools
 import os
@@ -9,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from decone import __version__
-from decone.cli import compare, doctor, eval, grow, lexicon, methods, repair, report, reproduce, scan, train, trim
-from decone.cli.console import out, say
+from decone.cli import grow, info, lexicon, repair, scan, studies, train, trim
+from decone.cli.console import say
 from decone.training.interrupt import Interrupted, Stopped
 
 app = typer.Typer(
@@ -28,25 +32,25 @@ def main(arguments: list[str] | None = None) -> None:
     app(arguments)  # wrong options are answered by typer itself, with the same exit code 2
 
 
-def tell_version(wanted: bool) -> bool:
+def print_version(requested: bool) -> bool:
     """Prints the version and ends."""
-    if wanted:
-        out.print(f"decone {__version__}")
+    if requested:
+        print(f"decone {__version__}")
         raise typer.Exit
-    return wanted
+    return requested
 
 
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and end.", callback=tell_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and end.", callback=print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Find, cure and prove the cure of token-embedding degeneration in language models."""
 
 
 def answering(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose outcome is an exit code and one sentence instead of an exception."""
+    """Wraps a command so that its outcome is an exit code and one sentence instead of an exception."""
 
     @functools.wraps(command)
     def run(**arguments: Any) -> None:
@@ -66,6 +70,19 @@ def answering(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for room in (compare, train, eval, scan, grow, trim, lexicon, reproduce, report, methods, doctor):
-    app.command(name=room.__name__.rpartition(".")[2])(answering(room.command))
+COMMANDS: dict[str, Callable[..., None]] = {
+    "compare": studies.compare,
+    "train": train.train,
+    "eval": train.evaluate,
+    "scan": scan.scan,
+    "grow": grow.command,
+    "trim": trim.command,
+    "lexicon": lexicon.command,
+    "reproduce": studies.reproduce,
+    "report": studies.report,
+    "methods": info.methods,
+    "doctor": info.doctor,
+}
+for name, command in COMMANDS.items():
+    app.command(name=name)(answering(command))
 app.add_typer(repair.group(answering), name="repair")

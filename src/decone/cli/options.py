@@ -1,13 +1,22 @@
-"""Options that mean the same in every command."""
+"""Options that mean the same in every command, and choices as literals, so that help needs no torch."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+# Copies of what the rooms define; tests/cli/test_options.py compares them with the source of truth.
+CHECKS = (
+    "cone", "rare-cone", "first-direction", "undertrained", "unreachable", "identical", "zero", "non-finite", "padded",
+    "repetition", "perplexity",
+)  # fmt: skip
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+OptionalDevice = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=0, help="Runs at once; 0 is one per core.")]
 Seeds = Annotated[str, typer.Option("--seeds", help="A number of seeds, or the seeds themselves: 3, or 1337,1,2.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write to.")]
+Counts = Annotated[Path | None, typer.Option(help="Token frequencies: lines of id or token, tab, count.")]
+Embedding = Annotated[str | None, typer.Option(help="Name of the input table in the file.")]
+Head = Annotated[str | None, typer.Option(help="Name of the output table in the file.")]

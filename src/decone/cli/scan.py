@@ -7,30 +7,24 @@ from typing import Annotated
 
 import typer
 
-from decone.cli.console import out, print_json, say, stages
-from decone.cli.options import Device, Json, Quiet
-from decone.diagnosis.result import ScanResult
-from decone.diagnosis.scan import scan
-from decone.diagnosis.verdict import CHECKS, checks, parse_limits
-from decone.report import scan_markdown, scan_page, scan_terminal
-from decone.training.checkpoint import write_text
-from decone.training.run import makeable
+from decone.cli.console import print_json, say, stages, write
+from decone.cli.options import CHECKS, Counts, Device, Embedding, Head, Json, Quiet
 
 LIMITS = f"Limits to fail at (exit 1), e.g. cone=0.2,undertrained=50. Names: {', '.join(CHECKS)}."
 
 
-def command(
+def scan(
     model: Annotated[
         str, typer.Argument(help="A decone run, a Hugging Face model (folder or hub name), or a .safetensors file.")
     ] = "",
     text: Annotated[Path | None, typer.Option(help="UTF-8 text: run the model on it, count frequencies on it.")] = None,
-    counts: Annotated[Path | None, typer.Option(help="Token frequencies: lines of id or token, tab, count.")] = None,
+    counts: Counts = None,
     against: Annotated[str | None, typer.Option(help="Model of the same vocabulary to compare with.")] = None,
     blamed: Annotated[bool, typer.Option("--blame", help="Tell pull from push in every row's gradient.")] = False,
     words: Annotated[list[Path] | None, typer.Option(help="Word pairs with similarities; may be repeated.")] = None,
     limits: Annotated[str, typer.Option("--check", help=LIMITS)] = "",
-    embedding: Annotated[str | None, typer.Option(help="Name of the input table in the file.")] = None,
-    head: Annotated[str | None, typer.Option(help="Name of the output table in the file.")] = None,
+    embedding: Embedding = None,
+    head: Head = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Most tokens of the text that are scored.")] = None,
     prompts: Annotated[int, typer.Option(min=0, help="Continuations per way of decoding.")] = 20,
     folder: Annotated[
@@ -46,6 +40,13 @@ def command(
 
     Reads the tables alone and no code of the model. Writes report.html, scan.json and card.md.
     """
+    from decone.diagnosis import scan as scanning
+    from decone.diagnosis.result import ScanResult
+    from decone.diagnosis.verdict import checks, parse_limits
+    from decone.report import scan_markdown, scan_page, scan_terminal
+    from decone.training.checkpoint import write_text
+    from decone.training.run import makeable
+
     if schema:
         print_json(ScanResult.model_json_schema(by_alias=True))
         return
@@ -55,7 +56,7 @@ def command(
     target = folder or Path("runs") / f"scan-{_plain(model)}"
     makeable(target)
     with stages(quiet) as progress:
-        result, drawings = scan(
+        result, drawings = scanning.scan(
             model,
             text=text,
             counts=counts,
@@ -79,7 +80,7 @@ def command(
     if as_json:
         print_json(content)
     else:
-        out.print(scan_terminal.render(result))
+        write(scan_terminal.render(result))
     say(f"the page is {page}")
     if not all(check.passed for check in result.checks):
         raise typer.Exit(1)

@@ -1,19 +1,18 @@
-"""`decone train`: one run from a configuration, or the rest of one."""
+"""`decone train` and `decone eval`: one run from a configuration or the remainder of one, and a model on a text."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from decone.cli.console import bars, print_json, say
-from decone.cli.options import Json, Quiet
-from decone.files.settings import merge_settings, parse_pairs
-from decone.training.config import RunConfig
-from decone.training.loop import Trainer
-from decone.training.run import Run
+from decone.cli.console import bars, print_json, say, write
+from decone.cli.options import Device, Json, OptionalDevice, Quiet
+
+if TYPE_CHECKING:
+    from decone.training.run import Run
 
 
-def command(
+def train(
     config: Annotated[Path | None, typer.Argument(help="TOML configuration; without one the defaults hold.")] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="Override a key: --set optimizer.lr=3e-4; may be repeated.")
@@ -21,7 +20,7 @@ def command(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="Folder of a run to go on with.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the run.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    device: OptionalDevice = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -30,6 +29,9 @@ def command(
     Examples:  decone train --out runs/first --set method=threshold:margin=1
                decone train --resume runs/first
     """
+    from decone.files.settings import parse_pairs
+    from decone.training.loop import Trainer
+
     overrides = parse_pairs(sets or [])
     if seed is not None:
         overrides["seed"] = str(seed)
@@ -63,14 +65,40 @@ def command(
     say(f"the run is in {run.path}; its model is {run.model_path.name}, its numbers are in {run.result_path.name}")
 
 
-def _fresh(config: Path | None, out: Path | None, overrides: dict[str, Any]) -> Run:
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A decone run, or a Hugging Face causal model (folder or hub name).")],
+    text: Annotated[Path, typer.Option(help="UTF-8 text to score.")],
+    batch: Annotated[int, typer.Option(min=1, help="Windows scored at once.")] = 12,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a model on a text: perplexity, its best temperature, ranks, isotropy, frequency groups."""
+    from decone.report import measured
+    from decone.studies.measure import measure_text
+
+    result = measure_text(model, text, batch, device)
+    if as_json:
+        print_json(result)
+    else:
+        write(measured.render(result))
+
+
+def _fresh(config: Path | None, out: Path | None, overrides: dict[str, Any]) -> "Run":
+    from decone.files.settings import merge_settings
+    from decone.training.config import RunConfig
+    from decone.training.run import Run
+
     if out is None:
         raise ValueError("name the folder of the run with --out DIR, or a run to go on with by --resume DIR")
     settings = RunConfig.build(merge_settings({}, overrides)) if config is None else RunConfig.read(config, overrides)
     return Run.plan(out, settings)
 
 
-def _resumed(resume: Path, config: Path | None, out: Path | None, overrides: dict[str, Any]) -> Run:
+def _resumed(resume: Path, config: Path | None, out: Path | None, overrides: dict[str, Any]) -> "Run":
+    from decone.training.config import RunConfig
+    from decone.training.run import Run
+
     if out is not None and out.resolve() != resume.resolve():
         raise ValueError("--resume goes on in its own folder; leave out --out")
     run = Run.open(resume)

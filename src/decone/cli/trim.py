@@ -8,8 +8,7 @@ import typer
 from decone.cli import vocabulary_shown
 from decone.cli.console import out, print_json, stages
 from decone.cli.options import Json, Quiet
-from decone.repair.vocabulary.trim import trim
-from decone.repair.vocabulary.trim import Choice
+from decone.repair.vocabulary.trim import Choice, trim
 
 TEXT = "UTF-8 text whose tokens stay; may be repeated. It is cut exactly as before."
 LEAVE = "A tensor as long as the vocabulary that has nothing to do with it; may be repeated."

@@ -13,7 +13,7 @@ from decone.objectives.base import Objective
 
 _ROOM = "decone.objectives"
 # `sequence_unlikelihood` needs the model itself, not its hidden states: it is called in a loop of one's own.
-_NOT_METHODS = {"base", "registry", "compose", "sequence_unlikelihood"}
+_NOT_METHODS = {"base", "cards", "registry", "compose", "sequence_unlikelihood"}
 
 
 def names() -> list[str]:
