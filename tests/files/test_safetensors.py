@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from decone.files.safetensors import HEADER_LIMIT, INDEX, open_weights
+from decone.files.safetensors import HEADER_LIMIT, INDEX, copy_range, open_weights, read_header, write_tensors
 from decone.models.tables import Table, blocks, same_table
 
 
@@ -251,3 +251,62 @@ def test_a_table_of_a_gigabyte_takes_little_memory() -> None:
     unit = 1 if sys.platform == "darwin" else 1024
     assert int(grown) * unit < 100e6
     assert resource.RLIM_INFINITY  # bytes
+
+
+def test_bytes_lie_where_they_are_said_to() -> None:
+    tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.arange(4, dtype=torch.int64)}
+    save_file(tensors, Path("w.safetensors"), metadata={"format": "pt"})
+    metadata, tensors_read = read_header(Path("w.safetensors"))
+    content = Path("w.safetensors").read_bytes()
+    assert metadata == {"format": "pt"}
+    assert set(tensors_read) == {"a", "b"}
+    for name, tensor in tensors.items():
+        assert content[tensors_read[name].begin : tensors_read[name].end] == tensor.numpy().tobytes()
+    assert (tensors_read["a"].shape, tensors_read["a"].dtype, tensors_read["a"].row_bytes) == ((2, 3), "F32", 12)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4000]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]},
+        {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2]},
+        [],
+        "x",
+    ],
+)
+def test_hostile_headers(entry: object) -> None:
+    header = json.dumps({"a": entry}).encode()
+    Path("w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(ValueError, match=r"damaged|truncated"):
+        read_header(Path("w.safetensors"))
+
+
+def test_tensors_are_written_completely_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    path, tensors = Path("a.safetensors"), {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.ones(2)}
+    write_tensors(path, tensors)
+    assert torch.equal(open_weights(path).table("a").read(), tensors["a"])
+    content = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(ValueError, match=r"cannot write a\.safetensors: .*; free space or choose another place"):
+            write_tensors(path, {"a": torch.ones(100, 100)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == content
+    assert list(Path().iterdir()) == [path]
+
+
+def test_a_range_of_bytes_is_copied() -> None:
+    Path("a").write_bytes(bytes(range(100)))
+    for step in (1, 7, 1000):
+        with Path("a").open("rb") as source, Path("b").open("wb") as target:
+            copy_range(source, target, 10, 90, step)
+        assert Path("b").read_bytes() == bytes(range(10, 90))
+    with Path("a").open("rb") as source, Path("b").open("wb") as target:
+        with pytest.raises(ValueError, match="a became shorter while it was read; start again"):
+            copy_range(source, target, 10, 101, 7)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tests.repair.checkpoints import INPUT, OUTPUT, V, cone, contents, llama
 
-from decone.files import new_folder
+from decone.files import folder as folders
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable
 from decone.repair import checkpoint
@@ -157,7 +157,7 @@ def test_an_interrupt_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(new_folder.shutil, "copyfile", stop)
+    monkeypatch.setattr(folders.shutil, "copyfile", stop)
     before = contents(Path())
     with pytest.raises(KeyboardInterrupt):
         apply("m", DELTA, Path("n"))

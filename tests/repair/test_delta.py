@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,11 @@ from safetensors.torch import load_file, save_file
 from tests.repair.checkpoints import INPUT, cone, contents, llama
 from torch import Tensor
 
+from decone.files.safetensors import read_header
 from decone.models import tables as blocks_of
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable, ModelTables
-from decone.repair import delta as module
 from decone.repair.delta import Change, read_delta, vacant, write_delta
-from decone.repair.places import places
 from decone.repair.tables import targets
 
 IDS = torch.tensor([0, 3, 60, 119])
@@ -71,7 +71,7 @@ def test_it_holds_old_and_new_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_header_is_what_the_library_reads(model_tables: ModelTables) -> None:
     path = written(model_tables)
-    metadata, found = places(path)
+    metadata, found = read_header(path)
     assert set(metadata) == {"decone.delta"}
     with safe_open(path, framework="pt") as file:
         assert set(file.keys()) == set(found) == {"0.ids", "0.old", "0.new"}
@@ -115,7 +115,7 @@ def test_a_full_disk_leaves_nothing(model_tables: ModelTables, monkeypatch: pyte
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = contents(Path())
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ValueError, match="No space left"):
         written(model_tables)
     assert contents(Path()) == before

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from decone.files.safetensors import write_tensors
 from decone.models.nano import Nano
-from decone.training.checkpoint import write_tensors
 from decone.training.config import RunConfig
 from decone.training.inputs import train_tokenizer
 from decone.training.run import Run, makeable, read_result

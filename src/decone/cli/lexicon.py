@@ -11,12 +11,12 @@ from rich.text import Text
 from decone.cli.aligning import Case, Format, Forms, Inflections, Language, Numbers, Pieces, aligned, opened
 from decone.cli.console import out, print_json, say, stages
 from decone.cli.options import Json, Quiet
+from decone.files.atomic import write_text
 from decone.files.foreign import terminal_text, token_label
 from decone.frequencies import read_counts
 from decone.models.find_tables import find_tables
 from decone.repair.coverage import Coverage, coverage
 from decone.repair.entries import Choices
-from decone.training.checkpoint import write_text
 
 GLOSS = 70  # characters of a definition that are shown
 MEANT = {

@@ -43,8 +43,8 @@ def scan(
     from decone.diagnosis import scan as scanning
     from decone.diagnosis.result import ScanResult
     from decone.diagnosis.verdict import checks, parse_limits
+    from decone.files.atomic import write_text
     from decone.report import scan_markdown, scan_page, scan_terminal
-    from decone.training.checkpoint import write_text
     from decone.training.run import makeable
 
     if schema:

@@ -31,12 +31,12 @@ def compare(
 
     The first method is the one the others are compared with. Run the same command again to go on after a stop.
     """
+    from decone.files.atomic import write_text
     from decone.files.settings import merge_settings, parse_pairs
     from decone.report import markdown, page, style, terminal
     from decone.studies.compare import Comparison
     from decone.studies.compare import methods as read_methods
     from decone.studies.seeds import seeds as read_seeds
-    from decone.training.checkpoint import write_text
     from decone.training.config import RunConfig
     from decone.training.machine import provenance
 
@@ -66,9 +66,9 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Draw table.md and report.html of a comparison again, from the runs that are finished."""
+    from decone.files.atomic import write_text
     from decone.report import markdown, page, terminal
     from decone.studies.compare import reopen
-    from decone.training.checkpoint import write_text
     from decone.training.machine import provenance
 
     comparison, results = reopen(folder)
@@ -111,6 +111,7 @@ def reproduce(
     """Reproduce a published table: run what is missing, then show the paper's numbers beside ours."""
     from rich.markup import escape
 
+    from decone.files.atomic import write_text
     from decone.files.settings import parse_pairs
     from decone.report import markdown, terminal
     from decone.studies.catalogue import TABLES
@@ -147,5 +148,5 @@ def reproduce(
     write(terminal.render(rendered))
     if not show:
         study.page.parent.mkdir(parents=True, exist_ok=True)
-        study.page.write_text(markdown.render(rendered), encoding="utf-8")
+        write_text(study.page, markdown.render(rendered))
         say(f"the table is {study.page}")

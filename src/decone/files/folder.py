@@ -1,13 +1,17 @@
 """The folder of a stranger: nothing outside it is read, and what is read is small and what it claims to be."""
 
+import errno
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 from decone.files.foreign import plain
 
 JSON_LIMIT = 64 << 20  # bytes; the longest index published is about a tenth of that
+EXCLUDED = (".git",)  # folders of a model that a changed copy of it is no commit of
 _SHARED = re.compile(r"[0-9a-f]{64}")
 
 
@@ -84,3 +88,48 @@ def read_object(folder: Path, name: str) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise ValueError(f"{folder / name} holds no JSON object; download it again")
     return content
+
+
+def list_files(root: Path) -> dict[str, Path]:
+    """Every file of a folder by its name there, without `EXCLUDED`.
+
+    Links may lead to other files of it, or of a hub's cache.
+
+    Raises:
+        ValueError: a link leads out of the folder or to a folder, or a file is no ordinary one.
+    """
+    files: dict[str, Path] = {}
+    for above, folders, names in os.walk(root):
+        if Path(above) == root:
+            folders[:] = [name for name in folders if name not in EXCLUDED]
+        for name in folders:
+            if (Path(above) / name).is_symlink():
+                raise ValueError(
+                    f"{Path(above) / plain(name)} is a link to a folder, which is not followed; replace it"
+                )
+        for name in sorted(names):
+            relative = str((Path(above) / name).relative_to(root))
+            path = inside(root, relative)
+            if not path.is_file():
+                raise ValueError(f"{root / plain(relative)} is no ordinary file; take it out of the model's folder")
+            files[relative] = path
+    return files
+
+
+def copy_file(path: Path, target: Path, link: bool = False) -> None:
+    """Copies a file, or links it: then both names share their bytes on disk.
+
+    Raises:
+        ValueError: it cannot be linked, for the target is on another disk.
+    """
+    if not link:
+        shutil.copyfile(path, target)
+        return
+    try:
+        os.link(path.resolve(), target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        raise ValueError(
+            f"files of {plain(path.parent)} cannot be linked, for the new folder is on another disk; leave out --link"
+        ) from None

@@ -4,16 +4,15 @@ Only the files that hold a table are written anew, its bytes replaced and all ot
 made beside and renamed when it is whole.
 """
 
-import os
 from hashlib import sha256
 from pathlib import Path
 
+from decone.files.atomic import new_folder, require_vacant
+from decone.files.folder import EXCLUDED, copy_file, list_files
 from decone.files.foreign import join_names, plain
-from decone.files.new_folder import LEFT_OUT, copy_bytes, files_of, new_folder, other_weights, take_over, vacant_folder
-from decone.files.safetensors import Weights, open_weights
+from decone.files.safetensors import StoredTensor, Weights, copy_range, open_weights
 from decone.models.find_tables import find_tables
 from decone.repair.delta import Delta, Rows, digest, patched, read_delta
-from decone.repair.places import Place, places
 from decone.repair.result import WRITTEN, Written
 from decone.repair.tables import home
 
@@ -39,10 +38,10 @@ def apply(model: str, delta: Path, out: Path, *, link: bool = False, backwards: 
     """
     opened = read_delta(delta)
     source = Path(model) if Path(model).exists() else home(find_tables(model))
-    vacant_folder(out, source)
+    require_vacant(out, source)
     weights = open_weights(source)
     shards = _shards(weights, opened, backwards)
-    files = files_of(source) if source.is_dir() else {source.name: source}
+    files = list_files(source) if source.is_dir() else {source.name: source}
     result = Written(
         schema=WRITTEN, folder=str(out), rewritten=[], copied=[], linked=[], notes=_notes(source, files, weights)
     )
@@ -54,7 +53,7 @@ def apply(model: str, delta: Path, out: Path, *, link: bool = False, backwards: 
                 _rewrite(path, target, shards[path], opened, backwards)
                 result.rewritten.append(name)
             else:
-                take_over(path, target, link)
+                copy_file(path, target, link)
                 (result.linked if link else result.copied).append(name)
     return result
 
@@ -74,20 +73,19 @@ def undo(folder: str, delta: Path, out: Path, *, link: bool = False) -> Written:
     return apply(folder, delta, out, link=link, backwards=True)
 
 
-def _shards(weights: Weights, delta: Delta, backwards: bool) -> dict[Path, list[tuple[Place, Rows]]]:
+def _shards(weights: Weights, delta: Delta, backwards: bool) -> dict[Path, list[tuple[StoredTensor, Rows]]]:
     """Files that hold a table, and what is replaced in them, in the order of the file."""
-    found: dict[Path, list[tuple[Place, Rows]]] = {}
+    found: dict[Path, list[tuple[StoredTensor, Rows]]] = {}
     for rows in delta.tables:
         for name in rows.facts.tensors:
-            entry = weights.entries.get(name)
+            entry = weights.tensors.get(name)
             if entry is None or (entry.shape, entry.dtype) != (rows.facts.shape, rows.facts.dtype):
                 raise ValueError(
-                    f"{delta.path} is for another model, {plain(delta.facts.model)}: {weights.place} has no "
+                    f"{delta.path} is for another model, {plain(delta.facts.model)}: {weights.path} has no "
                     f"{plain(name)} {list(rows.facts.shape)} {plain(rows.facts.dtype)}; name the one it was made from"
                 )
-            place = places(entry.file)[1][name]
-            _require_match(digest(entry.file, place), name, rows, weights.place, delta, backwards)
-            found.setdefault(entry.file, []).append((place, rows))
+            _require_match(digest(entry.file, entry), name, rows, weights.path, delta, backwards)
+            found.setdefault(entry.file, []).append((entry, rows))
     return {path: sorted(parts, key=lambda part: part[0].begin) for path, parts in found.items()}
 
 
@@ -116,19 +114,19 @@ def _require_match(held: str, name: str, rows: Rows, place: Path, delta: Delta, 
 def _notes(source: Path, files: dict[str, Path], weights: Weights) -> list[str]:
     """What a reader must know of files that are taken over as they are."""
     notes = []
-    if others := other_weights(files, weights):
+    if others := weights.unread(files):
         notes.append(f"taken over as they are, with the old table if they hold it: {join_names(others)}")
-    if source.is_dir() and (left := [name for name in LEFT_OUT if (source / name).exists()]):
+    if source.is_dir() and (left := [name for name in EXCLUDED if (source / name).exists()]):
         notes.append(f"left out: {', '.join(left)}")
     return notes
 
 
-def _rewrite(source: Path, target: Path, parts: list[tuple[Place, Rows]], delta: Delta, backwards: bool) -> None:
+def _rewrite(source: Path, target: Path, parts: list[tuple[StoredTensor, Rows]], delta: Delta, backwards: bool) -> None:
     """Writes a safetensors file with the rows of some tables replaced; the header and all else keep their bytes."""
     with source.open("rb") as old, target.open("xb") as new:
         here = 0
         for place, rows in parts:
-            copy_bytes(old, new, here, place.begin, STEP)
+            copy_range(old, new, here, place.begin, STEP)
             made = sha256()
             for content in patched(old, place, delta, rows, backwards, STEP):
                 made.update(content)
@@ -136,6 +134,4 @@ def _rewrite(source: Path, target: Path, parts: list[tuple[Place, Rows]], delta:
             if made.hexdigest() != (rows.facts.before if backwards else rows.facts.after):
                 raise ValueError(f"{delta.path} is damaged (its rows do not make the table it tells of); make it again")
             here = place.end
-        copy_bytes(old, new, here, source.stat().st_size, STEP)
-        new.flush()
-        os.fsync(new.fileno())
+        copy_range(old, new, here, source.stat().st_size, STEP)

@@ -5,7 +5,6 @@ the bytes of the table itself, so that applying and undoing move bytes and compu
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,10 +19,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from decone import __version__
+from decone.files.atomic import atomic_file
 from decone.files.foreign import plain
-from decone.files.safetensors import DTYPES
+from decone.files.safetensors import DTYPES, NUMBER_BYTES, StoredTensor, read_header
 from decone.models.tables import ModelTables, Table, blocks
-from decone.repair.places import SIZES, Place, places
 from decone.repair.result import DELTA, DeltaFacts, TableDelta
 from decone.repair.tables import Target, home
 from decone.training.machine import provenance
@@ -55,8 +54,8 @@ class Rows:
 
     facts: TableDelta
     ids: Int64[Tensor, " M"]
-    old: Place
-    new: Place
+    old: StoredTensor
+    new: StoredTensor
 
 
 @dataclass(frozen=True)
@@ -121,20 +120,10 @@ def write_delta(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         provenance=provenance(),
     )
-    beside = path.with_name(f".{path.name}.{os.getpid()}.writing")
-    try:
+    with atomic_file(path) as beside:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("xb") as file:
             _write(file, facts, changes)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        raise ValueError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another place"
-        ) from None
-    finally:
-        beside.unlink(missing_ok=True)
     return facts
 
 
@@ -146,7 +135,7 @@ def read_delta(path: Path) -> Delta:
     """
     if not path.is_file():
         raise ValueError(f"no file {plain(path)}; name the delta that a repair wrote with --out")
-    metadata, found = places(path)
+    metadata, found = read_header(path)
     foreign = f"{path} is no delta of decone"
     if _KEY not in metadata:
         raise ValueError(f"{foreign}; name the file that a repair wrote with --out")
@@ -161,7 +150,7 @@ def read_delta(path: Path) -> Delta:
 
 
 def patched(
-    file: BinaryIO, place: Place, delta: Delta, rows: Rows, backwards: bool, step: int = 1 << 24
+    file: BinaryIO, place: StoredTensor, delta: Delta, rows: Rows, backwards: bool, step: int = 1 << 24
 ) -> Iterator[bytes]:
     """Yields the bytes of a table with its rows replaced, about `step` bytes at a time.
 
@@ -173,21 +162,22 @@ def patched(
         backwards: puts the old rows in.
         step: bytes at once.
     """
-    height, ids = max(1, step // place.row), rows.ids.numpy()
+    height, ids = max(1, step // place.row_bytes), rows.ids.numpy()
     source = rows.old if backwards else rows.new
     with delta.path.open("rb") as stored:
         for start in range(0, place.shape[0], height):
             stop = min(start + height, place.shape[0])
             block = np.frombuffer(
-                bytearray(_exactly(file, place.begin + start * place.row, (stop - start) * place.row)), dtype=np.uint8
-            ).reshape(stop - start, place.row)
+                bytearray(_exactly(file, place.begin + start * place.row_bytes, (stop - start) * place.row_bytes)),
+                dtype=np.uint8,
+            ).reshape(stop - start, place.row_bytes)
             low, high = np.searchsorted(ids, (start, stop))
-            new = _exactly(stored, source.begin + int(low) * place.row, int(high - low) * place.row)
-            block[ids[low:high] - start] = np.frombuffer(new, dtype=np.uint8).reshape(-1, place.row)
+            new = _exactly(stored, source.begin + int(low) * place.row_bytes, int(high - low) * place.row_bytes)
+            block[ids[low:high] - start] = np.frombuffer(new, dtype=np.uint8).reshape(-1, place.row_bytes)
             yield block.tobytes()
 
 
-def digest(path: Path, place: Place, step: int = 1 << 24) -> str:
+def digest(path: Path, place: StoredTensor, step: int = 1 << 24) -> str:
     """SHA-256 of a tensor's bytes in a file."""
     found = sha256()
     with path.open("rb") as file:
@@ -222,14 +212,14 @@ def _header(facts: DeltaFacts) -> tuple[bytes, list[dict[str, int]]]:
 
     def add(number: int, part: str, dtype: str, shape: list[int]) -> None:
         nonlocal end
-        starts[number][part], size = end, SIZES[dtype] * int(np.prod(shape))
+        starts[number][part], size = end, NUMBER_BYTES[dtype] * int(np.prod(shape))
         entries[f"{number}.{part}"] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
         end += size
 
     # Wide numbers first: then every tensor begins at a multiple of its own.
     for number, table in enumerate(facts.tables):
         add(number, "ids", "I64", [table.changed])
-    for number, table in sorted(enumerate(facts.tables), key=lambda pair: -SIZES[pair[1].dtype]):
+    for number, table in sorted(enumerate(facts.tables), key=lambda pair: -NUMBER_BYTES[pair[1].dtype]):
         for part in ("old", "new"):
             add(number, part, table.dtype, [table.changed, table.shape[1]])
     del entries[_KEY]
@@ -244,7 +234,7 @@ def _write(file: BinaryIO, facts: DeltaFacts, changes: Sequence[Change]) -> None
         file.seek(origin + start["ids"])
         file.write(change.ids.numpy().astype("<i8").tobytes())
         before, after, done = sha256(), sha256(), 0
-        row = SIZES[table.dtype] * table.shape[1]
+        row = NUMBER_BYTES[table.dtype] * table.shape[1]
         for first, block in blocks(change.target.whole):
             inner = change.ids[done:]
             inner = inner[inner < first + len(block)]
@@ -267,14 +257,14 @@ def _bytes(rows: Float[Tensor, "n H"]) -> bytes:
     return rows.contiguous().view(torch.uint8).numpy().tobytes()
 
 
-def _opened(path: Path, number: int, table: TableDelta, found: dict[str, Place]) -> Rows:
+def _opened(path: Path, number: int, table: TableDelta, found: dict[str, StoredTensor]) -> Rows:
     damaged = f"{path} is damaged"
     V, H = table.shape
     M = table.changed
     wanted = {"ids": ((M,), "I64"), "old": ((M, H), table.dtype), "new": ((M, H), table.dtype)}
     for part, (shape, dtype) in wanted.items():
         place = found.get(f"{number}.{part}")
-        if place is None or (place.shape, place.dtype) != (shape, dtype) or dtype not in SIZES:
+        if place is None or (place.shape, place.dtype) != (shape, dtype) or dtype not in NUMBER_BYTES:
             raise ValueError(f"{damaged} (its {part} rows are not as it says); make it again")
     place = found[f"{number}.ids"]
     with path.open("rb") as file:

@@ -59,7 +59,7 @@ def other_inputs(model_tables: ModelTables, target: Target) -> list[str]:
     """Names of input tables that are not the one to repair: T5Gemma's encoder and decoder have one each."""
     if model_tables.kind != "seq2seq":
         return []
-    names = open_weights(home(model_tables)).entries
+    names = open_weights(home(model_tables)).tensors
     return [name for name in names if name.endswith(INPUTS) and name not in target.names]
 
 
@@ -76,10 +76,10 @@ def home(model_tables: ModelTables) -> Path:
 def _target(role: Role, table: FileTable, place: Path) -> Target:
     weights = open_weights(place)
     whole = weights.table(table.name)
-    entry = weights.entries[table.name]
+    entry = weights.tensors[table.name]
     twins = [
         name
-        for name, other in weights.entries.items()
+        for name, other in weights.tensors.items()
         if name != table.name and (other.shape, other.dtype) == (entry.shape, entry.dtype)
         if same_table(whole, weights.table(name))
     ]

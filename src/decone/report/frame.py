@@ -1,16 +1,15 @@
 """What every page shares: one HTML file that needs nothing else, no server, no network, no fonts."""
 
 import base64
-import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
+from decone.files.atomic import write_text
 from decone.report import style
 
 # What could end a script or be read as markup inside it, as JSON escapes.
@@ -118,20 +117,12 @@ def document(
 
 
 def save(path: Path, content: str) -> Path:
-    """Writes a file beside its place and renames it, so that a kill leaves the old file or the new one.
+    """Writes a page atomically.
 
     Raises:
         ValueError: the file cannot be written.
     """
-    beside = path.with_name(f"{path.name}.{os.getpid()}.writing")
-    try:
-        beside.write_text(content, encoding="utf-8", newline="\n")
-        os.replace(beside, path)
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror}; choose another place") from None
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()  # after the rename there is none
+    write_text(path, content)
     return path
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from decone.data import corpora
 from decone.data.windows import split
+from decone.files.atomic import write_text
 from decone.studies.exhibits import Exhibit, exhibit
 from decone.studies.pool import Job, Watch, run_all
 from decone.studies.table import Results, Table, build
 from decone.training import inputs
-from decone.training.checkpoint import write_text
 from decone.training.config import RunConfig
 from decone.training.run import Run, read_result, vacant, writable
 from decone.vocab.counts import count_tokens

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from decone.files.atomic import write_text
 from decone.repair.delta import read_delta
 from decone.studies import scores
 from decone.studies.deltas import make_delta, repaired
@@ -16,7 +17,6 @@ from decone.studies.pool import Stop, Watch, work_off
 from decone.studies.study import Wish
 from decone.studies.suite import Preset, Suite, found_on_hub
 from decone.studies.table import Table
-from decone.training.checkpoint import write_text
 from decone.training.finetuning.loop import FinetuneConfig
 from decone.training.machine import provenance, resolve_device
 from decone.training.run import makeable, writable

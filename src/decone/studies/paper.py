@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from decone.files.atomic import write_text
 from decone.files.settings import merge_settings
 from decone.studies.pool import Job, Watch, check, run_all
 from decone.studies.study import Wish, chosen
 from decone.studies.table import Results, Table, build
-from decone.training.checkpoint import write_text
 from decone.training.config import RunConfig
 from decone.training.run import makeable, read_result, writable
 

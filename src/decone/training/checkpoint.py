@@ -7,20 +7,20 @@
 Nothing is ever unpickled.
 """
 
-import contextlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
+
+from decone.files.atomic import UNFINISHED, atomic_folder
+from decone.files.safetensors import save_tensors
 
 FOLDER = "checkpoints"
 FORMAT = 1
-UNFINISHED = ".writing"  # end of the name of a file that is not complete yet
 
 
 def save(run: Path, step: int, model: dict[str, Tensor], state: dict[str, Any]) -> Path:
@@ -36,20 +36,16 @@ def save(run: Path, step: int, model: dict[str, Tensor], state: dict[str, Any]) 
         The checkpoint's folder.
     """
     folder = run / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    final, beside = folder / f"step-{step:08d}", folder / f"writing-{os.getpid()}"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
+    final = folder / f"step-{step:08d}"
     tensors: dict[str, Tensor] = {}
     tree = _flatten(state, tensors)
-    write_tensors(beside / "model.safetensors", model)
-    write_tensors(beside / "state.safetensors", tensors)
-    write_text(beside / "state.json", json.dumps({"format": FORMAT, "step": step, "state": tree}))
-    shutil.rmtree(final, ignore_errors=True)
-    beside.rename(final)
-    _sync(folder)
+    with atomic_folder(final, overwrite=True) as beside:
+        save_tensors(beside / "model.safetensors", model)
+        save_tensors(beside / "state.safetensors", tensors)
+        content = json.dumps({"format": FORMAT, "step": step, "state": tree})
+        (beside / "state.json").write_text(content, encoding="utf-8")
     for old in folder.iterdir():
-        if old != final and (old.name.startswith(("step-", "writing-"))):
+        if old != final and (old.name.startswith(("step-", "writing-")) or old.name.endswith(UNFINISHED)):
             shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -85,33 +81,6 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise ValueError(f"cannot read {path} ({error}); train the run again") from None
     return weights
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes a safetensors file beside and renames it."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, beside)
-    _commit(beside, path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file beside and renames it."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
-    beside.write_text(text, encoding="utf-8")
-    _commit(beside, path)
-
-
-def _commit(beside: Path, path: Path) -> None:
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
-def _sync(folder: Path) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # not every system can open a folder
-        handle = os.open(folder, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
 
 
 def _flatten(value: Any, tensors: dict[str, Tensor], path: str = "state") -> Any:

@@ -13,6 +13,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from decone.data.windows import TRAINING, random_batch
+from decone.files.atomic import write_text
+from decone.files.safetensors import write_tensors
 from decone.metrics.similarity import translation_alignment
 from decone.models.nano import Nano
 from decone.objectives import Loss, Objective
@@ -193,7 +195,7 @@ class Trainer:
         if loss < self.best["loss"]:
             self.best = {"step": self.step, "loss": loss}
             if self.main:
-                checkpoint.write_tensors(self.run.best(self.step), model.state_dict())
+                write_tensors(self.run.best(self.step), model.state_dict())
         return fields
 
     def _save(self) -> None:
@@ -264,8 +266,8 @@ class Trainer:
         }
         if self.main:
             chosen = best if self.config.evaluation.select == "best" else model.state_dict()
-            checkpoint.write_tensors(self.run.model_path, chosen)
-            checkpoint.write_text(self.run.result_path, json.dumps(result, indent=1) + "\n")
+            write_tensors(self.run.model_path, chosen)
+            write_text(self.run.result_path, json.dumps(result, indent=1) + "\n")
         self.accelerator.wait_for_everyone()
         return result
 

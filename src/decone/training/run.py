@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from decone.data.tokenizers import TextTokenizer
+from decone.files.atomic import UNFINISHED, write_text
 from decone.models.nano import Nano
-from decone.training.checkpoint import UNFINISHED, load_weights, write_text
+from decone.training.checkpoint import load_weights
 from decone.training.config import RunConfig
 
 CONFIG = "config.toml"
@@ -181,9 +182,7 @@ class RunLog:
     def __init__(self, run: Path, step: int, tensorboard: bool = False) -> None:
         self.path = run / LOG
         kept = [json.dumps(line) for line in read_log(run) if line["step"] <= step]
-        beside = self.path.with_name(f"{LOG}.{os.getpid()}.writing")
-        beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        beside.replace(self.path)
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
         self._writer: Any = None
         if tensorboard:
             try:

@@ -12,7 +12,7 @@ from tests.repair.checkpoints import contents, llama, minilm
 from tests.repair.vocabularies import KINDS, build, loaded, logits
 from torch import Tensor
 
-from decone.files import new_folder
+from decone.files import folder as folders
 from decone.models.find_tables import find_tables
 from decone.repair.vocabulary import write
 from decone.repair.vocabulary.grow import grow
@@ -353,7 +353,7 @@ def test_a_full_disk_and_an_interrupt_leave_nothing(monkeypatch: pytest.MonkeyPa
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(new_folder.shutil, "copyfile", stop)
+    monkeypatch.setattr(folders.shutil, "copyfile", stop)
     before = contents(Path())
     with pytest.raises(KeyboardInterrupt):
         grow("m", NEW, Path("n"))

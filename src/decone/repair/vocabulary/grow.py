@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from decone.data.corpora import read_text
+from decone.files.atomic import require_vacant
 from decone.files.foreign import join_names, plain
-from decone.files.new_folder import vacant_folder
 from decone.files.safetensors import DTYPES
 from decone.metrics.norms import row_norms
 from decone.metrics.row_change import nearest_rows
@@ -264,7 +264,7 @@ def grow(
     growth = plan_growth(model_tables, tokens, multiple, match, leave)
     model, notes = growth.model, [*model_tables.notes, *growth.notes]
     if out is not None:
-        vacant_folder(out, model.folder)
+        require_vacant(out, model.folder)
     past = read_history(model.folder)
     config = resized(model.config, model.rows, growth.layout.rows)
     tell("new rows", 0, 1)

@@ -116,7 +116,7 @@ def _tables(model_tables: ModelTables, weights: Weights) -> list[ByToken]:
     known = targets(model_tables, "both" if model_tables.head is not None or model_tables.tied else "input")
     found = [_described(target.role, target.names, weights) for target in known]
     taken = {name for table in found for name in table.names}
-    for name, entry in weights.entries.items():
+    for name, entry in weights.tensors.items():
         if name in taken or len(entry.shape) != 2 or entry.shape[0] != found[0].shape[0]:
             continue
         if _ends(name, _INPUTS):  # of an encoder and a decoder that are not tied
@@ -132,7 +132,7 @@ def _biases(weights: Weights, rows: int, tables: set[str]) -> list[ByToken]:
         *(name.removesuffix("weight") + "bias" for name in (*_OUTPUTS, *tables) if name[-6:] == "weight"),
     )
     names = [
-        name for name, entry in weights.entries.items() if entry.shape in ((rows,), (1, rows)) and _ends(name, known)
+        name for name, entry in weights.tensors.items() if entry.shape in ((rows,), (1, rows)) and _ends(name, known)
     ]
     for name in names:
         weights.vector(name)  # refuses what is no floating point
@@ -140,7 +140,7 @@ def _biases(weights: Weights, rows: int, tables: set[str]) -> list[ByToken]:
 
 
 def _described(role: Role, names: tuple[str, ...], weights: Weights) -> ByToken:
-    entry = weights.entries[names[0]]
+    entry = weights.tensors[names[0]]
     if role != "bias":
         weights.table(names[0])  # refuses what is no floating point
     return ByToken(role, names, entry.shape, entry.dtype)

@@ -12,9 +12,9 @@ from safetensors.torch import save
 from tokenizers import Tokenizer, pre_tokenizers
 
 from decone.data.corpora import read_text
+from decone.files.atomic import require_vacant
 from decone.files.folder import read_object
 from decone.files.foreign import join_names, plain
-from decone.files.new_folder import vacant_folder
 from decone.files.safetensors import DTYPES
 from decone.models.find_tables import find_tables
 from decone.models.tables import ModelTables
@@ -322,7 +322,7 @@ def trim(
     trimming = plan_trimming(model_tables, choice, leave)
     model, notes = trimming.model, [*model_tables.notes, *trimming.notes]
     if out is not None:
-        vacant_folder(out, model.folder)
+        require_vacant(out, model.folder)
     past = read_history(model.folder)
     layout = Layout(torch.tensor(sorted(trimming.new)))
     parts = [Resized(tensor, torch.zeros(0, tensor.width, dtype=DTYPES[tensor.dtype])) for tensor in model.tensors]

@@ -1,7 +1,6 @@
 """The rows of a resized tensor: which old one stands where, written and read back a few at a time."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,11 +13,11 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from decone.files.atomic import new_folder
+from decone.files.folder import EXCLUDED, copy_file, list_files
 from decone.files.foreign import join_names, plain
-from decone.files.new_folder import LEFT_OUT, copy_bytes, files_of, new_folder, other_weights, take_over
-from decone.files.safetensors import INDEX, open_weights
+from decone.files.safetensors import INDEX, NUMBER_BYTES, StoredTensor, copy_range, open_weights, read_header
 from decone.repair.delta import digest
-from decone.repair.places import SIZES, Place, places
 from decone.repair.vocabulary.result import TableFacts, Written
 from decone.repair.vocabulary.tensors import ByToken, Vocabulary
 
@@ -59,7 +58,7 @@ class Resized:
     @property
     def width(self) -> int:
         """Bytes of a row."""
-        return self.tensor.width * SIZES[self.tensor.dtype]
+        return self.tensor.width * NUMBER_BYTES[self.tensor.dtype]
 
     @property
     def content(self) -> UInt8[np.ndarray, "n B"]:
@@ -219,12 +218,12 @@ def resize(
     Raises:
         ValueError: as `new_folder`; or what was written is not what was meant.
     """
-    files = files_of(model.folder)
+    files = list_files(model.folder)
     left, notes = _left_out(model, files, edited)
     by_file: dict[Path, dict[str, Resized]] = {}
     for part in parts:
         for name in part.tensor.names:
-            by_file.setdefault(model.weights.entries[name].file, {})[name] = part
+            by_file.setdefault(model.weights.tensors[name].file, {})[name] = part
     after: dict[str, str] = {}
     rewritten, taken = set[str](), list[str]()
     with new_folder(out, model.folder) as beside:
@@ -240,7 +239,7 @@ def resize(
                 target.write_bytes(_index(path, model, parts, layout))
                 rewritten.add(name)
             else:
-                take_over(path, target, link)
+                copy_file(path, target, link)
                 taken.append(name)
         tables = [_facts(model, part, layout, after) for part in parts]
         for name, content in {**edited, **tell(tables, notes)}.items():
@@ -257,27 +256,27 @@ def resize(
 
 def _left_out(model: Vocabulary, files: Mapping[str, Path], edited: Files) -> tuple[set[str], list[str]]:
     """Files that hold the old vocabulary in another form, and what is said of them."""
-    weights = other_weights(dict(files), model.weights)
+    weights = model.weights.unread(files)
     left = [name for name in weights if "/" not in name]  # in folders may be weights of other parts
     left += [name for name, content in edited.items() if content is None and name in files]
     notes = [f"left out, for the old vocabulary is in it: {join_names(left)}"] if left else []
     if nested := [name for name in weights if "/" in name and name not in edited]:
         notes.append(f"taken over as they are, with the old table if they hold it: {join_names(nested)}")
-    if folders := [name for name in LEFT_OUT if (model.folder / name).exists()]:
+    if folders := [name for name in EXCLUDED if (model.folder / name).exists()]:
         notes.append(f"left out: {', '.join(folders)}")
     return set(left), notes
 
 
 def _facts(model: Vocabulary, part: Resized, layout: Layout, after: Mapping[str, str]) -> TableFacts:
     name = part.tensor.names[0]
-    file = model.weights.entries[name].file
+    file = model.weights.tensors[name].file
     return TableFacts(
         role=part.tensor.role,
         tensors=list(part.tensor.names),
         dtype=part.tensor.dtype,
         shape_before=list(part.tensor.shape),
         shape_after=_shape(part, layout),
-        before=digest(file, places(file)[1][name]),
+        before=digest(file, read_header(file)[1][name]),
         after=after[name],
     )
 
@@ -289,7 +288,7 @@ def _shape(part: Resized, layout: Layout) -> list[int]:
 
 def _rewrite(source: Path, target: Path, parts: Mapping[str, Resized], layout: Layout) -> dict[str, str]:
     """Writes a safetensors file with some tensors resized, reads it back, and gives the SHA-256 of each of them."""
-    metadata, found = places(source)
+    metadata, found = read_header(source)
     # Wide numbers first, as the library has it: then every tensor begins at a multiple of its own.
     order = sorted(found, key=lambda name: (-_size(found[name]), found[name].begin))
     entries: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
@@ -310,10 +309,8 @@ def _rewrite(source: Path, target: Path, parts: Mapping[str, Resized], layout: L
                 if name in parts:
                     after[name] = write_rows(old, found[name].begin, new, parts[name], layout, STEP)
                 else:
-                    copy_bytes(old, new, found[name].begin, found[name].end, STEP)
-            new.flush()
-            os.fsync(new.fileno())
-        written = places(target)[1]
+                    copy_range(old, new, found[name].begin, found[name].end, STEP)
+        written = read_header(target)[1]
         with target.open("rb") as back:
             for name, part in parts.items():
                 if not same_rows(old, found[name].begin, back, written[name].begin, part, layout, STEP):
@@ -321,7 +318,7 @@ def _rewrite(source: Path, target: Path, parts: Mapping[str, Resized], layout: L
     return after
 
 
-def _size(place: Place) -> float:
+def _size(place: StoredTensor) -> float:
     """Bytes of one number."""
     return (place.end - place.begin) / max(1, prod(place.shape))
 
