@@ -90,8 +90,8 @@ def _tokens(tokens: Sequence[NewToken]) -> Grid:
 def _divergence(found: Divergence) -> Text:
     change = "bit for bit the same" if found.largest_change == 0 else f"changed by up to {found.largest_change:.3g}"
     return Text(
-        f"outputs on {terminal_text(found.text, 60)}, {found.positions:,} predictions: logits of old tokens {change}; KL over "
-        f"them {found.kl_mean:.3g} nats, at most {found.kl_max:.3g}; new tokens get {found.mass_mean:.3g} of the "
+        f"outputs on {terminal_text(found.text, 60)}, {found.positions:,} predictions: logits of old tokens {change}; "
+        f"KL over them {found.kl_mean:.3g} nats, at most {found.kl_max:.3g}; new tokens get {found.mass_mean:.3g} of the "
         f"probability, at most {found.mass_max:.3g}"
     )
 

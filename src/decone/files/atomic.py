@@ -64,10 +64,10 @@ def atomic_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)  # of a killed process with the same number
         beside.mkdir(parents=True)
         yield beside
-        for above, _, names in os.walk(beside):
+        for folder, _, names in os.walk(beside):
             for name in names:
-                _sync(Path(above, name))
-            _sync_folder(Path(above))
+                _sync(Path(folder, name))
+            _sync_folder(Path(folder))
         if overwrite:
             shutil.rmtree(path, ignore_errors=True)
         beside.rename(path)

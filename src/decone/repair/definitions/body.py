@@ -144,8 +144,8 @@ def load_body(model_tables: ModelTables, read: Read, device: torch.device) -> Bo
         raise ValueError('definitions are read with transformers: pip install "decone[hf]"') from None
     if model_tables.kind in ("causal", "run", "tables"):
         raise ValueError(
-            f"{model_tables.name} is no model that reads a definition in both directions (it is {model_tables.kind}); repair an "
-            "encoder, or an encoder with a decoder"
+            f"{model_tables.name} is no model that reads a definition in both directions (it is {model_tables.kind}); "
+            "repair an encoder, or an encoder with a decoder"
         )
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped there
     try:

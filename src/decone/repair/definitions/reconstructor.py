@@ -96,8 +96,8 @@ class Reconstructor:
         highest = max(max((*prompt.ids, *prompt.pieces)) for prompt in self.prompts)
         if highest >= len(self.body.rows):
             raise ValueError(
-                f"the tokenizer of {model_tables.name} gives id {highest}, and the model has {len(self.body.rows):,} rows; "
-                "resize its table, or name another --mask"
+                f"the tokenizer of {model_tables.name} gives id {highest}, and the model has {len(self.body.rows):,} "
+                "rows; resize its table, or name another --mask"
             )
         self.ids = torch.tensor(list(places))
         self.owner = torch.tensor([places[prompt.id] for prompt in self.prompts])

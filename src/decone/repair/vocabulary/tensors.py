@@ -160,6 +160,6 @@ def _require_known(weights: Weights, rows: int, known: set[str], model: str) -> 
     if strange:
         raise ValueError(
             f"{model} holds what is as long as its vocabulary ({rows:,}) but no table or bias that is known: "
-            f"{join_names(strange)}; a quantised model is changed before it is quantised, and a tensor that has nothing to "
-            f"do with tokens is passed over with --leave {plain(strange[0])}"
+            f"{join_names(strange)}; a quantised model is changed before it is quantised, and a tensor that has "
+            f"nothing to do with tokens is passed over with --leave {plain(strange[0])}"
         )

@@ -35,8 +35,8 @@ def read_parts(folder: Path) -> dict[str, Any]:
     absent = [token for token in declared_tokens(folder) if tokenizer.token_to_id(token) is None]
     if absent:
         raise ValueError(
-            f"the files beside tokenizer.json in {folder} declare tokens that it lacks ({join_names(absent)}), which get "
-            f"their ids only when it is loaded; {MAKE}"
+            f"the files beside tokenizer.json in {folder} declare tokens that it lacks ({join_names(absent)}), which "
+            f"get their ids only when it is loaded; {MAKE}"
         )
     return parts
 

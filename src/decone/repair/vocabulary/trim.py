@@ -183,8 +183,8 @@ def _wanted(choice: Choice, parts: Mapping[str, Any], tokenizer: Tokenizer) -> t
         names = [line for line in read_text(choice.keep).replace("\r\n", "\n").split("\n") if line.strip()]
         if absent := [name for name in names if name not in strings]:
             raise ValueError(
-                f"{choice.keep} names {len(absent):,} tokens that the vocabulary lacks ({join_names(absent)}); write them "
-                "as they stand in it, e.g. ##ing or Ġthe"
+                f"{choice.keep} names {len(absent):,} tokens that the vocabulary lacks ({join_names(absent)}); write "
+                "them as they stand in it, e.g. ##ing or Ġthe"
             )
         wanted |= {strings[name] for name in names}
     return "used" if choice.texts else "listed", wanted, tried
