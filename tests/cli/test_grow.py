@@ -10,7 +10,7 @@ import torch
 from tests.repair.checkpoints import contents
 from tests.repair.vocabularies import build, loaded, logits
 
-from decone.repair.vocabulary.result import Grown
+from decone.repair.vocabulary.result import GrowthReport
 
 Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
 
@@ -42,7 +42,7 @@ def test_a_file_of_tokens(decone: Decone, model: Path) -> None:
 def test_json_and_dry_run(decone: Decone, model: Path) -> None:
     before = contents(Path())
     code, out, _ = decone("grow", "m", "covid,blog", "--dry-run", "--json")
-    report = Grown.model_validate_json(out)
+    report = GrowthReport.model_validate_json(out)
     assert code == 0
     assert report.written is None
     assert report.rows_after == 322
@@ -52,7 +52,7 @@ def test_json_and_dry_run(decone: Decone, model: Path) -> None:
     assert "a dry run: nothing was written" in out
     assert contents(Path()) == before
     code, out, _ = decone("grow", "m", "covid,blog", "--out", "n", "--json", "--quiet", "--link")
-    written = Grown.model_validate_json(out)
+    written = GrowthReport.model_validate_json(out)
     assert written.written is not None
     assert "tokenizer_config.json" in written.written.linked
     assert written.model_copy(update={"written": None, "tables": []}) == report

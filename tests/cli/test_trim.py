@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tests.repair.checkpoints import contents
 from tests.repair.vocabularies import build, loaded, logits
 
-from decone.repair.vocabulary.result import Trimmed
+from decone.repair.vocabulary.result import TrimReport
 
 Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
 
@@ -41,7 +41,7 @@ def test_two_texts(decone: Decone, model: Path) -> None:
 def test_json_and_dry_run(decone: Decone, model: Path) -> None:
     before = contents(Path())
     code, out, _ = decone("trim", "m", "--text", "one.txt", "--min-count", "2", "--dry-run", "--json")
-    report = Trimmed.model_validate_json(out)
+    report = TrimReport.model_validate_json(out)
     assert code == 0
     assert report.written is None
     assert report.settings["min_count"] == 2
@@ -54,10 +54,10 @@ def test_json_and_dry_run(decone: Decone, model: Path) -> None:
     assert code == 2
     Path("keep.txt").write_text("▁the\n▁cat\n")
     code, out, _ = decone("trim", "m", "--keep", "keep.txt", "--out", "n", "--json", "--quiet", "--link")
-    written = Trimmed.model_validate_json(out)
+    written = TrimReport.model_validate_json(out)
     assert code == 0
     assert written.written is not None
-    assert written.kept["listed"] == 2
+    assert written.retained["listed"] == 2
 
 
 @pytest.mark.parametrize(

@@ -6,23 +6,18 @@ from typing import Annotated
 import typer
 
 from decone.cli import vocabulary_shown
-from decone.cli.aligning import opened
 from decone.cli.console import out, print_json, stages
 from decone.cli.options import Device, Json, Quiet
 from decone.files.settings import parse_pairs
-from decone.models.find_tables import find_tables
-from decone.repair.definitions.new_rows import from_definitions
-from decone.repair.definitions.recipe import Recipe
-from decone.repair.vocabulary.grow import grow
-from decone.repair.vocabulary.initialisations import INITIALISATIONS, Initialisation
-from decone.repair.vocabulary.tokenizer import Match, read_tokens
+from decone.repair.vocabulary.grow import DEFINITIONS, grow
+from decone.repair.vocabulary.initialisations import INITIALISATIONS
+from decone.repair.vocabulary.tokenizer import Match
 
 INIT = (
     "How rows are made: pieces (mean of the rows of what the old tokenizer cuts the token into), mean (of all trained "
     "rows), sample (drawn from a normal with their mean and covariance), neighbours (mean of rows near the pieces), "
     "definitions (rebuilt from a --lexicon)."
 )
-DEFINITIONS = "definitions"
 MATCH = "word: a token is not found inside longer words, but in scripts without spaces; anywhere: inside words too."
 LEAVE = "A tensor as long as the vocabulary that has nothing to do with it; may be repeated."
 
@@ -55,22 +50,16 @@ def command(
     """
     if folder is None and not dry_run:
         raise ValueError("say where the new model goes, --out FOLDER, or only look with --dry-run")
-    if init != DEFINITIONS and (lexicon or settings):
-        raise ValueError("--lexicon and --set are of --init definitions; add it, or leave them out")
     with stages(quiet) as progress:
-        way: str | Initialisation = init
-        if init == DEFINITIONS:
-            recipe = Recipe.build(
-                "decone", {"seed": str(seed), **parse_pairs(settings or [], example="solver=gradient")}
-            )
-            words = opened(lexicon or [], "auto", "en", "follow")
-            way = from_definitions(find_tables(model, embedding, head), words, recipe, device=device, progress=progress)
-        found = grow(
+        report = grow(
             model,
-            read_tokens(tokens),
+            tokens,
             None if dry_run else folder,
-            init=way,
+            init=init,
             neighbours=neighbours,
+            lexicon=lexicon or (),
+            settings=parse_pairs(settings or [], example="solver=gradient"),
+            device=device,
             multiple=multiple,
             match=match,
             seed=seed,
@@ -79,10 +68,10 @@ def command(
             embedding=embedding,
             head=head,
             link=link,
-            shown=show,
+            show=show,
             progress=progress,
         )
     if as_json:
-        print_json(found.model_dump(mode="json", by_alias=True))
+        print_json(report.model_dump(mode="json", by_alias=True))
     else:
-        out.print(vocabulary_shown.grown(found))
+        out.print(vocabulary_shown.grown(report))

@@ -8,7 +8,7 @@ import typer
 from decone.cli import vocabulary_shown
 from decone.cli.console import out, print_json, stages
 from decone.cli.options import Json, Quiet
-from decone.repair.vocabulary.trim import Choice, trim
+from decone.repair.vocabulary.trim import trim
 
 TEXT = "UTF-8 text whose tokens stay; may be repeated. It is cut exactly as before."
 LEAVE = "A tensor as long as the vocabulary that has nothing to do with it; may be repeated."
@@ -35,12 +35,14 @@ def command(
     """
     if folder is None and not dry_run:
         raise ValueError("say where the new model goes, --out FOLDER, or only look with --dry-run")
-    choice = Choice(tuple(text or ()), keep, unreachable, min_count)
     with stages(quiet) as progress:
-        found = trim(
+        report = trim(
             model,
-            choice,
             None if dry_run else folder,
+            text=text or (),
+            keep=keep,
+            unreachable=unreachable,
+            min_count=min_count,
             leave=leave or (),
             embedding=embedding,
             head=head,
@@ -48,6 +50,6 @@ def command(
             progress=progress,
         )
     if as_json:
-        print_json(found.model_dump(mode="json", by_alias=True))
+        print_json(report.model_dump(mode="json", by_alias=True))
     else:
-        out.print(vocabulary_shown.trimmed(found))
+        out.print(vocabulary_shown.trimmed(report))

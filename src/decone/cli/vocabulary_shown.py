@@ -8,13 +8,21 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from decone.files.foreign import join_names, terminal_text, token_label
-from decone.repair.vocabulary.result import Divergence, Grown, NewToken, Norms, TableFacts, Trimmed, Written
+from decone.repair.vocabulary.result import (
+    Divergence,
+    GrowthReport,
+    NewToken,
+    ResizedTable,
+    RowNorms,
+    TrimReport,
+    WrittenFiles,
+)
 
 SIGNS, NEAR = 20, 3  # of a token; neighbours shown
 LISTED = 8  # files
 
 
-def grown(found: Grown) -> RenderableType:
+def grown(found: GrowthReport) -> RenderableType:
     """What growing did to a model."""
     pieces: list[RenderableType] = [
         _head(found.model, found.settings),
@@ -32,10 +40,10 @@ def grown(found: Grown) -> RenderableType:
     return Group(*pieces, *_ended(found.tables, found.notes, found.written))
 
 
-def trimmed(found: Trimmed) -> RenderableType:
+def trimmed(found: TrimReport) -> RenderableType:
     """What trimming did to a model."""
     share = 1 - found.rows_after / found.rows_before
-    reasons = ", ".join(f"{reason} {number:,}" for reason, number in found.kept.items() if number)
+    reasons = ", ".join(f"{reason} {number:,}" for reason, number in found.retained.items() if number)
     pieces: list[RenderableType] = [
         _head(found.model, found.settings),
         Text(
@@ -60,7 +68,7 @@ def _head(model: str, settings: Mapping[str, Any]) -> Text:
     return Text.assemble((terminal_text(model, 200), "bold"), "  ", (said, "dim"))
 
 
-def _norms(norms: Sequence[Norms]) -> Grid:
+def _norms(norms: Sequence[RowNorms]) -> Grid:
     grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     grid.add_column(Text("lengths of rows", style="bold underline"), overflow="fold")
     columns = ("mean", "0.05", "0.5", "0.95")
@@ -91,12 +99,12 @@ def _divergence(found: Divergence) -> Text:
     change = "bit for bit the same" if found.largest_change == 0 else f"changed by up to {found.largest_change:.3g}"
     return Text(
         f"outputs on {terminal_text(found.text, 60)}, {found.positions:,} predictions: logits of old tokens {change}; "
-        f"KL over them {found.kl_mean:.3g} nats, at most {found.kl_max:.3g}; new tokens get {found.mass_mean:.3g} of the "
-        f"probability, at most {found.mass_max:.3g}"
+        f"KL over them {found.kl_mean:.3g} nats, at most {found.kl_max:.3g}; new tokens get {found.mass_mean:.3g} "
+        f"of the probability, at most {found.mass_max:.3g}"
     )
 
 
-def _ended(tables: Sequence[TableFacts], notes: Sequence[str], files: Written | None) -> list[RenderableType]:
+def _ended(tables: Sequence[ResizedTable], notes: Sequence[str], files: WrittenFiles | None) -> list[RenderableType]:
     """Tensors, notes and files, as every report ends."""
     pieces: list[RenderableType] = [Text()] if tables else []
     for table in tables:

@@ -16,8 +16,8 @@ from decone.files import folder as folders
 from decone.models.find_tables import find_tables
 from decone.repair.vocabulary import write
 from decone.repair.vocabulary.grow import grow
-from decone.repair.vocabulary.initialisations import INITIALISATIONS, Made, Wanted
-from decone.repair.vocabulary.result import Grown, History
+from decone.repair.vocabulary.initialisations import INITIALISATIONS, NewRows, RowRequest
+from decone.repair.vocabulary.result import GrowthReport, VocabularyHistory
 
 NEW = ["covid", "lowliest", "Zürich"]
 HEADS = {"bert": "cls.predictions.decoder.weight", "roberta": "lm_head.decoder.weight", "llama": "lm_head.weight"}
@@ -150,15 +150,15 @@ def test_shards_and_small_pieces(monkeypatch: pytest.MonkeyPatch, dtype: torch.d
 
 def test_a_way_of_ones_own() -> None:
     build("llama", Path("m"))
-    seen: list[Wanted] = []
+    seen: list[RowRequest] = []
 
-    def constant(wanted: Wanted) -> Made:
-        seen.append(wanted)
-        rows = torch.full((len(wanted.surfaces), wanted.table.shape[1]), float(len(seen)), dtype=torch.float64)
-        return Made(rows, [torch.tensor([0])] * len(wanted.surfaces))
+    def constant(request: RowRequest) -> NewRows:
+        seen.append(request)
+        rows = torch.full((len(request.surfaces), request.table.shape[1]), float(len(seen)), dtype=torch.float64)
+        return NewRows(rows, [torch.tensor([0])] * len(request.surfaces))
 
     report = grow("m", NEW, Path("n"), init=constant)
-    assert [wanted.table.name for wanted in seen] == ["model.embed_tokens.weight", "lm_head.weight"]
+    assert [request.table.name for request in seen] == ["model.embed_tokens.weight", "lm_head.weight"]
     found = load_file("n/model.safetensors")
     assert found["model.embed_tokens.weight"][400:].eq(1).all()
     assert found["lm_head.weight"][400:].eq(2).all()
@@ -171,8 +171,8 @@ def test_the_report_and_what_stays_with_the_model() -> None:
     said = "left out: 1 known already (the); 1 read as one token already (The); 1 given twice (covid); 1 empty"
     assert said in report.notes
     assert report.added == 3
-    Grown.model_validate_json(report.model_dump_json(by_alias=True))
-    history = History.model_validate_json(Path("n/decone.json").read_text())
+    GrowthReport.model_validate_json(report.model_dump_json(by_alias=True))
+    history = VocabularyHistory.model_validate_json(Path("n/decone.json").read_text())
     (step,) = history.steps
     assert (step.method, step.model, step.settings["init"], step.settings["neighbours"]) == (
         "grow",
@@ -193,7 +193,7 @@ def test_the_report_and_what_stays_with_the_model() -> None:
     assert report.tokens[0].norm == pytest.approx(float(row.norm()))
     # Grown once more: both steps are told, and ids go on.
     again = grow("n", ["blog"], Path("o"))
-    steps = History.model_validate_json(Path("o/decone.json").read_text()).steps
+    steps = VocabularyHistory.model_validate_json(Path("o/decone.json").read_text()).steps
     assert [step.rows_after for step in steps] == [93, 94]
     assert again.tokens[0].id == 93
     assert steps[1].tables[0].before == steps[0].tables[0].after

@@ -8,33 +8,33 @@ from tests.repair.checkpoints import cone
 from decone.models import tables
 from decone.models.tables import MemoryTable
 from decone.repair.vocabulary import initialisations
-from decone.repair.vocabulary.initialisations import INITIALISATIONS, Wanted, find
+from decone.repair.vocabulary.initialisations import INITIALISATIONS, RowRequest, find_initialisation
 
 V, H = 60, 5
 
 
-def wanted(tokens: int = 3, dtype: torch.dtype = torch.float32, **settings: int) -> Wanted:
+def request(tokens: int = 3, dtype: torch.dtype = torch.float32, **settings: int) -> RowRequest:
     trained = torch.ones(V, dtype=torch.bool)
     trained[[0, 7, 59]] = False
     pieces = [[1, 2, 2], [40], [], *([[5]] * tokens)][:tokens]
     table = MemoryTable("weight", cone(V, H, dtype))
-    return Wanted([f"new{place}" for place in range(tokens)], pieces, table, trained, **settings)
+    return RowRequest([f"new{place}" for place in range(tokens)], pieces, table, trained, **settings)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rows_by_hand(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     monkeypatch.setattr(tables, "BLOCK", 7 * H)  # many blocks
-    asked = wanted(dtype=dtype, neighbours=4)
-    table = asked.table.read().double().numpy()
+    req = request(dtype=dtype, neighbours=4)
+    table = req.table.read().double().numpy()
     usable = [row for row in range(V) if row not in (0, 7, 59)]
     mean = table[usable].mean(0)
     chosen = [[1, 2, 2], [40], usable]
     centres = [np.mean([table[row] for row in rows], axis=0) for rows in chosen]
-    np.testing.assert_allclose(INITIALISATIONS["mean"](asked).rows.numpy(), [mean] * 3, atol=1e-12)
-    made = INITIALISATIONS["pieces"](asked)
+    np.testing.assert_allclose(INITIALISATIONS["mean"](req).rows.numpy(), [mean] * 3, atol=1e-12)
+    made = INITIALISATIONS["pieces"](req)
     np.testing.assert_allclose(made.rows.numpy(), centres, atol=1e-12)
     assert [ids.tolist() for ids in made.sources] == chosen
-    made = INITIALISATIONS["neighbours"](asked)
+    made = INITIALISATIONS["neighbours"](req)
     for place, centre in enumerate(centres):
         cosine = {row: table[row] @ centre / np.linalg.norm(table[row]) / np.linalg.norm(centre) for row in usable}
         near = sorted(usable, key=lambda row: -cosine[row])[:4]  # used at once
@@ -43,10 +43,10 @@ def test_rows_by_hand(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> No
 
 
 def test_samples_have_the_moments_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(initialisations, "DRAWN", 11)
-    asked = wanted(20_000, seed=3)
-    rows = INITIALISATIONS["sample"](asked).rows.numpy()
-    table = asked.table.read().double().numpy()[asked.trained.numpy()]
+    monkeypatch.setattr(initialisations, "SAMPLE_ROWS", 11)
+    req = request(20_000, seed=3)
+    rows = INITIALISATIONS["sample"](req).rows.numpy()
+    table = req.table.read().double().numpy()[req.trained.numpy()]
     cov = np.cov(table.T, bias=True)
     scale = np.sqrt(np.diag(cov))
     assert np.abs((rows.mean(0) - table.mean(0)) / scale).max() < 4 / np.sqrt(len(rows))
@@ -56,21 +56,21 @@ def test_samples_have_the_moments_of_the_table(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_samples_are_repeatable_and_go_together() -> None:
-    first, again, other = (INITIALISATIONS["sample"](wanted(4, seed=seed)).rows for seed in (1, 1, 2))
+    first, again, other = (INITIALISATIONS["sample"](request(4, seed=seed)).rows for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     # An output that is twice the input draws twice the rows.
-    asked = wanted(4, seed=1)
-    double = Wanted(asked.surfaces, asked.pieces, MemoryTable("o", 2 * asked.table.read()), asked.trained, seed=1)
+    req = request(4, seed=1)
+    double = RowRequest(req.surfaces, req.pieces, MemoryTable("o", 2 * req.table.read()), req.trained, seed=1)
     torch.testing.assert_close(INITIALISATIONS["sample"](double).rows, 2 * first)
 
 
 def test_what_cannot_be() -> None:
     with pytest.raises(ValueError, match=r"--init 'best' is not known; take one of pieces"):
-        find("best")
+        find_initialisation("best")
     with pytest.raises(ValueError, match="at least 1"):
-        INITIALISATIONS["neighbours"](wanted(neighbours=0))
-    asked = wanted()
-    nothing = Wanted(asked.surfaces, asked.pieces, asked.table, torch.zeros(V, dtype=torch.bool))
+        INITIALISATIONS["neighbours"](request(neighbours=0))
+    req = request()
+    nothing = RowRequest(req.surfaces, req.pieces, req.table, torch.zeros(V, dtype=torch.bool))
     with pytest.raises(ValueError, match="was trained"):
         INITIALISATIONS["mean"](nothing)

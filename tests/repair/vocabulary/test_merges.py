@@ -6,7 +6,7 @@ import random
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from decone.repair.vocabulary.tokenizer import joined, parts_of, read_merges, trimmed_parts
+from decone.repair.vocabulary.tokenizer import merge_components, merge_pair, read_merges, trim_spec
 
 
 def trained(prefix: str, suffix: str, seed: int, ignore: bool = False) -> Tokenizer:
@@ -32,9 +32,9 @@ def test_texts_of_kept_tokens(prefix: str, suffix: str, ignore: bool) -> None:
         before = old.encode(" ".join(words))
         parts, vocabulary = json.loads(old.to_str()), old.get_vocab()
         model = parts["model"]
-        needed = parts_of(before.tokens, read_merges(model), prefix, suffix) | set(before.tokens) | {"?"}
+        needed = merge_components(before.tokens, read_merges(model), prefix, suffix) | set(before.tokens) | {"?"}
         ids = sorted(vocabulary[token] for token in needed)
-        new = Tokenizer.from_str(json.dumps(trimmed_parts(parts, {index: place for place, index in enumerate(ids)})))
+        new = Tokenizer.from_str(json.dumps(trim_spec(parts, {index: place for place, index in enumerate(ids)})))
         assert new.encode(" ".join(words)).tokens == before.tokens
         assert set(new.get_vocab()) == needed
         fewer += len(vocabulary) - len(needed)
@@ -44,6 +44,6 @@ def test_texts_of_kept_tokens(prefix: str, suffix: str, ignore: bool) -> None:
 def test_both_ways_of_writing_merges() -> None:
     assert read_merges({"merges": ["a b", ["b c", "d"]]}) == [("a", "b"), ("b c", "d")]
     assert read_merges({}) == []
-    assert joined(("a", "##b"), "##") == "ab"
-    assert joined(("##a", "##b"), "##") == "##ab"
-    assert parts_of(["abc"], [("b", "c")]) == set()  # merges do not build it
+    assert merge_pair(("a", "##b"), "##") == "ab"
+    assert merge_pair(("##a", "##b"), "##") == "##ab"
+    assert merge_components(["abc"], [("b", "c")]) == set()  # merges do not build it

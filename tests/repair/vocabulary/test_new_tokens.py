@@ -7,7 +7,7 @@ import pytest
 from tests.repair.vocabularies import KINDS, build, tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from decone.repair.vocabulary.tokenizer import grown_files, read_tokens, sort_out
+from decone.repair.vocabulary.tokenizer import add_tokens, read_tokens, select_new
 
 
 def test_reading() -> None:
@@ -26,23 +26,23 @@ def test_reading() -> None:
 
 def test_sorting_out() -> None:
     inner, _ = tokenizer("bert")
-    found = sort_out(["the", "covid", "covid", " ", "", "The", "[MASK]"], inner, {1})
+    found = select_new(["the", "covid", "covid", " ", "", "The", "[MASK]"], inner, {1})
     assert found.tokens == ["covid"]
-    assert found.left_out == {
+    assert found.skipped == {
         "known already": ["the", "[MASK]"],
         "read as one token already": ["The"],
         "given twice": ["covid"],
         "empty": [" ", ""],
     }
     with pytest.raises(ValueError, match="no new token"):
-        sort_out(["the", ""], inner, {1})
+        select_new(["the", ""], inner, {1})
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_texts_without_new_tokens_are_cut_as_before(kind: str) -> None:
     source = build(kind, Path("m"))
     parts = json.loads((source / "tokenizer.json").read_text())
-    files, ids = grown_files(source, parts, ["covid", "3rd-rate", "O'Hara"])
+    files, ids = add_tokens(source, parts, ["covid", "3rd-rate", "O'Hara"])
     old, new = Tokenizer.from_file("m/tokenizer.json"), Tokenizer.from_str(files["tokenizer.json"].decode())
     text = "the cat, don't covidx recovid 3rd-rated"
     assert old.encode(text).ids == new.encode(text).ids
@@ -57,11 +57,11 @@ def test_gaps_in_the_ids() -> None:
     inner = Tokenizer(models.WordLevel({"a": 0, "b": 3, "?": 1}, unk_token="?"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     with pytest.raises(ValueError, match="have gaps"):
-        grown_files(Path(), json.loads(inner.to_str()), ["new"])
+        add_tokens(Path(), json.loads(inner.to_str()), ["new"])
 
 
 def test_tokens_that_are_not_found_again() -> None:
     inner, _ = tokenizer("bert")
     parts = json.loads(inner.to_str())
     with pytest.raises(ValueError, match=r"does not find [Bb]log in a text again"):
-        grown_files(Path(), parts, ["blog", "Blog"])  # one of them alone is what the tokenizer reads
+        add_tokens(Path(), parts, ["blog", "Blog"])  # one of them alone is what the tokenizer reads

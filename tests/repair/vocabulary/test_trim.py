@@ -1,4 +1,4 @@
-"""Trimmed models: transformers gives tokens that stay the same logits bit for bit, and texts are cut as before."""
+"""TrimReport models: transformers gives tokens that stay the same logits bit for bit, and texts are cut as before."""
 
 import json
 from pathlib import Path
@@ -14,8 +14,8 @@ from decone.models.find_tables import find_tables
 from decone.repair.vocabulary import trim as trimming
 from decone.repair.vocabulary import write
 from decone.repair.vocabulary.grow import grow
-from decone.repair.vocabulary.result import History, Trimmed
-from decone.repair.vocabulary.trim import Choice, trim
+from decone.repair.vocabulary.result import TrimReport, VocabularyHistory
+from decone.repair.vocabulary.trim import TokenSelection, trim
 
 SAID = "the cat sat on the hill, zebra\n\n then the naïve reader ran 42 ☃\nthe unlocked\n"
 
@@ -37,7 +37,7 @@ def old_ids(folder: Path) -> list[int]:
 def test_logits_and_texts_stay(kind: str, padding: int, tied: bool, text: Path) -> None:
     source = build(kind, Path("m"), padding, tie_word_embeddings=tied)
     before = contents(source)
-    report = trim("m", Choice((text,)), Path("n"))
+    report = trim("m", Path("n"), text=[text])
     old = old_ids(Path("n"))
     assert len(old) == report.rows_after == report.tokens_after < report.tokens_before <= report.rows_before - padding
     assert contents(source) == before
@@ -72,7 +72,7 @@ def test_any_text_that_was_given(kind: str) -> None:
     for seed in range(3):
         lines = corpus(3, seed)[3:]
         Path("s.txt").write_text("\n".join(lines))
-        trim("m", Choice((Path("s.txt"),)), Path(f"n{seed}"))
+        trim("m", Path(f"n{seed}"), text=[Path("s.txt")])
         old, cut, again = old_ids(Path(f"n{seed}")), loaded(Path("m")), loaded(Path(f"n{seed}"))
         for line in lines:
             assert [old[index] for index in again(line)["input_ids"]] == cut(line)["input_ids"]
@@ -81,7 +81,7 @@ def test_any_text_that_was_given(kind: str) -> None:
 def test_bytes_spell_what_was_not_given(text: Path) -> None:
     for kind in ("gpt2", "llama"):
         build(kind, Path(kind))
-        trim(kind, Choice((text,)), Path(f"{kind}-n"))
+        trim(kind, Path(f"{kind}-n"), text=[text])
         again = loaded(Path(f"{kind}-n"))
         ids = again("quixotic Жук", add_special_tokens=False)["input_ids"]
         assert again.decode(ids).strip() == "quixotic Жук"
@@ -91,7 +91,7 @@ def test_bytes_spell_what_was_not_given(text: Path) -> None:
 def test_shards_and_small_pieces(monkeypatch: pytest.MonkeyPatch, text: Path) -> None:
     monkeypatch.setattr(write, "STEP", 100)
     source = build("llama", Path("m"), dtype=torch.bfloat16, shards=True)
-    report = trim("m", Choice((text,)), Path("n"), link=True)
+    report = trim("m", Path("n"), text=[text], link=True)
     assert report.written is not None
     assert report.written.linked
     assert not report.written.copied
@@ -115,7 +115,7 @@ def test_ids_in_configurations(text: Path) -> None:
     made |= {"eos_token_id": [2, word[1]], "suppress_tokens": [word[2], 318], "forced_decoder_ids": [[1, word[0]]]}
     made |= {"sequence_bias": [[[word[0], word[1]], -5.0]], "lang_to_id": {"<a>": word[0]}, "max_length": 318}
     (source / "generation_config.json").write_text(json.dumps(made))
-    report = trim("m", Choice((text,)), Path("n"))
+    report = trim("m", Path("n"), text=[text])
     old = old_ids(Path("n"))
     new = {index: place for place, index in enumerate(old)}
     assert rare in new
@@ -140,10 +140,10 @@ def test_positions_that_hang_on_the_padding_token(text: Path) -> None:
     source = build("bert", Path("m"))
     config = json.loads((source / "config.json").read_text()) | {"pad_token_id": 20}
     (source / "config.json").write_text(json.dumps(config))
-    trim("m", Choice(keep=text_of("the")), Path("n"))
+    trim("m", Path("n"), keep=text_of("the"))
     assert old_ids(Path("n"))[:7] == [0, 1, 2, 3, 4, 20, loaded(source).convert_tokens_to_ids("the")]
     (source / "config.json").write_text(json.dumps(config | {"model_type": "roberta"}))
-    trim("m", Choice(keep=text_of("the")), Path("o"))
+    trim("m", Path("o"), keep=text_of("the"))
     assert old_ids(Path("o"))[:21] == list(range(21))
     assert json.loads(Path("o/config.json").read_text())["pad_token_id"] == 20
 
@@ -171,7 +171,7 @@ def test_older_files_of_the_tokenizer(text: Path) -> None:
         config["added_tokens_decoder"] = {str(mark["id"]): {k: v for k, v in mark.items() if k != "id"}}
         (source / "tokenizer_config.json").write_text(json.dumps(config))
         out = Path(f"{kind}-n")
-        report = trim(kind, Choice((text,)), out)
+        report = trim(kind, out, text=[text])
         assert any("spiece.model" in note for note in report.notes)
         assert not (out / "spiece.model").exists()
         found = json.loads((out / "tokenizer_config.json").read_text())["added_tokens_decoder"]
@@ -192,26 +192,26 @@ def test_what_nothing_leads_to() -> None:
     parts = json.loads((source / "tokenizer.json").read_text())
     vocabulary = parts["model"]["vocab"] | {"CAT": 90, "the cat": 91}  # upper case, and a space
     (source / "tokenizer.json").write_text(json.dumps(parts | {"model": parts["model"] | {"vocab": vocabulary}}))
-    report = trim("m", Choice(unreachable=True), Path("n"))
+    report = trim("m", Path("n"), unreachable=True)
     assert report.dropped == ["CAT", "the cat"]
     assert (report.rows_before, report.rows_after) == (92, 90)
-    assert report.kept["reachable"] == 85
+    assert report.retained["reachable"] == 85
     assert old_ids(Path("n")) == list(range(90))
     assert report.checked > 200
     with pytest.raises(ValueError, match="nothing to trim"):
-        trim("n", Choice(unreachable=True), Path("o"))
+        trim("n", Path("o"), unreachable=True)
 
 
 def test_a_list_and_a_text_and_counts(text: Path) -> None:
     build("gpt2", Path("m"))
     cut = loaded(Path("m"))
-    trim("m", Choice(keep=text_of("Ġcat")), Path("n"))
+    trim("m", Path("n"), keep=text_of("Ġcat"))
     vocabulary = loaded(Path("n")).get_vocab()
     assert "Ġcat" in vocabulary
     assert len(vocabulary) < 262
     assert loaded(Path("n")).tokenize(" cat") == ["Ġcat"]  # with the merges it is built from
     Path("s.txt").write_text("the cat\nthe cat\nthe mat\n")
-    trim("m", Choice((Path("s.txt"),), keep=text_of("Ġsat"), min_count=2), Path("o"))
+    trim("m", Path("o"), text=[Path("s.txt")], keep=text_of("Ġsat"), min_count=2)
     vocabulary = loaded(Path("o")).get_vocab()
     mat = cut.tokenize(" mat")
     assert {"Ġcat", "the", "Ġsat"} <= vocabulary.keys()
@@ -227,7 +227,7 @@ def test_a_word_that_is_given_up_stays_unknown() -> None:
     (source / "tokenizer.json").write_text(json.dumps(parts | {"model": model}))
     Path("s.txt").write_text("the qwyx q\n")
     assert loaded(source).tokenize("qwyx") == ["[UNK]"]
-    trim("m", Choice((Path("s.txt"),), keep=text_of("##wyx")), Path("n"))
+    trim("m", Path("n"), text=[Path("s.txt")], keep=text_of("##wyx"))
     assert loaded(Path("n")).tokenize("the qwyx q") == loaded(source).tokenize("the qwyx q")
     assert "qwy" in loaded(Path("n")).get_vocab()
 
@@ -238,7 +238,7 @@ def test_the_price_of_the_unknown() -> None:
     parts = json.loads((source / "tokenizer.json").read_text())
     least = min(parts["model"]["vocab"], key=lambda entry: entry[1])[0]
     Path("s.txt").write_text("the cat\n")
-    trim("m", Choice((Path("s.txt"),)), Path("n"))
+    trim("m", Path("n"), text=[Path("s.txt")])
     again = json.loads(Path("n/tokenizer.json").read_text())["model"]
     assert least in dict(again["vocab"])
     assert again["vocab"][again["unk_id"]][0] == "<unk>"
@@ -248,29 +248,29 @@ def test_the_price_of_the_unknown() -> None:
 def test_history_and_report(text: Path) -> None:
     build("gpt2", Path("m"))
     grow("m", ["covid"], Path("g"))
-    report = trim("g", Choice((text,)), Path("n"))
-    Trimmed.model_validate_json(report.model_dump_json(by_alias=True))
-    steps = History.model_validate_json(Path("n/decone.json").read_text()).steps
+    report = trim("g", Path("n"), text=[text])
+    TrimReport.model_validate_json(report.model_dump_json(by_alias=True))
+    steps = VocabularyHistory.model_validate_json(Path("n/decone.json").read_text()).steps
     assert [step.method for step in steps] == ["grow", "trim"]
     assert steps[1].tables == report.tables
     assert steps[0].tables[0].after == steps[1].tables[0].before
     assert steps[1].settings["text"] == ["t.txt"]
-    assert sum(report.kept.values()) == report.rows_after
-    assert report.kept["added"] == 1  # covid, though nobody says it
+    assert sum(report.retained.values()) == report.rows_after
+    assert report.retained["added"] == 1  # covid, though nobody says it
     assert not report.notes
     assert report.checked > 20
     assert 0 < len(report.dropped) <= 20
-    # Trimmed, then grown: the map of ids would be of another table.
+    # TrimReport, then grown: the map of ids would be of another table.
     grow("n", ["blog"], Path("o"))
     assert not Path("o/decone/ids.safetensors").exists()
     assert loaded(Path("o")).tokenize("covid blog")[0] == "covid"
 
 
-def refused(said: str, choice: Choice, model: str = "m", out: str = "n", **settings: Any) -> None:
+def refused(said: str, model: str = "m", out: str = "n", **settings: Any) -> None:
     before = contents(Path())
     folders = {path for path in Path().rglob("*") if path.is_dir()}
     with pytest.raises(ValueError, match=said) as raised:
-        trim(model, choice, Path(out), **settings)
+        trim(model, Path(out), **settings)
     assert "\n" not in str(raised.value)
     assert contents(Path()) == before
     assert {path for path in Path().rglob("*") if path.is_dir()} == folders
@@ -285,24 +285,24 @@ def test_what_is_refused(text: Path) -> None:
         ({"unreachable": True, "min_count": 2}, "add --text"),
     ):
         with pytest.raises(ValueError, match=said):
-            Choice(**settings)  # type: ignore[arg-type]
-    refused("no file", Choice((Path("absent.txt"),)))
-    refused(r"names 1 tokens that the vocabulary lacks \(catt\)", Choice(keep=text_of("Ġcat", "catt")))
-    refused("exists", Choice((text,)), out="m")
-    refused("own folder", Choice((text,)), out="m/n")
+            TokenSelection(**settings)  # type: ignore[arg-type]
+    refused("no file", text=[Path("absent.txt")])
+    refused(r"names 1 tokens that the vocabulary lacks \(catt\)", keep=text_of("Ġcat", "catt"))
+    refused("exists", text=[text], out="m")
+    refused("own folder", text=[text], out="m/n")
     Path("all.txt").write_text(TEXT)
     parts = json.loads((source / "tokenizer.json").read_text())
     parts["model"]["dropout"] = 0.1
     (source / "tokenizer.json").write_text(json.dumps(parts))
-    refused("at random", Choice((text,)))
+    refused("at random", text=[text])
     parts["model"] |= {"dropout": None, "type": "Odd"}
     (source / "tokenizer.json").write_text(json.dumps(parts))
-    refused("the tokenizer cannot be read", Choice((text,)))
+    refused("the tokenizer cannot be read", text=[text])
     whole = load_file("m/model.safetensors")
     save_file(whole | {"odd": torch.ones(320)}, source / "model.safetensors", metadata={"format": "pt"})
     parts["model"] |= {"type": "BPE"}
     (source / "tokenizer.json").write_text(json.dumps(parts))
-    refused("--leave odd", Choice((text,)))
+    refused("--leave odd", text=[text])
 
 
 def test_a_tokenizer_without_an_unknown_token(text: Path) -> None:
@@ -310,7 +310,7 @@ def test_a_tokenizer_without_an_unknown_token(text: Path) -> None:
     parts = json.loads((source / "tokenizer.json").read_text())
     parts["model"]["unk_id"] = None
     (source / "tokenizer.json").write_text(json.dumps(parts))
-    refused("cannot take .*zebra", Choice((text,)))
+    refused("cannot take .*zebra", text=[text])
 
 
 def test_marks_beyond_the_table(text: Path) -> None:
@@ -319,31 +319,31 @@ def test_marks_beyond_the_table(text: Path) -> None:
     parts["padding"] = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 999}
     parts["padding"] |= {"pad_type_id": 0, "pad_token": "<pad>"}
     (source / "tokenizer.json").write_text(json.dumps(parts))
-    refused("names the id 999", Choice((text,)))
+    refused("names the id 999", text=[text])
 
 
 def test_a_text_that_would_be_cut_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch, text: Path) -> None:
     """Without the smaller tokens that kept ones are built from."""
     build("gpt2", Path("m"))
-    monkeypatch.setattr(trimming, "parts_of", lambda *_: set())
-    refused("cuts the text near", Choice((text,)))
+    monkeypatch.setattr(trimming, "merge_components", lambda *_: set())
+    refused("cuts the text near", text=[text])
     with pytest.raises(ValueError, match="cuts the text near"):
-        trim("m", Choice((text,)), None)
+        trim("m", None, text=[text])
 
 
 def test_a_dry_run_says_the_same(text: Path) -> None:
     build("t5", Path("m"))
     before = contents(Path())
-    dry = trim("m", Choice((text,)))
+    dry = trim("m", text=[text])
     assert contents(Path()) == before
     assert dry.written is None
-    assert trim("m", Choice((text,)), Path("n")).model_copy(update={"written": None, "tables": []}) == dry
+    assert trim("m", Path("n"), text=[text]).model_copy(update={"written": None, "tables": []}) == dry
 
 
 def test_a_real_encoder(text: Path) -> None:
     transformers = pytest.importorskip("transformers")
     source = minilm()
-    report = trim(str(source), Choice((text,)), Path("n"), link=True)
+    report = trim(str(source), Path("n"), text=[text], link=True)
     assert report.rows_before == 30522
     assert 15 < report.rows_after < 60
     assert Path("n/model.safetensors").stat().st_size < (source / "model.safetensors").stat().st_size - 40_000_000

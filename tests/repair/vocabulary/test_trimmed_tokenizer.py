@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from decone.repair.vocabulary.tokenizer import kind_of, marks, trimmed_parts
+from decone.repair.vocabulary.tokenizer import mark_ids, model_kind, trim_spec
 
 VOCABULARY = {"a": 0, "b": 1, "c": 2, "[CLS]": 3, "[SEP]": 4, "[PAD]": 5, "[UNK]": 6}
 NEW = {1: 0, 3: 1, 4: 2, 5: 3, 6: 4}  # without a and c
@@ -33,8 +33,8 @@ def made(processor: Any) -> Tokenizer:
 def test_marks_get_their_new_ids(processor: Any) -> None:
     old = made(processor)
     parts = json.loads(old.to_str())
-    assert marks(parts) == {3, 4, 5}
-    new = Tokenizer.from_str(json.dumps(trimmed_parts(parts, NEW)))
+    assert mark_ids(parts) == {3, 4, 5}
+    new = Tokenizer.from_str(json.dumps(trim_spec(parts, NEW)))
     for said in (("b b",), ("b", "b")):
         before, after = old.encode(*said), new.encode(*said)
         assert [NEW[index] for index in before.ids] == after.ids
@@ -47,13 +47,13 @@ def test_marks_get_their_new_ids(processor: Any) -> None:
 def test_pieces_and_the_unknown_id() -> None:
     pieces = [("a", -1.0), ("<unk>", 0.0), ("b", -2.0), ("ab", -1.5)]
     parts = json.loads(Tokenizer(models.Unigram(pieces, unk_id=1)).to_str())
-    found = trimmed_parts(parts, {1: 0, 2: 1, 3: 2})["model"]
+    found = trim_spec(parts, {1: 0, 2: 1, 3: 2})["model"]
     assert found["unk_id"] == 0
     assert found["vocab"] == [["<unk>", 0.0], ["b", -2.0], ["ab", -1.5]]
 
 
 def test_kinds() -> None:
-    assert kind_of({"merges": [], "vocab": {}}) == "BPE"
-    assert kind_of({"vocab": {}}) == "WordPiece"
+    assert model_kind({"merges": [], "vocab": {}}) == "BPE"
+    assert model_kind({"vocab": {}}) == "WordPiece"
     with pytest.raises(ValueError, match="is a Odd; WordPiece, BPE, Unigram and WordLevel"):
-        kind_of({"type": "Odd"})
+        model_kind({"type": "Odd"})

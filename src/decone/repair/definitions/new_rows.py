@@ -13,7 +13,7 @@ from decone.repair.definitions.recipe import Recipe
 from decone.repair.definitions.reconstructor import Reconstructor
 from decone.repair.entries import Choices, Entry
 from decone.repair.surfaces import Surface, kind_of
-from decone.repair.vocabulary.initialisations import Initialisation, Made, Wanted, pieces
+from decone.repair.vocabulary.initialisations import Initialisation, NewRows, RowRequest, pieces
 
 NAMED = 5  # tokens in a message
 
@@ -43,20 +43,20 @@ def from_definitions(
     """
     settings = recipe or Recipe()
 
-    def definitions(wanted: Wanted) -> Made:
+    def definitions(request: RowRequest) -> NewRows:
         if settings.scale == "row" or settings.blend < 1:
             raise ValueError("a new token has no old row to go by; leave scale=row and blend out")
         if model_tables.tokenizer is None:
             raise ValueError(f"{model_tables.name} has no tokenizer to align a lexicon with")
-        entries = _entries(wanted.surfaces, lexicon, model_tables)
-        alignment = align(model_tables.tokenizer, lexicon, wanted.table.shape[0], model_tables.special, choices)
-        reconstructor = Reconstructor(model_tables, wanted.table, alignment, settings, device, mask, progress)
+        entries = _entries(request.surfaces, lexicon, model_tables)
+        alignment = align(model_tables.tokenizer, lexicon, request.table.shape[0], model_tables.special, choices)
+        reconstructor = Reconstructor(model_tables, request.table, alignment, settings, device, mask, progress)
         told = reconstructor.learn(torch.ones(len(reconstructor.ids), dtype=torch.bool))
         rows, known = reconstructor.define(told, entries)
         if not bool(known.all()):
-            _refuse([surface for surface, there in zip(wanted.surfaces, known.tolist(), strict=True) if not there])
+            _refuse([surface for surface, there in zip(request.surfaces, known.tolist(), strict=True) if not there])
         made, _ = scaled(rows, rows, reconstructor.rows, settings.scale)
-        return Made(made, pieces(wanted).sources)
+        return NewRows(made, pieces(request).sources)
 
     return definitions
 

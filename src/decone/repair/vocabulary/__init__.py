@@ -1,1 +1,1 @@
-"""Operations on a vocabulary: tokens added to a model, or taken out of it; rows that stay are never changed."""
+"""Changes of a vocabulary: tokens added to a model or taken out of it, while other rows stay byte for byte."""

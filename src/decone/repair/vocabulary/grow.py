@@ -1,10 +1,10 @@
-"""A model with new tokens: the old rows stay byte for byte, the new ones are made from them.
+"""`decone grow`: a model with new tokens, whose old rows stay byte for byte.
 
-New tokens take rows of the tables that no token has yet, and only then make them longer. Rows that are left for
-padding get the mean of the trained ones, so that no logit of theirs stands out.
+New tokens take rows of the tables that no token has yet, and only then make them longer. Rows added for padding alone
+get the mean of the trained ones, so that no logit of theirs stands out.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from decone.data.corpora import read_text
+from decone.data.lexicons import Lexicon
 from decone.files.atomic import require_vacant
 from decone.files.foreign import join_names, plain
 from decone.files.safetensors import DTYPES
@@ -25,197 +26,100 @@ from decone.models.tables import ModelTables, Table, blocks
 from decone.repair.measure import NEIGHBOURS, QUANTILES, SHOWN
 from decone.repair.result import Neighbour
 from decone.repair.surfaces import surfaces
-from decone.repair.vocabulary.check import KINDS, divergence
-from decone.repair.vocabulary.config_ids import language, resized
-from decone.repair.vocabulary.initialisations import Initialisation, Made, Wanted, find, trained_mean
-from decone.repair.vocabulary.result import (
-    GROWN,
-    IDS,
-    NAME,
-    Divergence,
-    Grown,
-    NewToken,
-    Norms,
-    TableFacts,
-    content,
-    read_history,
-    step,
+from decone.repair.vocabulary.check import KINDS, compare_outputs
+from decone.repair.vocabulary.config_ids import language_configs, set_vocab_size
+from decone.repair.vocabulary.initialisations import (
+    Initialisation,
+    NewRows,
+    RowRequest,
+    find_initialisation,
+    trained_mean,
 )
-from decone.repair.vocabulary.tensors import Vocabulary, vocabulary
-from decone.repair.vocabulary.tokenizer import Match, encoded, grown_files, opened, read_parts, sort_out, unknown_ids
-from decone.repair.vocabulary.write import Layout, Resized, file_list, resize
+from decone.repair.vocabulary.result import (
+    GROW_SCHEMA,
+    HISTORY_FILE,
+    IDS_FILE,
+    Divergence,
+    GrowthReport,
+    NewToken,
+    ResizedTable,
+    RowNorms,
+    extend_history,
+    read_history,
+)
+from decone.repair.vocabulary.tensors import VocabModel, open_vocab_model
+from decone.repair.vocabulary.tokenizer import (
+    Match,
+    add_tokens,
+    build_tokenizer,
+    encode,
+    read_spec,
+    read_tokens,
+    select_new,
+    unknown_ids,
+)
+from decone.repair.vocabulary.write import ResizedTensor, RowLayout, write_model
+
+DEFINITIONS = "definitions"  # the name of the initialisation that needs a lexicon
+_UNTRAINED = ("special", "unused", "padding")  # kinds of surfaces
 
 Progress = Callable[[str, int, int], None]
 
 
-_UNTRAINED = ("special", "unused", "padding")  # kinds of surfaces
-
-
 @dataclass(frozen=True)
-class Growth:
-    """What is to be added to a model, before anything is written.
+class GrowthPlan:
+    """Ids and pieces of new tokens, and the size of the new tables, before anything is written.
 
     Attributes:
         model: the source.
-        tokens: new ones.
-        ids: where they go.
+        tokens: the new tokens.
+        ids: their ids.
         pieces: ids that the old tokenizer cuts each of them into, without unknown ones.
-        cut: the same pieces as strings, unknown ones too.
-        ordinary: rows of old tokens that are neither special nor kept free by name, [V].
-        layout: of the new tables.
+        piece_texts: the same pieces as strings, unknown ones too.
+        ordinary: mask of rows of old tokens that are neither special nor reserved by name, [V].
+        layout: order of the new rows.
         vocabulary: the old one, ids by token.
-        files: of the tokenizer, by name.
-        notes: what a user must know.
+        files: new content of the tokenizer's files, by name.
+        notes: sentences for the user.
     """
 
-    model: Vocabulary
+    model: VocabModel
     tokens: list[str]
     ids: list[int]
     pieces: list[list[int]]
-    cut: list[list[str]]
+    piece_texts: list[list[str]]
     ordinary: Bool[Tensor, " V"]
-    layout: Layout
+    layout: RowLayout
     vocabulary: dict[str, int]
     files: dict[str, bytes]
     notes: list[str]
 
     @property
     def in_padding(self) -> int:
-        """New tokens in rows that the tables have already."""
+        """Number of new tokens in rows that the tables have already."""
         return sum(index < self.model.rows for index in self.ids)
 
+    @property
+    def fresh_indices(self) -> Tensor:
+        """Indices of the new tokens among the new rows, the others being padding."""
+        return torch.searchsorted(self.layout.fresh, torch.tensor(self.ids))
+
     def trained(self, table: Table) -> Bool[Tensor, " V"]:
-        """Rows of a table that new ones can be made from: of ordinary tokens, finite, and not zero."""
+        """Mask of rows that new ones can be made from: of ordinary tokens, finite, and not zero."""
         usable = [torch.isfinite(block).all(1) & block.any(1) for _, block in blocks(table)]
         return self.ordinary & torch.cat(usable)
 
 
-def plan_growth(
-    model_tables: ModelTables,
-    tokens: Iterable[str],
-    multiple: int | None = None,
-    match: Match = "word",
-    leave: Collection[str] = (),
-) -> Growth:
-    """Finds ids for new tokens: rows that no token has first, then rows behind the table.
-
-    Args:
-        model_tables: the model.
-        tokens: to add.
-        multiple: the number of rows becomes one of it.
-        match: as in `new_tokens.grown_files`.
-        leave: as in `by_token.vocabulary`.
-
-    Raises:
-        ValueError: the model's vocabulary cannot be changed, or no token is new, or the tokenizer cannot take one.
-    """
-    if multiple is not None and multiple < 1:
-        raise ValueError(f"--multiple {multiple}; take at least 1, e.g. 64")
-    model = vocabulary(model_tables, leave)
-    _require_room(model)
-    parts = read_parts(model.folder)
-    tokenizer = opened(parts, model.folder)
-    unknown = unknown_ids(parts, tokenizer)
-    new = sort_out(tokens, tokenizer, unknown)
-    files, ids = grown_files(model.folder, parts, new.tokens, match)
-    rows = max(model.rows, max(ids) + 1)
-    rows = rows if multiple is None else -(-rows // multiple) * multiple
-    origin = torch.full((rows,), -1)
-    origin[: model.rows] = torch.arange(model.rows)
-    origin[torch.tensor(ids)] = -1
-    cut = encoded(tokenizer, new.tokens)
-    pieces = [[index for index in each.ids if index not in unknown] for each in cut]
-    notes = new.notes()
-    if lost := [token for token, known in zip(new.tokens, pieces, strict=True) if not known]:
-        notes.append(f"the old tokenizer knows no piece of {join_names(lost)}; they start from the mean of all rows")
-    kinds = [surface.kind for surface in surfaces(tokenizer, model.rows, model_tables.special)]
-    ordinary = torch.tensor([kind not in _UNTRAINED for kind in kinds])
-    return Growth(
-        model=model,
-        tokens=new.tokens,
-        ids=ids,
-        pieces=pieces,
-        cut=[each.tokens for each in cut],
-        ordinary=ordinary,
-        layout=Layout(origin),
-        vocabulary=tokenizer.get_vocab(with_added_tokens=True),
-        files=files,
-        notes=notes,
-    )
-
-
-def _require_room(model: Vocabulary) -> None:
-    """Refuses models to which the highest id means something."""
-    name, family = model.model_tables.name, model.model_tables.family
-    if family == "whisper":
-        raise ValueError(f"{name} takes every id behind its first timestamp for a time, so no token can be added there")
-    if family.startswith("clip") and any(part.get("eos_token_id") == 2 for part in language(model.config)):
-        raise ValueError(
-            f"{name} reads a text off where its highest id stands, for its eos_token_id is 2; correct it to the id of "
-            "the token that ends a text"
-        )
-
-
-def norms(growth: Growth, parts: list[Resized]) -> list[Norms]:
-    """Lengths of the trained rows and of the new ones, of every table."""
-    found = []
-    for part in parts:
-        if part.tensor.role == "bias":
-            continue
-        table = growth.model.table(part.tensor)
-        trained = growth.trained(table)
-        chosen = [block[trained[start : start + len(block)]] for start, block in blocks(table)]
-        old = torch.cat([row_norms(rows) for rows in chosen if len(rows)])
-        new = row_norms(part.made[_places(growth)])
-        found.append(
-            Norms(role=part.tensor.role, tensors=list(part.tensor.names), old=_quantiles(old), new=_quantiles(new))
-        )
-    return found
-
-
-def new_tokens(growth: Growth, part: Resized, shown: int) -> list[NewToken]:
-    """The first new tokens one by one.
-
-    Args:
-        growth: the tokens.
-        part: their rows in the input table.
-        shown: how many.
-    """
-    count = min(shown, len(growth.tokens))
-    if not count:
-        return []
-    table, rows = growth.model.table(part.tensor), part.made[_places(growth)][:count]
-    near = nearest_rows(torch.full((count,), -1), rows, blocks(table), growth.trained(table), NEIGHBOURS)
-    tokens = {index: token for token, index in growth.vocabulary.items()}
-    return [
-        NewToken(
-            id=growth.ids[place],
-            token=growth.tokens[place][:SHOWN],
-            pieces=[piece[:SHOWN] for piece in growth.cut[place]],
-            norm=length,
-            neighbours=[Neighbour(id=row, token=tokens[row][:SHOWN]) for row in near[place].tolist() if row >= 0],
-        )
-        for place, length in enumerate(row_norms(rows).tolist())
-    ]
-
-
-def _places(growth: Growth) -> Tensor:
-    """Where the rows of the new tokens stand among those that are made."""
-    return torch.searchsorted(growth.layout.made, torch.tensor(growth.ids))
-
-
-def _quantiles(lengths: Float64[Tensor, " n"]) -> dict[str, float]:
-    shares = np.quantile(lengths.numpy(), QUANTILES).tolist()
-    return {"mean": float(lengths.mean()), **dict(zip(map(str, QUANTILES), shares, strict=True))}
-
-
 def grow(
-    name: str,
-    tokens: Iterable[str],
+    model: str | Path,
+    tokens: str | Path | Iterable[str],
     out: Path | None = None,
     *,
     init: str | Initialisation = "pieces",
     neighbours: int = 10,
+    lexicon: Sequence[Path] = (),
+    settings: Mapping[str, Any] | None = None,
+    device: str = "auto",
     multiple: int | None = None,
     match: Match = "word",
     seed: int = 0,
@@ -224,132 +128,283 @@ def grow(
     embedding: str | None = None,
     head: str | None = None,
     link: bool = False,
-    shown: int = 10,
+    show: int = 10,
     progress: Progress | None = None,
-) -> Grown:
+) -> GrowthReport:
     """Adds tokens to a model, as a new folder.
 
     Args:
-        name: folder of transformers, or its name at a hub; it is never changed.
-        tokens: as they stand in text; those the tokenizer has already are left out.
-        out: the new folder; None only tells what would be done.
-        init: how rows are made, a name of `INITIALISATIONS` or a function.
+        model: folder of transformers, or its name at a hub; it is never changed.
+        tokens: new tokens as they stand in text, or a file with one per line, or a string with commas between them;
+            those the tokenizer has already are left out.
+        out: the new folder; None is a dry run.
+        init: how rows are made: a name of `INITIALISATIONS`, "definitions", or a function.
         neighbours: K, for "neighbours".
-        multiple: the number of rows becomes one of it.
-        match: whether tokens are found inside longer words too.
-        seed: of draws.
+        lexicon: files that define every new token, for "definitions".
+        settings: settings of `definitions.recipe.Recipe`, for "definitions".
+        device: device for "definitions".
+        multiple: the number of rows becomes a multiple of it.
+        match: "word": tokens are not found inside longer words; "anywhere": inside them too.
+        seed: seed of "sample" and "definitions".
         text: UTF-8 file on which the outputs before and after are compared.
-        leave: tensors as long as the vocabulary that have nothing to do with it.
-        embedding: name of the input table's tensor, where it cannot be told.
+        leave: names of tensors that are as long as the vocabulary by chance.
+        embedding: name of the input table's tensor, where it cannot be determined.
         head: likewise of the output table.
         link: other files are not copied but linked.
-        shown: new tokens that are told of one by one.
+        show: number of new tokens that are reported one by one.
         progress: called with a stage, steps done and all steps.
 
     Returns:
-        What was done, or would be.
+        Report of what was done, or would be.
 
     Raises:
         ValueError: the model's vocabulary cannot be changed, no token is new, or the new folder cannot be written;
             nothing is left behind.
     """
-    tell = progress or (lambda stage, done, total: None)
-    make = find(init) if isinstance(init, str) else init
+    if init != DEFINITIONS and (lexicon or settings):
+        raise ValueError("--lexicon and --set are of --init definitions; add it, or leave them out")
+    name = str(model)
+    advance = progress or (lambda stage, done, total: None)
+    requested = read_tokens(str(tokens)) if isinstance(tokens, str | Path) else tokens
+    if init == DEFINITIONS:
+        init = _definitions(find_tables(name, embedding, head), lexicon, settings or {}, seed, device, advance)
+    make_rows = find_initialisation(init) if isinstance(init, str) else init
     if text is not None:
         if out is None:
             raise ValueError("--text compares the new model with the old, so it must be written: leave out --dry-run")
         read_text(text)
-    tell("tables", 0, 1)
+    advance("tables", 0, 1)
     model_tables = find_tables(name, embedding, head)
-    growth = plan_growth(model_tables, tokens, multiple, match, leave)
-    model, notes = growth.model, [*model_tables.notes, *growth.notes]
+    plan = plan_growth(model_tables, requested, multiple, match, leave)
+    source, notes = plan.model, [*model_tables.notes, *plan.notes]
     if out is not None:
-        require_vacant(out, model.folder)
-    past = read_history(model.folder)
-    config = resized(model.config, model.rows, growth.layout.rows)
-    tell("new rows", 0, 1)
-    parts = _parts(growth, make, neighbours, seed)
-    settings: dict[str, Any] = {"init": init if isinstance(init, str) else getattr(init, "__name__", "given")}
-    settings |= {"neighbours": neighbours if init == "neighbours" else None, "multiple": multiple, "match": match}
-    settings |= {"seed": seed if init == "sample" else None, "leave": sorted(leave)}
-    before = len(growth.vocabulary)
-    report = Grown(
-        schema=GROWN,
+        require_vacant(out, source.folder)
+    history = read_history(source.folder)
+    config = set_vocab_size(source.config, source.rows, plan.layout.rows)
+    advance("new rows", 0, 1)
+    tensors = new_tensors(plan, make_rows, neighbours, seed)
+    options: dict[str, Any] = {"init": init if isinstance(init, str) else getattr(init, "__name__", "given")}
+    options |= {"neighbours": neighbours if init == "neighbours" else None, "multiple": multiple, "match": match}
+    options |= {"seed": seed if init == "sample" else None, "leave": sorted(leave)}
+    report = GrowthReport(
+        schema=GROW_SCHEMA,
         model=name,
-        settings=settings,
-        added=len(growth.tokens),
-        in_padding=growth.in_padding,
-        tokens_before=before,
-        tokens_after=before + len(growth.tokens),
-        rows_before=model.rows,
-        rows_after=growth.layout.rows,
-        norms=norms(growth, parts),
+        settings=options,
+        added=len(plan.tokens),
+        in_padding=plan.in_padding,
+        tokens_before=len(plan.vocabulary),
+        tokens_after=len(plan.vocabulary) + len(plan.tokens),
+        rows_before=source.rows,
+        rows_after=plan.layout.rows,
+        norms=compare_norms(plan, tensors),
         tables=[],
-        tokens=new_tokens(growth, parts[0], shown),
+        tokens=describe_tokens(plan, tensors[0], show),
         notes=notes,
         written=None,
     )
     if out is None:
         return report
-    compared: list[Divergence] = []
+    divergences: list[Divergence] = []
     kind = model_tables.kind
     if text is not None and kind not in KINDS:
         notes.append("the model has no outputs, so none were compared; only its input table grew")
 
     def check(folder: Path) -> None:
-        again = find_tables(str(folder), embedding, head)
-        found = [None if again.tokenizer is None else again.tokenizer.token_to_id(token) for token in growth.tokens]
-        if again.embedding.shape[0] != growth.layout.rows or again.tied != model_tables.tied or found != growth.ids:
+        new = find_tables(str(folder), embedding, head)
+        ids = [None if new.tokenizer is None else new.tokenizer.token_to_id(token) for token in plan.tokens]
+        if new.embedding.shape[0] != plan.layout.rows or new.tied != model_tables.tied or ids != plan.ids:
             raise ValueError(f"{plain(out)} does not come back as it was written; please report this model")
         if text is not None and kind in KINDS:
-            tell("outputs", 0, 1)
-            old = torch.tensor(sorted(growth.vocabulary.values()))
-            compared.append(divergence(model.folder, folder, kind, text, old, torch.tensor(growth.ids)))
+            advance("outputs", 0, 1)
+            old_ids = torch.tensor(sorted(plan.vocabulary.values()))
+            divergences.append(compare_outputs(source.folder, folder, kind, text, old_ids, torch.tensor(plan.ids)))
 
-    def history(tables: list[TableFacts], said: list[str]) -> dict[str, bytes]:
-        sizes = (report.tokens_before, report.tokens_after), (report.rows_before, report.rows_after)
-        return {NAME: content([*past, step("grow", model_tables, settings, *sizes, tables, [*notes, *said])])}
+    def describe(tables: list[ResizedTable], more: list[str]) -> dict[str, bytes]:
+        return {HISTORY_FILE: extend_history(history, "grow", report, model_tables, tables, [*notes, *more])}
 
-    tell("writing", 0, 1)
-    edited = {"config.json": config, **growth.files, NAME: b"", IDS: None}
-    result = resize(model, growth.layout, parts, out, edited, check, history, link)
+    advance("writing", 0, 1)
+    edited = {"config.json": config, **plan.files, HISTORY_FILE: b"", IDS_FILE: None}
+    result = write_model(source, plan.layout, tensors, out, edited, check, describe, link)
     return report.model_copy(
         update={
             "tables": result.tables,
-            "divergence": next(iter(compared), None),
+            "divergence": next(iter(divergences), None),
             "notes": [*notes, *result.notes],
-            "written": file_list(out, result, link),
+            "written": result.files(out, link),
         }
     )
 
 
-def _parts(growth: Growth, make: Initialisation, neighbours: int, seed: int) -> list[Resized]:
-    """New rows and biases of every tensor, the input table first."""
-    parts, made = list[Resized](), list[Made]()
-    for tensor in growth.model.tensors:
+def plan_growth(
+    model_tables: ModelTables,
+    tokens: Iterable[str],
+    multiple: int | None = None,
+    match: Match = "word",
+    leave: Collection[str] = (),
+) -> GrowthPlan:
+    """Finds ids for new tokens: rows without a token first, then rows behind the table.
+
+    Args:
+        model_tables: tables and tokenizer of the model.
+        tokens: tokens to add.
+        multiple: the number of rows becomes a multiple of it.
+        match: as in `tokenizer.add_tokens`.
+        leave: as in `tensors.open_vocab_model`.
+
+    Raises:
+        ValueError: the model's vocabulary cannot be changed, or no token is new, or the tokenizer cannot take one.
+    """
+    if multiple is not None and multiple < 1:
+        raise ValueError(f"--multiple {multiple}; take at least 1, e.g. 64")
+    model = open_vocab_model(model_tables, leave)
+    _require_room(model)
+    spec = read_spec(model.folder)
+    tokenizer = build_tokenizer(spec, model.folder)
+    unknown = unknown_ids(spec, tokenizer)
+    new = select_new(tokens, tokenizer, unknown)
+    files, ids = add_tokens(model.folder, spec, new.tokens, match)
+    rows = max(model.rows, max(ids) + 1)
+    rows = rows if multiple is None else -(-rows // multiple) * multiple
+    origin = torch.full((rows,), -1)
+    origin[: model.rows] = torch.arange(model.rows)
+    origin[torch.tensor(ids)] = -1
+    encodings = encode(tokenizer, new.tokens)
+    pieces = [[index for index in encoding.ids if index not in unknown] for encoding in encodings]
+    notes = new.notes()
+    if pieceless := [token for token, piece_ids in zip(new.tokens, pieces, strict=True) if not piece_ids]:
+        names = join_names(pieceless)
+        notes.append(f"the old tokenizer knows no piece of {names}; they start from the mean of all rows")
+    kinds = [surface.kind for surface in surfaces(tokenizer, model.rows, model_tables.special)]
+    return GrowthPlan(
+        model=model,
+        tokens=new.tokens,
+        ids=ids,
+        pieces=pieces,
+        piece_texts=[encoding.tokens for encoding in encodings],
+        ordinary=torch.tensor([kind not in _UNTRAINED for kind in kinds]),
+        layout=RowLayout(origin),
+        vocabulary=tokenizer.get_vocab(with_added_tokens=True),
+        files=files,
+        notes=notes,
+    )
+
+
+def new_tensors(plan: GrowthPlan, make_rows: Initialisation, neighbours: int, seed: int) -> list[ResizedTensor]:
+    """Makes the new rows and biases of every tensor, the input table first.
+
+    Args:
+        plan: the new tokens.
+        make_rows: makes rows for them.
+        neighbours: K, for `initialisations.neighbours`.
+        seed: seed of random methods.
+
+    Raises:
+        ValueError: a row is not finite in the dtype of its table.
+    """
+    tensors, new_rows = list[ResizedTensor](), list[NewRows]()
+    for tensor in plan.model.tensors:
         if tensor.role == "bias":
             continue
-        table = growth.model.table(tensor)
-        wanted = Wanted(growth.tokens, growth.pieces, table, growth.trained(table), neighbours, seed)
-        made.append(make(wanted))
-        rows = _placed(growth, made[-1].rows, trained_mean(wanted)).to(table.dtype)
+        table = plan.model.table(tensor)
+        request = RowRequest(plan.tokens, plan.pieces, table, plan.trained(table), neighbours, seed)
+        new_rows.append(make_rows(request))
+        rows = _with_padding(plan, new_rows[-1].rows, trained_mean(request)).to(table.dtype)
         if not bool(torch.isfinite(rows).all()):
             raise ValueError(f"new rows of {plain(table.name)} are not finite in {table.dtype}; take another --init")
-        parts.append(Resized(tensor, rows))
-    outputs = [place for place, part in enumerate(parts) if part.tensor.role == "output"]
-    sources = made[outputs[0] if outputs else 0].sources
-    for tensor in growth.model.tensors:
+        tensors.append(ResizedTensor(tensor, rows))
+    outputs = [index for index, resized in enumerate(tensors) if resized.tensor.role == "output"]
+    sources = new_rows[outputs[0] if outputs else 0].sources
+    for tensor in plan.model.tensors:
         if tensor.role == "bias":
-            bias = growth.model.weights.vector(tensor.names[0]).double()
-            own = torch.stack([bias[ids].mean() for ids in sources])[:, None]
-            filled = _placed(growth, own, bias[growth.ordinary].mean()[None])
-            parts.append(Resized(tensor, filled.to(DTYPES[tensor.dtype])))
-    return parts
+            bias = plan.model.weights.vector(tensor.names[0]).double()
+            means = torch.stack([bias[ids].mean() for ids in sources])[:, None]
+            biases = _with_padding(plan, means, bias[plan.ordinary].mean()[None])
+            tensors.append(ResizedTensor(tensor, biases.to(DTYPES[tensor.dtype])))
+    return tensors
 
 
-def _placed(growth: Growth, rows: Float[Tensor, "M H"], padding: Float[Tensor, " H"]) -> Float[Tensor, "K H"]:
-    """The rows in the order of their ids, and one row for every place of padding that is new."""
-    places = growth.layout.made
-    found = padding.expand(len(places), -1).clone()
-    found[torch.searchsorted(places, torch.tensor(growth.ids))] = rows
-    return found
+def compare_norms(plan: GrowthPlan, tensors: list[ResizedTensor]) -> list[RowNorms]:
+    """Lengths of the trained rows and of the new ones, of every table."""
+    norms = []
+    for resized in tensors:
+        if resized.tensor.role == "bias":
+            continue
+        table = plan.model.table(resized.tensor)
+        trained = plan.trained(table)
+        rows = [block[trained[start : start + len(block)]] for start, block in blocks(table)]
+        old = torch.cat([row_norms(block) for block in rows if len(block)])
+        new = row_norms(resized.fresh[plan.fresh_indices])
+        role, names = resized.tensor.role, list(resized.tensor.names)
+        norms.append(RowNorms(role=role, tensors=names, old=_quantiles(old), new=_quantiles(new)))
+    return norms
+
+
+def describe_tokens(plan: GrowthPlan, resized: ResizedTensor, limit: int) -> list[NewToken]:
+    """Describes the first new tokens one by one.
+
+    Args:
+        plan: the tokens.
+        resized: the input table with their rows.
+        limit: how many at most.
+    """
+    count = min(limit, len(plan.tokens))
+    if not count:
+        return []
+    table, rows = plan.model.table(resized.tensor), resized.fresh[plan.fresh_indices][:count]
+    near = nearest_rows(torch.full((count,), -1), rows, blocks(table), plan.trained(table), NEIGHBOURS)
+    names = {index: token for token, index in plan.vocabulary.items()}
+    return [
+        NewToken(
+            id=plan.ids[index],
+            token=plan.tokens[index][:SHOWN],
+            pieces=[piece[:SHOWN] for piece in plan.piece_texts[index]],
+            norm=length,
+            neighbours=[Neighbour(id=row, token=names[row][:SHOWN]) for row in near[index].tolist() if row >= 0],
+        )
+        for index, length in enumerate(row_norms(rows).tolist())
+    ]
+
+
+def _definitions(
+    model_tables: ModelTables,
+    paths: Sequence[Path],
+    settings: Mapping[str, Any],
+    seed: int,
+    device: str,
+    progress: Progress,
+) -> Initialisation:
+    """The initialisation from definitions; the reconstruction is imported where it is needed alone."""
+    from decone.repair.definitions.new_rows import from_definitions
+    from decone.repair.definitions.recipe import Recipe
+
+    recipe = Recipe.build("decone", {"seed": str(seed), **settings})
+    if not paths:
+        raise ValueError("name a lexicon: --lexicon FILE")
+    lexicons = [Lexicon.open(path, "auto", "en", True) for path in paths]
+    lexicon = sum(lexicons[1:], lexicons[0])
+    return from_definitions(model_tables, lexicon, recipe, device=device, progress=progress)
+
+
+def _require_room(model: VocabModel) -> None:
+    """Refuses models to which the highest id means something."""
+    name, family = model.model_tables.name, model.model_tables.family
+    if family == "whisper":
+        raise ValueError(f"{name} takes every id behind its first timestamp for a time, so no token can be added there")
+    eos_ids = [section.get("eos_token_id") for section in language_configs(model.config)]
+    if family.startswith("clip") and 2 in eos_ids:
+        raise ValueError(
+            f"{name} reads a text off where its highest id stands, for its eos_token_id is 2; correct it to the id of "
+            "the token that ends a text"
+        )
+
+
+def _with_padding(plan: GrowthPlan, rows: Float[Tensor, "M H"], padding: Float[Tensor, " H"]) -> Float[Tensor, "K H"]:
+    """The rows in the order of their ids, and one row for every id that is padding."""
+    filled = padding.expand(len(plan.layout.fresh), -1).clone()
+    filled[plan.fresh_indices] = rows
+    return filled
+
+
+def _quantiles(lengths: Float64[Tensor, " n"]) -> dict[str, float]:
+    quantiles = np.quantile(lengths.numpy(), QUANTILES).tolist()
+    return {"mean": float(lengths.mean()), **dict(zip(map(str, QUANTILES), quantiles, strict=True))}

@@ -1,4 +1,4 @@
-"""Rows for new tokens, made from the rows of a table that was trained: one function per way, found by its name.
+"""Rows for new tokens, made from the trained rows of a table: one function per method, by its name.
 
 Let W be the rows of tokens that were trained, n of them with mean mu, and P the pieces that the old tokenizer cuts a
 new token into. Its row is
@@ -6,12 +6,12 @@ new token into. Its row is
     mean        mu
     pieces      the mean of the rows of P
     sample      mu + sum_i g_i (w_i - mu) / sqrt(n) with n normal numbers g: drawn from the normal distribution with the
-                mean and the covariance of W, which need not be made
+                mean and the covariance of W, which need not be computed
     neighbours  the mean of the K rows of W nearest in cosine to the mean of the rows of P
 
-Sums are float64. A token none of whose pieces is known to the old tokenizer gets mu. The same g serve both tables of a
-model, so that what is drawn for input and output goes together as theirs does. The bias of a new token is the mean of
-the biases of the rows that its own was made from; for `sample`, of all of W.
+Sums are float64. A token of which the old tokenizer knows no piece gets mu. The same g serve both tables of a model, so
+that samples for input and output go together as their rows do. The bias of a new token is the mean of the biases of the
+rows that its row comes from; for `sample`, of all of W.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,20 +28,20 @@ from decone.files.foreign import plain
 from decone.metrics.row_change import nearest_rows
 from decone.models.tables import Table, blocks
 
-DRAWN = 1 << 12  # rows that are drawn from at once
+SAMPLE_ROWS = 1 << 12  # rows of the table in memory at once while sampling
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What rows are made for, and from.
+class RowRequest:
+    """New tokens, and the table that their rows are made from.
 
     Attributes:
         surfaces: the new tokens, as they stand in text.
         pieces: ids that the old tokenizer cuts each of them into, without unknown ones; empty where all are.
-        table: the old rows, of the input or of an output of its own.
-        trained: rows of tokens that were trained, [V].
-        neighbours: K, for those that look for near rows.
-        seed: of draws.
+        table: the old rows, of the input or of an output with a table to itself.
+        trained: mask of rows of trained tokens, [V].
+        neighbours: K, for methods that use near rows.
+        seed: seed of random methods.
     """
 
     surfaces: list[str]
@@ -51,62 +51,66 @@ class Wanted:
     neighbours: int = 10
     seed: int = 0
 
+    @property
+    def trained_ids(self) -> Int64[Tensor, " n"]:
+        """Ids of the trained rows."""
+        return self.trained.nonzero().squeeze(1)
 
-class Made(NamedTuple):
-    """New rows.
+
+class NewRows(NamedTuple):
+    """Rows of new tokens.
 
     Attributes:
         rows: one per new token, [M, H].
-        sources: ids of the old rows that each was made from, whose biases it gets the mean of.
+        sources: ids of the old rows that each row comes from; its bias is the mean of theirs.
     """
 
     rows: Float64[Tensor, "M H"]
     sources: list[Int64[Tensor, " _"]]
 
 
-Initialisation = Callable[[Wanted], Made]
+Initialisation = Callable[[RowRequest], NewRows]
 
 
-def mean(wanted: Wanted) -> Made:
+def mean(request: RowRequest) -> NewRows:
     """The mean of all trained rows, for every new token.
 
     Example:
         >>> from decone.models.tables import MemoryTable
         >>> table = MemoryTable("weight", torch.tensor([[1.0, 0.0], [3.0, 2.0], [9.0, 9.0]]))
-        >>> mean(Wanted(["new"], [[0]], table, torch.tensor([True, True, False]))).rows.tolist()
+        >>> mean(RowRequest(["new"], [[0]], table, torch.tensor([True, True, False]))).rows.tolist()
         [[2.0, 1.0]]
     """
-    M = len(wanted.surfaces)
-    return Made(trained_mean(wanted).expand(M, -1).clone(), [_everything(wanted)] * M)
+    M = len(request.surfaces)
+    return NewRows(trained_mean(request).expand(M, -1).clone(), [request.trained_ids] * M)
 
 
-def pieces(wanted: Wanted) -> Made:
+def pieces(request: RowRequest) -> NewRows:
     """The mean of the rows of the token's pieces.
 
     Example:
         >>> from decone.models.tables import MemoryTable
         >>> table = MemoryTable("weight", torch.tensor([[1.0, 0.0], [3.0, 2.0], [9.0, 9.0]]))
-        >>> pieces(Wanted(["new"], [[0, 0, 0, 1]], table, torch.ones(3, dtype=torch.bool))).rows.tolist()
+        >>> pieces(RowRequest(["new"], [[0, 0, 0, 1]], table, torch.ones(3, dtype=torch.bool))).rows.tolist()
         [[1.5, 0.5]]
     """
-    everything = None if all(wanted.pieces) else _everything(wanted)
-    chosen = [everything if everything is not None and not ids else torch.tensor(ids) for ids in wanted.pieces]
-    return Made(row_means(wanted.table, chosen), chosen)
+    sources = [torch.tensor(ids) if ids else request.trained_ids for ids in request.pieces]
+    return NewRows(row_means(request.table, sources), sources)
 
 
-def sample(wanted: Wanted) -> Made:
-    """Drawn from the normal distribution with the mean and the covariance of the trained rows."""
-    M, everything = len(wanted.surfaces), _everything(wanted)
-    centre, generator = trained_mean(wanted), torch.Generator().manual_seed(wanted.seed)
+def sample(request: RowRequest) -> NewRows:
+    """Draws from the normal distribution with the mean and the covariance of the trained rows."""
+    M, trained_ids = len(request.surfaces), request.trained_ids
+    centre, generator = trained_mean(request), torch.Generator().manual_seed(request.seed)
     rows = centre.expand(M, -1).clone()
-    for ids in torch.split(everything, DRAWN):  # as many at once for a table of any width
+    for ids in torch.split(trained_ids, SAMPLE_ROWS):  # the same draws for a table of any width
         first = int(ids[0])
-        spread = wanted.table.read(first, int(ids[-1]) + 1)[ids - first].double() - centre
-        rows += torch.randn(M, len(ids), generator=generator, dtype=torch.float64) @ spread / sqrt(len(everything))
-    return Made(rows, [everything] * M)
+        spread = request.table.read(first, int(ids[-1]) + 1)[ids - first].double() - centre
+        rows += torch.randn(M, len(ids), generator=generator, dtype=torch.float64) @ spread / sqrt(len(trained_ids))
+    return NewRows(rows, [trained_ids] * M)
 
 
-def neighbours(wanted: Wanted) -> Made:
+def neighbours(request: RowRequest) -> NewRows:
     """The mean of the rows nearest in cosine to the mean of the token's pieces.
 
     Raises:
@@ -115,18 +119,18 @@ def neighbours(wanted: Wanted) -> Made:
     Example:
         >>> from decone.models.tables import MemoryTable
         >>> table = MemoryTable("weight", torch.tensor([[1.0, 0.0], [3.0, 0.5], [0.0, 9.0]]))
-        >>> neighbours(Wanted(["new"], [[0]], table, torch.ones(3, dtype=torch.bool), neighbours=2)).rows.tolist()
+        >>> neighbours(RowRequest(["new"], [[0]], table, torch.ones(3, dtype=torch.bool), neighbours=2)).rows.tolist()
         [[2.0, 0.25]]
     """
-    if wanted.neighbours < 1:
-        raise ValueError(f"--neighbours {wanted.neighbours}; take at least 1")
-    nobody = torch.full((len(wanted.surfaces),), -1)
-    near = nearest_rows(nobody, pieces(wanted).rows, blocks(wanted.table), wanted.trained, wanted.neighbours)
-    chosen = [row[row >= 0] for row in near]
-    return Made(row_means(wanted.table, chosen), chosen)
+    if request.neighbours < 1:
+        raise ValueError(f"--neighbours {request.neighbours}; take at least 1")
+    no_ids = torch.full((len(request.surfaces),), -1)  # a new token is no row that its neighbours must leave out
+    near = nearest_rows(no_ids, pieces(request).rows, blocks(request.table), request.trained, request.neighbours)
+    sources = [ids[ids >= 0] for ids in near]
+    return NewRows(row_means(request.table, sources), sources)
 
 
-# The one place to add a way: its name is what --init takes.
+# A new method is added here: its name is what --init takes.
 INITIALISATIONS: dict[str, Initialisation] = {
     "pieces": pieces,
     "mean": mean,
@@ -135,14 +139,14 @@ INITIALISATIONS: dict[str, Initialisation] = {
 }
 
 
-def find(name: str) -> Initialisation:
-    """The way of a name.
+def find_initialisation(name: str) -> Initialisation:
+    """Returns the method of a name.
 
     Raises:
         ValueError: there is none.
 
     Example:
-        >>> find("mean") is mean
+        >>> find_initialisation("mean") is mean
         True
     """
     if name not in INITIALISATIONS:
@@ -150,36 +154,34 @@ def find(name: str) -> Initialisation:
     return INITIALISATIONS[name]
 
 
-def trained_mean(wanted: Wanted) -> Float64[Tensor, " H"]:
+def trained_mean(request: RowRequest) -> Float64[Tensor, " H"]:
     """The mean of all trained rows.
 
     Raises:
         ValueError: there is none.
     """
-    count = int(wanted.trained.sum())
+    count = int(request.trained.sum())
     if not count:
-        raise ValueError(f"no row of {plain(wanted.table.name)} was trained, so there is nothing to make new ones from")
-    total = torch.zeros(wanted.table.shape[1], dtype=torch.float64)
-    for start, block in blocks(wanted.table):
-        total += block[wanted.trained[start : start + len(block)]].sum(0, dtype=torch.float64)
+        raise ValueError(
+            f"no row of {plain(request.table.name)} was trained, so there is nothing to make new ones from"
+        )
+    total = torch.zeros(request.table.shape[1], dtype=torch.float64)
+    for start, block in blocks(request.table):
+        total += block[request.trained[start : start + len(block)]].sum(0, dtype=torch.float64)
     return total / count
 
 
-def row_means(table: Table, chosen: Sequence[Int64[Tensor, " _"]]) -> Float64[Tensor, "M H"]:
-    """The mean of some rows, for each of several choices; an id that stands twice counts twice.
+def row_means(table: Table, sources: Sequence[Int64[Tensor, " _"]]) -> Float64[Tensor, "M H"]:
+    """The mean of the rows of each list of ids; an id that stands twice counts twice.
 
     Example:
         >>> from decone.models.tables import MemoryTable
         >>> row_means(MemoryTable("weight", torch.eye(2)), [torch.tensor([0, 1]), torch.tensor([1])]).tolist()
         [[0.5, 0.5], [0.0, 1.0]]
     """
-    needed = torch.from_numpy(np.unique(torch.cat(list(chosen))))
-    rows = torch.zeros(len(needed), table.shape[1], dtype=torch.float64)
+    ids = torch.from_numpy(np.unique(torch.cat(list(sources))))
+    rows = torch.zeros(len(ids), table.shape[1], dtype=torch.float64)
     for start, block in blocks(table):
-        inside = (needed >= start) & (needed < start + len(block))
-        rows[inside] = block[needed[inside] - start].double()
-    return torch.stack([rows[torch.searchsorted(needed, ids)].mean(0) for ids in chosen])
-
-
-def _everything(wanted: Wanted) -> Int64[Tensor, " n"]:
-    return wanted.trained.nonzero().squeeze(1)
+        inside = (ids >= start) & (ids < start + len(block))
+        rows[inside] = block[ids[inside] - start].double()
+    return torch.stack([rows[torch.searchsorted(ids, source)].mean(0) for source in sources])

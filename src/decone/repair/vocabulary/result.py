@@ -1,4 +1,4 @@
-"""What growing and trimming say and store, as data: decone.json in the new folder, and the JSON the commands print.
+"""Results of growing and trimming as data: decone.json in the new folder, and the JSON that the commands print.
 
 A field may be added; one that changes its meaning or goes raises the number in its schema.
 """
@@ -16,12 +16,15 @@ from decone.models.tables import ModelTables
 from decone.repair.result import Digest, Neighbour, Part
 from decone.training.machine import provenance
 
-HISTORY: Literal["decone.vocabulary/1"] = "decone.vocabulary/1"
-GROWN: Literal["decone.grow/1"] = "decone.grow/1"
-TRIMMED: Literal["decone.trim/1"] = "decone.trim/1"
+SCHEMA: Literal["decone.vocabulary/1"] = "decone.vocabulary/1"
+GROW_SCHEMA: Literal["decone.grow/1"] = "decone.grow/1"
+TRIM_SCHEMA: Literal["decone.trim/1"] = "decone.trim/1"
+HISTORY_FILE = "decone.json"
+# In a folder to itself: some programs load every safetensors file that lies beside the weights.
+IDS_FILE = "decone/ids.safetensors"
 
 
-class TableFacts(Part):
+class ResizedTable(Part):
     """One table or bias, and the tensors with its bytes."""
 
     role: Literal["input", "output", "bias"]
@@ -33,7 +36,7 @@ class TableFacts(Part):
     after: str = Digest
 
 
-class Step(Part):
+class VocabularyStep(Part):
     """One change of a vocabulary."""
 
     method: Literal["grow", "trim"]
@@ -43,21 +46,21 @@ class Step(Part):
     tokens_after: int
     rows_before: int
     rows_after: int
-    tables: list[TableFacts]
+    tables: list[ResizedTable]
     notes: list[str] = Field(default_factory=list)
     decone: str = Field(description="version")
     date: str
     provenance: dict[str, Any] = Field(default_factory=dict)
 
 
-class History(Part):
-    """decone.json: every change of a model's vocabulary that decone made, oldest first."""
+class VocabularyHistory(Part):
+    """decone.json: every change of a model's vocabulary by decone, oldest first."""
 
-    schema_: Literal["decone.vocabulary/1"] = Field(HISTORY, alias="schema")
-    steps: list[Step] = Field(min_length=1)
+    schema_: Literal["decone.vocabulary/1"] = Field(SCHEMA, alias="schema")
+    steps: list[VocabularyStep] = Field(min_length=1)
 
 
-class Norms(Part):
+class RowNorms(Part):
     """Lengths of the rows of a table: 'mean', and quantiles '0', '0.05' ... '1'."""
 
     role: Literal["input", "output"]
@@ -89,7 +92,7 @@ class Divergence(Part):
     mass_max: float
 
 
-class Written(Part):
+class WrittenFiles(Part):
     """Files of a new folder."""
 
     folder: str
@@ -99,105 +102,93 @@ class Written(Part):
     bytes_saved: int = Field(description="all files; below 0 where the new folder is larger")
 
 
-class Grown(Part):
-    """Everything `decone grow` tells."""
+class VocabularyReport(Part):
+    """Fields of both reports."""
 
-    schema_: Literal["decone.grow/1"] = Field(GROWN, alias="schema")
+    schema_: str = Field(alias="schema")
     model: str
     settings: dict[str, Any]
+    tokens_before: int
+    tokens_after: int
+    rows_before: int
+    rows_after: int
+    tables: list[ResizedTable] = Field(description="empty in a dry run")
+    notes: list[str] = Field(default_factory=list)
+    written: WrittenFiles | None = Field(description="null in a dry run")
+
+
+class GrowthReport(VocabularyReport):
+    """Everything that `decone grow` reports."""
+
+    schema_: Literal["decone.grow/1"] = Field(GROW_SCHEMA, alias="schema")
     added: int = Field(description="new tokens")
     in_padding: int = Field(description="of these, in rows that the table had already")
-    tokens_before: int
-    tokens_after: int
-    rows_before: int
-    rows_after: int
-    norms: list[Norms] = Field(description="of each table")
-    tables: list[TableFacts] = Field(description="empty in a dry run")
+    norms: list[RowNorms] = Field(description="of each table")
     tokens: list[NewToken] = Field(description="the first of the new tokens")
     divergence: Divergence | None = None
-    notes: list[str] = Field(default_factory=list)
-    written: Written | None = Field(description="null in a dry run")
 
 
-class Trimmed(Part):
-    """Everything `decone trim` tells."""
+class TrimReport(VocabularyReport):
+    """Everything that `decone trim` reports."""
 
-    schema_: Literal["decone.trim/1"] = Field(TRIMMED, alias="schema")
-    model: str
-    settings: dict[str, Any]
-    tokens_before: int
-    tokens_after: int
-    rows_before: int
-    rows_after: int
-    kept: dict[str, int] = Field(description="tokens that stay, by the first reason that holds")
+    schema_: Literal["decone.trim/1"] = Field(TRIM_SCHEMA, alias="schema")
+    retained: dict[str, int] = Field(alias="kept", description="tokens that stay, by the first reason that holds")
     dropped: list[str] = Field(description="a sample of what goes, foreign strings")
     bytes_of_rows: int = Field(description="that go, of all tensors that go by tokens")
     checked: int = Field(description="tokens that are cut as before, of texts as a whole and by the line")
-    tables: list[TableFacts] = Field(description="empty in a dry run")
-    notes: list[str] = Field(default_factory=list)
-    written: Written | None = Field(description="null in a dry run")
 
 
-NAME = "decone.json"
-# In a folder of its own: some programs load every safetensors file that lies beside the weights.
-IDS = "decone/ids.safetensors"
-
-
-def read_history(folder: Path) -> list[Step]:
-    """What was done to a model before, oldest first; nothing where it has no decone.json.
+def read_history(folder: Path) -> list[VocabularyStep]:
+    """Reads the changes that were made to a model before, oldest first; none where it has no decone.json.
 
     Raises:
         ValueError: the file is not ours.
     """
-    text = read_text(folder, NAME)
+    text = read_text(folder, HISTORY_FILE)
     if text is None:
         return []
     try:
-        return History.model_validate_json(text).steps
+        return VocabularyHistory.model_validate_json(text).steps
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(
-            f"{folder / NAME} is no history of a vocabulary that this version can read ({plain(first['loc'])}: "
+            f"{folder / HISTORY_FILE} is no history of a vocabulary that this version can read ({plain(first['loc'])}: "
             f"{plain(first['msg'])}); move it out of the folder"
         ) from None
 
 
-def step(
+def extend_history(
+    steps: list[VocabularyStep],
     method: Literal["grow", "trim"],
+    report: VocabularyReport,
     model_tables: ModelTables,
-    settings: dict[str, Any],
-    tokens: tuple[int, int],
-    rows: tuple[int, int],
-    tables: list[TableFacts],
+    tables: list[ResizedTable],
     notes: list[str],
-) -> Step:
-    """What is done now.
+) -> bytes:
+    """Content of decone.json with one more step.
 
     Args:
-        method: its name.
+        steps: earlier changes.
+        method: name of this one.
+        report: its report, before anything is written.
         model_tables: the source.
-        settings: as it was called.
-        tokens: of the tokenizer, before and after.
-        rows: of the tables, before and after.
-        tables: that were resized.
-        notes: what a user must know.
+        tables: tables that were resized.
+        notes: sentences for the user, the report's included.
     """
-    return Step(
+    path = Path(model_tables.name)
+    step = VocabularyStep(
         method=method,
-        settings=settings,
-        model=Path(model_tables.name).resolve().name if Path(model_tables.name).exists() else model_tables.name,
-        tokens_before=tokens[0],
-        tokens_after=tokens[1],
-        rows_before=rows[0],
-        rows_after=rows[1],
+        settings=report.settings,
+        model=path.resolve().name if path.exists() else model_tables.name,
+        tokens_before=report.tokens_before,
+        tokens_after=report.tokens_after,
+        rows_before=report.rows_before,
+        rows_after=report.rows_after,
         tables=tables,
         notes=notes,
         decone=__version__,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         provenance=provenance(),
     )
-
-
-def content(steps: list[Step]) -> bytes:
-    """The file."""
-    return (History(schema=HISTORY, steps=steps).model_dump_json(by_alias=True, indent=2) + "\n").encode()
+    history = VocabularyHistory(schema=SCHEMA, steps=[*steps, step])
+    return (history.model_dump_json(by_alias=True, indent=2) + "\n").encode()

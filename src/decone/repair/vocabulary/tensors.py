@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint have a row, or a number, for every token: those that a new vocabulary changes."""
+"""Tensors of a checkpoint that have a row, or a number, for every token: those that a new vocabulary changes."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ Role = Literal["input", "output", "bias"]
 _INPUTS = tuple({name for family in FAMILIES.values() for name in family.embedding})
 _OUTPUTS = tuple({name for family in FAMILIES.values() for name in family.head})
 _BIASES = tuple({name for family in FAMILIES.values() for name in family.bias})
-_APART = ("fsmt",)  # families whose source and target have vocabularies of their own
-_SHORTER = "embed_tokens_per_layer.weight"  # a second input table of another length
+_TWO_VOCABULARIES = ("fsmt",)  # families whose source and target have vocabularies of their own
+_SECOND_TABLE = "embed_tokens_per_layer.weight"  # a second input table of another length
 
 
 @dataclass(frozen=True)
-class ByToken:
-    """Tensors that are one: a table or bias, and others with the same bytes, as tied tables that are stored twice.
+class VocabTensor:
+    """A table or bias, and all tensors with the same bytes, as tied tables that are stored twice.
 
     Attributes:
-        role: what the model uses it for; "input" where it is both input and output.
-        names: of the tensors, the one that is read first.
+        role: use that the model makes of it; "input" where it is both input and output.
+        names: names of the tensors, the one that is read first.
         shape: [V, H] of a table, [V] or [1, V] of a bias.
         dtype: in the words of the header, "F32" and the like.
     """
@@ -43,14 +43,18 @@ class ByToken:
         """Numbers per token."""
         return self.shape[1] if self.role != "bias" else 1
 
+    def resized(self, rows: int) -> list[int]:
+        """The shape with another number of tokens."""
+        return [*self.shape[:-1], rows] if self.role == "bias" else [rows, *self.shape[1:]]
+
 
 @dataclass(frozen=True)
-class Vocabulary:
+class VocabModel:
     """A model whose vocabulary can be changed.
 
     Attributes:
-        model_tables: the model.
-        folder: where its files lie.
+        model_tables: tables and tokenizer of the model.
+        folder: folder of its files.
         config: its config.json.
         weights: its tensors, unread.
         rows: V, of every table.
@@ -62,23 +66,23 @@ class Vocabulary:
     config: dict[str, Any]
     weights: Weights
     rows: int
-    tensors: list[ByToken]
+    tensors: list[VocabTensor]
 
-    def table(self, tensor: ByToken) -> FileTable:
+    def table(self, tensor: VocabTensor) -> FileTable:
         """The rows of a table."""
         return self.weights.table(tensor.names[0])
 
 
-def vocabulary(model_tables: ModelTables, leave: Collection[str] = ()) -> Vocabulary:
-    """Finds everything in a checkpoint that goes by tokens.
+def open_vocab_model(model_tables: ModelTables, leave: Collection[str] = ()) -> VocabModel:
+    """Finds everything in a checkpoint that has an entry per token.
 
     Args:
-        model_tables: the model.
-        leave: tensors that happen to be as long as the vocabulary, but have nothing to do with it.
+        model_tables: tables and tokenizer of the model.
+        leave: names of tensors that are as long as the vocabulary by chance.
 
     Raises:
         ValueError: it is no folder of transformers with a tokenizer.json, its tables differ in length, it has several
-            vocabularies, or a tensor is as long as the vocabulary and is neither a table nor a bias that is known.
+            vocabularies, or a tensor is as long as the vocabulary and is neither a table nor a bias of its family.
     """
     name, folder = model_tables.name, home(model_tables)
     config = read_object(folder, "config.json") if folder.is_dir() else None
@@ -86,19 +90,19 @@ def vocabulary(model_tables: ModelTables, leave: Collection[str] = ()) -> Vocabu
         raise ValueError(f"{name} is no folder of transformers (config.json); a vocabulary is changed in such a folder")
     if isinstance(config.get("encoder"), dict) and isinstance(config.get("decoder"), dict):
         raise ValueError(f"{name} joins two models, each with its own vocabulary; change them one by one, then join")
-    if model_tables.family in _APART or config.get("share_encoder_decoder_embeddings") is False:
+    if model_tables.family in _TWO_VOCABULARIES or config.get("share_encoder_decoder_embeddings") is False:
         raise ValueError(f"{name} has one vocabulary for the source and another for the target; that is not supported")
     if not inside(folder, "tokenizer.json").is_file():
         raise ValueError(f"{name} has no tokenizer.json, and without it its vocabulary cannot be changed; {MAKE}")
     if model_tables.tokenizer is None:
         raise ValueError(f"the vocabulary of {name} cannot be changed: {'; '.join(model_tables.notes)}")
     weights = open_weights(folder)
-    found = _tables(model_tables, weights)
-    rows = found[0].shape[0]
-    for table in found:
+    tensors = _tables(model_tables, weights)
+    rows = tensors[0].shape[0]
+    for table in tensors:
         if table.shape[0] != rows:
             raise ValueError(
-                f"{plain(table.names[0])} has {table.shape[0]:,} rows and {plain(found[0].names[0])} {rows:,}: rows "
+                f"{plain(table.names[0])} has {table.shape[0]:,} rows and {plain(tensors[0].names[0])} {rows:,}: rows "
                 "that only one of them has stand for something else than tokens; that is not supported"
             )
     highest = max(model_tables.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -107,59 +111,60 @@ def vocabulary(model_tables: ModelTables, leave: Collection[str] = ()) -> Vocabu
             f"the tokenizer of {name} gives the id {highest:,} but its tables have {rows:,} rows; save the model again "
             "after resize_token_embeddings"
         )
-    found += _biases(weights, rows, {name for table in found for name in table.names})
-    _require_known(weights, rows, {name for part in found for name in part.names} | set(leave), name)
-    return Vocabulary(model_tables, folder, config, weights, rows, found)
+    tensors += _biases(weights, rows, {name for table in tensors for name in table.names})
+    _refuse_unrecognised(weights, rows, {name for tensor in tensors for name in tensor.names} | set(leave), name)
+    return VocabModel(model_tables, folder, config, weights, rows, tensors)
 
 
-def _tables(model_tables: ModelTables, weights: Weights) -> list[ByToken]:
-    known = targets(model_tables, "both" if model_tables.head is not None or model_tables.tied else "input")
-    found = [_described(target.role, target.names, weights) for target in known]
-    taken = {name for table in found for name in table.names}
+def _tables(model_tables: ModelTables, weights: Weights) -> list[VocabTensor]:
+    which = targets(model_tables, "both" if model_tables.head is not None or model_tables.tied else "input")
+    tables = [_vocab_tensor(target.role, target.names, weights) for target in which]
+    names = {name for table in tables for name in table.names}
     for name, entry in weights.tensors.items():
-        if name in taken or len(entry.shape) != 2 or entry.shape[0] != found[0].shape[0]:
+        if name in names or len(entry.shape) != 2 or entry.shape[0] != tables[0].shape[0]:
             continue
         if _ends(name, _INPUTS):  # of an encoder and a decoder that are not tied
-            found.append(_described("input", (name,), weights))
+            tables.append(_vocab_tensor("input", (name,), weights))
         elif _ends(name, _OUTPUTS):
-            found.append(_described("output", (name,), weights))
-    return found
+            tables.append(_vocab_tensor("output", (name,), weights))
+    return tables
 
 
-def _biases(weights: Weights, rows: int, tables: set[str]) -> list[ByToken]:
-    known = (
+def _biases(weights: Weights, rows: int, tables: set[str]) -> list[VocabTensor]:
+    endings = (
         *_BIASES,
         *(name.removesuffix("weight") + "bias" for name in (*_OUTPUTS, *tables) if name[-6:] == "weight"),
     )
     names = [
-        name for name, entry in weights.tensors.items() if entry.shape in ((rows,), (1, rows)) and _ends(name, known)
+        name for name, entry in weights.tensors.items() if entry.shape in ((rows,), (1, rows)) and _ends(name, endings)
     ]
     for name in names:
         weights.vector(name)  # refuses what is no floating point
-    return [_described("bias", (name,), weights) for name in names]
+    return [_vocab_tensor("bias", (name,), weights) for name in names]
 
 
-def _described(role: Role, names: tuple[str, ...], weights: Weights) -> ByToken:
+def _vocab_tensor(role: Role, names: tuple[str, ...], weights: Weights) -> VocabTensor:
     entry = weights.tensors[names[0]]
     if role != "bias":
         weights.table(names[0])  # refuses what is no floating point
-    return ByToken(role, names, entry.shape, entry.dtype)
+    return VocabTensor(role, names, entry.shape, entry.dtype)
 
 
 def _ends(name: str, patterns: Collection[str]) -> bool:
     return any(name == pattern or name.endswith(f".{pattern}") for pattern in patterns)
 
 
-def _require_known(weights: Weights, rows: int, known: set[str], model: str) -> None:
+def _refuse_unrecognised(weights: Weights, rows: int, names: set[str], model: str) -> None:
+    """Refuses tensors that have the vocabulary's length but are neither a table nor a bias, nor named to be left."""
     shapes = weights.shapes
-    if absent := sorted(known - shapes.keys()):
+    if absent := sorted(names - shapes.keys()):
         raise ValueError(f"{model} has no tensor {plain(absent[0])!r}; give --leave the name of one it has")
-    if second := [name for name in shapes if _ends(name, (_SHORTER,)) and name not in known]:
+    if second := [name for name in shapes if _ends(name, (_SECOND_TABLE,)) and name not in names]:
         raise ValueError(f"{model} has a second table of tokens, {plain(second[0])}; such models are not supported")
-    strange = [name for name, shape in shapes.items() if rows in shape and name not in known]
-    if strange:
+    unrecognised = [name for name, shape in shapes.items() if rows in shape and name not in names]
+    if unrecognised:
         raise ValueError(
             f"{model} holds what is as long as its vocabulary ({rows:,}) but no table or bias that is known: "
-            f"{join_names(strange)}; a quantised model is changed before it is quantised, and a tensor that has "
-            f"nothing to do with tokens is passed over with --leave {plain(strange[0])}"
+            f"{join_names(unrecognised)}; a quantised model is changed before it is quantised, and a tensor that has "
+            f"nothing to do with tokens is passed over with --leave {plain(unrecognised[0])}"
         )

@@ -1,4 +1,8 @@
-"""The rows of a resized tensor: which old one stands where, written and read back a few at a time."""
+"""A checkpoint with another number of tokens: old rows in a new order, byte for byte, and new rows between them.
+
+Only the safetensors files that hold a tensor with an entry per token are written anew, a block of rows at a time, read
+back and compared; all other files are copied or linked.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,42 +22,46 @@ from decone.files.folder import EXCLUDED, copy_file, list_files
 from decone.files.foreign import join_names, plain
 from decone.files.safetensors import INDEX, NUMBER_BYTES, StoredTensor, copy_range, open_weights, read_header
 from decone.repair.delta import digest
-from decone.repair.vocabulary.result import TableFacts, Written
-from decone.repair.vocabulary.tensors import ByToken, Vocabulary
+from decone.repair.vocabulary.result import ResizedTable, WrittenFiles
+from decone.repair.vocabulary.tensors import VocabModel, VocabTensor
+
+STEP = 1 << 24  # bytes copied at once
+
+Files = Mapping[str, bytes | None]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Which old row stands in each new one.
+class RowLayout:
+    """Order of the rows of a resized tensor.
 
     Attributes:
-        origin: the old row of every new one, -1 for one that is made; the others strictly rising, [N].
+        origin: old row of every new one, strictly rising, and -1 for rows that are new, [N].
     """
 
     origin: Int64[Tensor, " N"]
 
     @property
     def rows(self) -> int:
-        """N, of the new tables."""
+        """N, the length of the new tables."""
         return len(self.origin)
 
     @property
-    def made(self) -> Int64[Tensor, " M"]:
-        """The new rows that are made."""
+    def fresh(self) -> Int64[Tensor, " M"]:
+        """Indices of the new rows."""
         return (self.origin < 0).nonzero().squeeze(1)
 
 
 @dataclass(frozen=True)
-class Resized:
-    """A tensor and what goes into those of its rows that are made.
+class ResizedTensor:
+    """A tensor and the values of its new rows.
 
     Attributes:
         tensor: the table or bias.
-        made: one row per made row of the layout, in the dtype of the tensor; a bias has width 1.
+        fresh: one row per new row of the layout, in the dtype of the tensor; a bias has width 1.
     """
 
-    tensor: ByToken
-    made: Float[Tensor, "M H"]
+    tensor: VocabTensor
+    fresh: Float[Tensor, "M H"]
 
     @property
     def width(self) -> int:
@@ -62,94 +70,197 @@ class Resized:
 
     @property
     def content(self) -> UInt8[np.ndarray, "n B"]:
-        """The made rows as bytes."""
-        return self.made.contiguous().view(torch.uint8).numpy().reshape(len(self.made), self.width)
+        """The new rows as bytes."""
+        return self.fresh.contiguous().view(torch.uint8).numpy().reshape(len(self.fresh), self.width)
 
 
-def pieces(layout: Layout, height: int) -> Iterator[tuple[slice, slice]]:
-    """The new rows some at a time, such that the old ones they come from span no more than `height` either.
+@dataclass(frozen=True)
+class WrittenModel:
+    """Files of a model that was written.
+
+    Attributes:
+        tables: every resized tensor, with its SHA-256 before and after.
+        rewritten: names of files that hold a resized tensor, or were edited.
+        unchanged: names of files that are the source's.
+        bytes_saved: size of all files of the source less that of the new ones.
+        notes: sentences for the user on files of other kinds.
+    """
+
+    tables: list[ResizedTable]
+    rewritten: list[str]
+    unchanged: list[str]
+    bytes_saved: int
+    notes: list[str]
+
+    def files(self, out: Path, link: bool) -> WrittenFiles:
+        """The files for a report; with `link` those unchanged are links."""
+        return WrittenFiles(
+            folder=str(out),
+            rewritten=self.rewritten,
+            copied=[] if link else self.unchanged,
+            linked=self.unchanged if link else [],
+            bytes_saved=self.bytes_saved,
+        )
+
+
+def write_model(
+    model: VocabModel,
+    layout: RowLayout,
+    tensors: Sequence[ResizedTensor],
+    out: Path,
+    edited: Files,
+    check: Callable[[Path], None],
+    describe: Callable[[list[ResizedTable], list[str]], Files],
+    link: bool = False,
+) -> WrittenModel:
+    """Writes a model with resized tensors into a folder beside `out`, reads it back, and renames it.
+
+    Args:
+        model: the source, which stays as it is.
+        layout: order of the new rows.
+        tensors: every tensor of the model that has an entry per token.
+        out: the new folder.
+        edited: new content of other files by name; None leaves a file out.
+        check: called with the folder before it is renamed; an exception stops everything.
+        describe: gives further files, once the tables and the notes are final.
+        link: other files are not copied but linked.
+
+    Raises:
+        ValueError: as `new_folder`; or the disk does not give back what was written.
+    """
+    files = list_files(model.folder)
+    omitted, notes = _omitted_files(model, files, edited)
+    by_file: dict[Path, dict[str, ResizedTensor]] = {}
+    for resized in tensors:
+        for name in resized.tensor.names:
+            by_file.setdefault(model.weights.tensors[name].file, {})[name] = resized
+    digests: dict[str, str] = {}
+    rewritten, unchanged = set[str](), list[str]()
+    with new_folder(out, model.folder) as folder:
+        for name, path in files.items():
+            if name in omitted or name in edited:
+                continue
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path in by_file:
+                digests |= _rewrite(path, target, by_file[path], layout)
+                rewritten.add(name)
+            elif name == INDEX:
+                target.write_bytes(_index(path, model, tensors, layout))
+                rewritten.add(name)
+            else:
+                copy_file(path, target, link)
+                unchanged.append(name)
+        tables = [_resized_table(model, resized, layout, digests) for resized in tensors]
+        for name, content in {**edited, **describe(tables, notes)}.items():
+            if content is not None:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(content)
+                rewritten.add(name)
+        open_weights(folder)
+        check(folder)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        bytes_saved = sum(path.stat().st_size for path in files.values()) - size
+    return WrittenModel(tables, sorted(rewritten), unchanged, bytes_saved, notes)
+
+
+def blocks_of_rows(layout: RowLayout, height: int) -> Iterator[tuple[slice, slice]]:
+    """Splits the new rows into blocks of at most `height` whose old rows span no more than that either.
 
     Returns:
-        New rows, and the old rows among which theirs are.
+        Slice of new rows, and slice of old rows that theirs come from.
 
     Example:
-        >>> found = pieces(Layout(torch.tensor([0, 1, 50, -1])), height=10)
-        >>> [(new.start, new.stop, old.start, old.stop) for new, old in found]
+        >>> blocks = blocks_of_rows(RowLayout(torch.tensor([0, 1, 50, -1])), height=10)
+        >>> [(new.start, new.stop, old.start, old.stop) for new, old in blocks]
         [(0, 2, 0, 2), (2, 4, 50, 51)]
     """
     origin = layout.origin.numpy()
     rising = np.maximum.accumulate(origin)
     start = 0
     while start < len(origin):
-        known = origin[start : start + height]
-        known = known[known >= 0]
+        old = origin[start : start + height]
+        old = old[old >= 0]
         stop = min(start + height, len(origin))
-        if len(known):
-            stop = min(stop, int(np.searchsorted(rising, known[0] + height)))
-            known = known[known <= rising[stop - 1]]
-            yield slice(start, stop), slice(int(known[0]), int(known[-1]) + 1)
+        if len(old):
+            stop = min(stop, int(np.searchsorted(rising, old[0] + height)))
+            old = old[old <= rising[stop - 1]]
+            yield slice(start, stop), slice(int(old[0]), int(old[-1]) + 1)
         else:
             yield slice(start, stop), slice(0, 0)
         start = stop
 
 
-def write_rows(old: BinaryIO, begin: int, new: BinaryIO, part: Resized, layout: Layout, step: int) -> str:
+def write_rows(
+    old: BinaryIO, begin: int, new: BinaryIO, resized: ResizedTensor, layout: RowLayout, step: int = STEP
+) -> str:
     """Writes the rows of a resized tensor, old ones copied from another file.
 
     Args:
-        old: the file with the old rows.
-        begin: of their first byte in it.
-        new: the file to write to, from where it stands.
-        part: the tensor.
-        layout: of its rows.
-        step: bytes held in memory.
+        old: file with the old rows.
+        begin: offset of their first byte in it.
+        new: file to write to, at its present position.
+        resized: the tensor.
+        layout: order of its rows.
+        step: bytes in memory at once.
 
     Returns:
-        SHA-256 of what was written.
+        SHA-256 of the bytes written.
 
     Raises:
         ValueError: the old file ends before.
     """
-    digest, made, done = sha256(), part.content, 0
-    for chosen, source in pieces(layout, max(1, step // part.width)):
-        origin = layout.origin[chosen].numpy()
-        fresh = origin < 0
-        block = np.empty((len(origin), part.width), dtype=np.uint8)
-        block[~fresh] = _read(old, begin, part.width, source)[origin[~fresh] - source.start]
-        block[fresh] = made[done : done + int(fresh.sum())]
-        done += int(fresh.sum())
+    digest = sha256()
+    for _, block in _resized_blocks(old, begin, resized, layout, step):
         content = block.tobytes()
         digest.update(content)
         new.write(content)
     return digest.hexdigest()
 
 
-def same_rows(old: BinaryIO, begin: int, new: BinaryIO, start: int, part: Resized, layout: Layout, step: int) -> bool:
-    """Whether the rows of a resized tensor are the old ones byte for byte, and the made ones as they were made.
+def same_rows(
+    old: BinaryIO,
+    begin: int,
+    new: BinaryIO,
+    new_begin: int,
+    resized: ResizedTensor,
+    layout: RowLayout,
+    step: int = STEP,
+) -> bool:
+    """Compares the rows of a written tensor with the old rows and the new values, byte for byte.
 
     Args:
-        old: the file with the old rows.
-        begin: of their first byte in it.
-        new: the file that was written.
-        start: of the first byte of the new rows in it.
-        part: the tensor.
-        layout: of its rows.
-        step: bytes held in memory.
+        old: file with the old rows.
+        begin: offset of their first byte in it.
+        new: file that was written.
+        new_begin: offset of the first byte of the tensor in it.
+        resized: the tensor.
+        layout: order of its rows.
+        step: bytes in memory at once.
     """
-    made, done = part.content, 0
-    for chosen, source in pieces(layout, max(1, step // part.width)):
-        origin = layout.origin[chosen].numpy()
+    return all(
+        np.array_equal(_read_rows(new, new_begin, resized.width, rows), block)
+        for rows, block in _resized_blocks(old, begin, resized, layout, step)
+    )
+
+
+def _resized_blocks(
+    old: BinaryIO, begin: int, resized: ResizedTensor, layout: RowLayout, step: int
+) -> Iterator[tuple[slice, UInt8[np.ndarray, "n B"]]]:
+    """Yields the rows of a resized tensor as bytes, a block at a time."""
+    content, done = resized.content, 0
+    for rows, source in blocks_of_rows(layout, max(1, step // resized.width)):
+        origin = layout.origin[rows].numpy()
         fresh = origin < 0
-        written = _read(new, start, part.width, chosen)
-        kept = _read(old, begin, part.width, source)[origin[~fresh] - source.start]
-        wanted = made[done : done + int(fresh.sum())]
-        done += len(wanted)
-        if not (np.array_equal(written[~fresh], kept) and np.array_equal(written[fresh], wanted)):
-            return False
-    return True
+        count = int(fresh.sum())
+        block = np.empty((len(origin), resized.width), dtype=np.uint8)
+        block[~fresh] = _read_rows(old, begin, resized.width, source)[origin[~fresh] - source.start]
+        block[fresh] = content[done : done + count]
+        done += count
+        yield rows, block
 
 
-def _read(file: BinaryIO, begin: int, width: int, rows: slice) -> UInt8[np.ndarray, "n B"]:
+def _read_rows(file: BinaryIO, begin: int, width: int, rows: slice) -> UInt8[np.ndarray, "n B"]:
     size = (rows.stop - rows.start) * width
     file.seek(begin + rows.start * width)
     content = file.read(size)
@@ -158,177 +269,79 @@ def _read(file: BinaryIO, begin: int, width: int, rows: slice) -> UInt8[np.ndarr
     return np.frombuffer(content, dtype=np.uint8).reshape(-1, width)
 
 
-STEP = 1 << 24  # bytes copied at once
-
-Files = Mapping[str, bytes | None]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What was written.
-
-    Attributes:
-        tables: every resized tensor, with its SHA-256 before and after.
-        rewritten: names of files that hold a resized tensor, or were edited.
-        taken: names of files that are as they were.
-        removed: bytes that all files together are smaller than those of the source; below 0 where they are larger.
-        notes: what a user must know of other files.
-    """
-
-    tables: list[TableFacts]
-    rewritten: list[str]
-    taken: list[str]
-    removed: int
-    notes: list[str]
-
-
-def file_list(out: Path, result: Result, link: bool) -> Written:
-    """Files of a new folder, for the report."""
-    return Written(
-        folder=str(out),
-        rewritten=result.rewritten,
-        copied=[] if link else result.taken,
-        linked=result.taken if link else [],
-        bytes_saved=result.removed,
-    )
-
-
-def resize(
-    model: Vocabulary,
-    layout: Layout,
-    parts: Sequence[Resized],
-    out: Path,
-    edited: Files,
-    check: Callable[[Path], None],
-    tell: Callable[[list[TableFacts], list[str]], Files],
-    link: bool = False,
-) -> Result:
-    """Writes a model with resized tensors beside its place, reads it back, and renames it.
-
-    Args:
-        model: the source, which stays as it is.
-        layout: of the new rows.
-        parts: one per tensor of the model.
-        out: the new folder.
-        edited: new content of other files by name; None leaves a file out.
-        check: called with the folder before it is renamed; what it raises stops everything.
-        tell: gives further files, once the tables and the notes are known.
-        link: other files are not copied but linked.
-
-    Raises:
-        ValueError: as `new_folder`; or what was written is not what was meant.
-    """
-    files = list_files(model.folder)
-    left, notes = _left_out(model, files, edited)
-    by_file: dict[Path, dict[str, Resized]] = {}
-    for part in parts:
-        for name in part.tensor.names:
-            by_file.setdefault(model.weights.tensors[name].file, {})[name] = part
-    after: dict[str, str] = {}
-    rewritten, taken = set[str](), list[str]()
-    with new_folder(out, model.folder) as beside:
-        for name, path in files.items():
-            if name in left or name in edited:
-                continue
-            target = beside / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if path in by_file:
-                after |= _rewrite(path, target, by_file[path], layout)
-                rewritten.add(name)
-            elif name == INDEX:
-                target.write_bytes(_index(path, model, parts, layout))
-                rewritten.add(name)
-            else:
-                copy_file(path, target, link)
-                taken.append(name)
-        tables = [_facts(model, part, layout, after) for part in parts]
-        for name, content in {**edited, **tell(tables, notes)}.items():
-            if content is not None:
-                (beside / name).parent.mkdir(parents=True, exist_ok=True)
-                (beside / name).write_bytes(content)
-                rewritten.add(name)
-        open_weights(beside)
-        check(beside)
-        made = sum(path.stat().st_size for path in beside.rglob("*") if path.is_file())
-        removed = sum(path.stat().st_size for path in files.values()) - made
-    return Result(tables, sorted(rewritten), taken, removed, notes)
-
-
-def _left_out(model: Vocabulary, files: Mapping[str, Path], edited: Files) -> tuple[set[str], list[str]]:
-    """Files that hold the old vocabulary in another form, and what is said of them."""
+def _omitted_files(model: VocabModel, files: Mapping[str, Path], edited: Files) -> tuple[set[str], list[str]]:
+    """Names of files that hold the old vocabulary in another form, and notes on them."""
     weights = model.weights.unread(files)
-    left = [name for name in weights if "/" not in name]  # in folders may be weights of other parts
-    left += [name for name, content in edited.items() if content is None and name in files]
-    notes = [f"left out, for the old vocabulary is in it: {join_names(left)}"] if left else []
+    omitted = [name for name in weights if "/" not in name]  # in folders may be weights of other components
+    omitted += [name for name, content in edited.items() if content is None and name in files]
+    notes = [f"left out, for the old vocabulary is in it: {join_names(omitted)}"] if omitted else []
     if nested := [name for name in weights if "/" in name and name not in edited]:
         notes.append(f"taken over as they are, with the old table if they hold it: {join_names(nested)}")
     if folders := [name for name in EXCLUDED if (model.folder / name).exists()]:
         notes.append(f"left out: {', '.join(folders)}")
-    return set(left), notes
+    return set(omitted), notes
 
 
-def _facts(model: Vocabulary, part: Resized, layout: Layout, after: Mapping[str, str]) -> TableFacts:
-    name = part.tensor.names[0]
-    file = model.weights.tensors[name].file
-    return TableFacts(
-        role=part.tensor.role,
-        tensors=list(part.tensor.names),
-        dtype=part.tensor.dtype,
-        shape_before=list(part.tensor.shape),
-        shape_after=_shape(part, layout),
-        before=digest(file, read_header(file)[1][name]),
-        after=after[name],
+def _resized_table(
+    model: VocabModel, resized: ResizedTensor, layout: RowLayout, digests: Mapping[str, str]
+) -> ResizedTable:
+    tensor = resized.tensor
+    file = model.weights.tensors[tensor.names[0]].file
+    return ResizedTable(
+        role=tensor.role,
+        tensors=list(tensor.names),
+        dtype=tensor.dtype,
+        shape_before=list(tensor.shape),
+        shape_after=tensor.resized(layout.rows),
+        before=digest(file, read_header(file)[1][tensor.names[0]]),
+        after=digests[tensor.names[0]],
     )
 
 
-def _shape(part: Resized, layout: Layout) -> list[int]:
-    shape = part.tensor.shape
-    return [*shape[:-1], layout.rows] if part.tensor.role == "bias" else [layout.rows, *shape[1:]]
-
-
-def _rewrite(source: Path, target: Path, parts: Mapping[str, Resized], layout: Layout) -> dict[str, str]:
-    """Writes a safetensors file with some tensors resized, reads it back, and gives the SHA-256 of each of them."""
-    metadata, found = read_header(source)
-    # Wide numbers first, as the library has it: then every tensor begins at a multiple of its own.
-    order = sorted(found, key=lambda name: (-_size(found[name]), found[name].begin))
+def _rewrite(source: Path, target: Path, tensors: Mapping[str, ResizedTensor], layout: RowLayout) -> dict[str, str]:
+    """Writes a safetensors file with some tensors resized, reads it back, and returns the SHA-256 of each of them."""
+    metadata, old_tensors = read_header(source)
+    # Wide numbers first, as the library has it: then every tensor begins at a multiple of its width.
+    order = sorted(old_tensors, key=lambda name: (-_item_size(old_tensors[name]), old_tensors[name].begin))
     entries: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     end = 0
     for name in order:
-        place, begin = found[name], end
-        part = parts.get(name)
-        end += place.end - place.begin if part is None else layout.rows * part.width
-        shape = list(place.shape) if part is None else _shape(part, layout)
-        entries[name] = {"dtype": place.dtype, "shape": shape, "data_offsets": [begin, end]}
+        stored, begin = old_tensors[name], end
+        resized = tensors.get(name)
+        end += stored.end - stored.begin if resized is None else layout.rows * resized.width
+        shape = list(stored.shape) if resized is None else resized.tensor.resized(layout.rows)
+        entries[name] = {"dtype": stored.dtype, "shape": shape, "data_offsets": [begin, end]}
     header = json.dumps(entries).encode()
     header += b" " * (-len(header) % 8)
-    after: dict[str, str] = {}
+    digests: dict[str, str] = {}
     with source.open("rb") as old:
         with target.open("xb") as new:
             new.write(len(header).to_bytes(8, "little") + header)
             for name in order:
-                if name in parts:
-                    after[name] = write_rows(old, found[name].begin, new, parts[name], layout, STEP)
+                begin = old_tensors[name].begin
+                if name in tensors:
+                    digests[name] = write_rows(old, begin, new, tensors[name], layout, STEP)
                 else:
-                    copy_range(old, new, found[name].begin, found[name].end, STEP)
-        written = read_header(target)[1]
+                    copy_range(old, new, begin, old_tensors[name].end, STEP)
+        new_tensors = read_header(target)[1]
         with target.open("rb") as back:
-            for name, part in parts.items():
-                if not same_rows(old, found[name].begin, back, written[name].begin, part, layout, STEP):
+            for name, resized in tensors.items():
+                if not same_rows(old, old_tensors[name].begin, back, new_tensors[name].begin, resized, layout, STEP):
                     raise ValueError(f"{plain(name)} did not come back from the disk as it was written; start again")
-    return after
+    return digests
 
 
-def _size(place: StoredTensor) -> float:
+def _item_size(stored: StoredTensor) -> float:
     """Bytes of one number."""
-    return (place.end - place.begin) / max(1, prod(place.shape))
+    return (stored.end - stored.begin) / max(1, prod(stored.shape))
 
 
-def _index(path: Path, model: Vocabulary, parts: Sequence[Resized], layout: Layout) -> bytes:
+def _index(path: Path, model: VocabModel, tensors: Sequence[ResizedTensor], layout: RowLayout) -> bytes:
     """The index with the new sizes; tensors stay in their files."""
     content = json.loads(path.read_bytes())
     metadata, more = content.get("metadata"), layout.rows - model.rows
-    numbers = sum(more * part.tensor.width * len(part.tensor.names) for part in parts)
-    size = sum(more * part.width * len(part.tensor.names) for part in parts)
+    numbers = sum(more * resized.tensor.width * len(resized.tensor.names) for resized in tensors)
+    size = sum(more * resized.width * len(resized.tensor.names) for resized in tensors)
     for key, change in (("total_size", size), ("total_parameters", numbers)):
         if isinstance(metadata, dict) and isinstance(metadata.get(key), int):
             metadata[key] += change
