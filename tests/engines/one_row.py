@@ -8,5 +8,5 @@ from decone.engines.chunked import chunked
 from decone.engines.contract import Evaluation
 
 
-def one_row(hidden: Tensor, weight: Tensor, *rest: Any, **asked: Any) -> Evaluation:
-    return chunked(hidden, weight, *rest, **asked, chunk_bytes=4 * weight.size(0))
+def one_row(hidden: Tensor, weight: Tensor, *arguments: Any) -> Evaluation:
+    return chunked(hidden, weight, *arguments, chunk_bytes=4 * weight.size(0))

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from decone.engines.contract import PLAIN, Engine, Evaluation, Gate, Readout, Tokens
+from decone.engines.contract import PLAIN, Engine, Evaluation, Gate, Readout, Request, Tokens
 from decone.objectives.agg import AGG
 from decone.objectives.base import Objective
 from decone.objectives.compose import Compose
@@ -123,7 +123,7 @@ def results(
         hidden, weight, bias = hidden.double(), weight.double(), None if bias is None else bias.double()
     leaves = [hidden.requires_grad_(), *(place(t).requires_grad_() for t in (weight, bias) if t is not None)]
     given = (*leaves, *[None] * (bias is None), tokens, rule)
-    found: Evaluation = engine(*given, each=problem.each, detail=True, readout=problem.readout)  # type: ignore[arg-type]
+    found: Evaluation = engine(*given, Request(problem.each, detail=True, readout=problem.readout))  # type: ignore[arg-type]
     up = torch.linspace(-1, 2, problem.N, dtype=found.loss.dtype) if problem.each else 1.7
     (found.loss * up).sum().backward()
     made = {name: value.detach() for name, value in found._asdict().items()}
@@ -217,10 +217,11 @@ def refused(mesh: Any, rank: int) -> dict[str, str]:
     def call(
         count: int = 3, weight: Tensor = table, id: int = 1, rule: Objective | None = None, **given: Any
     ) -> Evaluation:
+        request = Request(nll=given.pop("nll", True), readout=given.pop("readout", PLAIN))
         target, kind = torch.full((count,), id), given.pop("dtype", torch.float32)
         tokens = Tokens(target, target * 0, target, importance=given.pop("importance", None))
         hidden, added = torch.zeros(count, 2, dtype=kind), given.pop("bias", None)
-        return vocab_parallel(hidden, weight.to(kind), added, tokens, rule or MLE(), **given)
+        return vocab_parallel(hidden, weight.to(kind), added, tokens, rule or MLE(), request, **given)
 
     short = DTensor.from_local(torch.zeros(5 - rank // 3, 2), mesh, [Shard(0)])
     return {

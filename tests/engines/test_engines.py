@@ -14,12 +14,11 @@ from torch import Tensor
 
 import decone.engines.chunked as chunked_module
 from decone.engines.chunked import chunked
-from decone.engines.contract import Engine, Gate, Rule, Shift, Tokens
+from decone.engines.contract import Engine, Gate, Request, Rule, Shift, Tokens
 from decone.engines.job import Job
 from decone.engines.reference import reference
 from decone.engines.relative import Chunk, relative
 from decone.objectives import MLE, Objective, Threshold
-from decone.vocab.first_seen import first_seen
 
 
 class Gated(Objective):
@@ -83,7 +82,7 @@ class Everything(Objective):
         return 0.7
 
     def shift(self) -> Shift:
-        return Shift(seen=0.4, novel=-0.3)
+        return Shift(earlier=0.4, novel=-0.3)
 
     def adjust(self, logits: Tensor, tokens: Tokens) -> Tensor:
         assert tokens.hidden is not None
@@ -95,7 +94,7 @@ class Everything(Objective):
         return target_logit - tokens.hidden.norm(dim=1)
 
     def extra(self, logprob: Tensor, tokens: Tokens) -> Tensor:
-        return (logprob.exp() * tokens.seen()).sum(1)
+        return (logprob.exp() * tokens.earlier_mask()).sum(1)
 
     def gate(self) -> Gate:
         return self._gate
@@ -104,9 +103,8 @@ class Everything(Objective):
 def sample(N: int, V: int, H: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tokens]:
     draw = torch.Generator().manual_seed(seed)
     hidden, weight, bias = (torch.randn(*shape, generator=draw).double() for shape in ((N, H), (V, H), (V,)))
-    target, row, place = torch.randint(V, (N,), generator=draw), torch.arange(N) // 3, torch.arange(N) % 3
-    first = first_seen(target, row, place, (N + 2) // 3, V)
-    return hidden, weight, bias, Tokens(target, row, place, first)
+    target = torch.randint(V, (N,), generator=draw)
+    return hidden, weight, bias, Tokens(target, torch.arange(N) // 3, torch.arange(N) % 3)
 
 
 def gradients(
@@ -115,7 +113,7 @@ def gradients(
     """Loss, NLL and gradients; with `up`, of the weighted sum of one loss per target."""
     leaves = [t.detach().clone().requires_grad_() for t in (hidden, weight, bias) if t is not None]
     inputs = leaves if bias is not None else [*leaves, None]
-    found = engine(*inputs, tokens, rule, each=up is not None, nll=True)
+    found = engine(*inputs, tokens, rule, Request(per_token=up is not None))
     assert found.nll is not None
     total = found.loss if up is None else (found.loss * up).sum()
     return [found.loss.detach(), found.nll, *torch.autograd.grad(total, leaves)]
@@ -265,7 +263,7 @@ def test_a_shift_is_added_in_the_precision_of_the_logits(engine: Engine) -> None
         history = True
 
         def shift(self) -> Shift:
-            return Shift(seen=math.log(3.0), novel=math.log(0.2))
+            return Shift(earlier=math.log(3.0), novel=math.log(0.2))
 
     hidden, weight, bias, tokens = sample(7, 5, 3)
     found = gradients(engine, Shifted(), hidden, weight, bias, tokens, None)

@@ -13,7 +13,7 @@ from torch import Tensor
 from decone import objectives
 from decone.engines import relative as relative_module
 from decone.engines.chunked import chunked
-from decone.engines.contract import Evaluation, Gate, Readout, Shift, Tokens
+from decone.engines.contract import Evaluation, Gate, Readout, Request, Shift, Tokens
 from decone.engines.reference import reference
 from decone.objectives import Compose, Objective, Threshold
 
@@ -65,12 +65,12 @@ def sample(N: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tenso
 
 
 def evaluate(
-    engine: Any, rule: Any, h: Tensor, w: Tensor, b: Tensor | None, tokens: Tokens, **asked: Any
+    engine: Any, rule: Any, h: Tensor, w: Tensor, b: Tensor | None, tokens: Tokens, **settings: Any
 ) -> tuple[Evaluation, list[Tensor]]:
     leaves = [t.detach().clone().requires_grad_() for t in (h, w, b) if t is not None]
-    found = engine(*leaves, *[None] * (3 - len(leaves)), tokens, rule, **asked)
+    found = engine(*leaves, *[None] * (3 - len(leaves)), tokens, rule, Request(**settings))
     up = torch.linspace(-1, 2, len(h)).to(h.dtype)
-    total = (found.loss * up).sum() if asked.get("each") else found.loss * 0.7
+    total = (found.loss * up).sum() if settings.get("per_token") else found.loss * 0.7
     return found, list(torch.autograd.grad(total, leaves))
 
 
@@ -89,14 +89,14 @@ def test_equal_to_the_reference(
 ) -> None:
     hidden, weight, bias, tokens = sample(N, seed)
     rule, b = RULES[kind](), bias if biased else None
-    asked = {"each": each, "detail": True, "readout": readout}
-    ours, mine = evaluate(partial(chunked, chunk_bytes=4 * V * rows), rule, hidden, weight, b, tokens, **asked)
-    theirs, others = evaluate(reference, rule, hidden, weight, b, tokens, **asked)
+    settings = {"per_token": each, "detail": True, "readout": readout}
+    ours, mine = evaluate(partial(chunked, chunk_bytes=4 * V * rows), rule, hidden, weight, b, tokens, **settings)
+    theirs, others = evaluate(reference, rule, hidden, weight, b, tokens, **settings)
     for one, other in zip(
         (ours.loss, ours.nll, ours.lse, *mine), (theirs.loss, theirs.nll, theirs.lse, *others), strict=True
     ):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
-    assert torch.equal(ours.kept, theirs.kept)
+    assert torch.equal(ours.support, theirs.support)
     assert torch.equal(mine[1] == 0, others[1] == 0), "the rows nobody keeps are the same"
     assert ours.live is not None
     assert 0 <= ours.live <= 1
@@ -111,9 +111,9 @@ def test_rows_that_nobody_keeps_are_left_out_and_counted() -> None:
     assert 0.05 < ours.live < 0.9
     plain, _ = evaluate(chunked, objectives.get("mle"), hidden, weight, None, tokens, detail=True)
     assert plain.live == 1
-    assert bool((plain.kept == V).all())
+    assert bool((plain.support == V).all())
     kept = (hidden @ weight.T) >= (hidden * weight[tokens.target]).sum(1, keepdim=True) - 0.5
-    assert torch.equal(ours.kept, kept.sum(1))
+    assert torch.equal(ours.support, kept.sum(1))
     dropped = ~kept.any(0)
     dropped[tokens.target] = False
     assert dropped.any()
@@ -143,7 +143,7 @@ def test_ties_stay(margin: float, dtype: torch.dtype) -> None:
             tokens,
             detail=True,
         )
-        assert torch.equal(ours.kept, kept.sum(1))
+        assert torch.equal(ours.support, kept.sum(1))
         dropped = ~kept.any(0)
         assert not grads[1][dropped].any()
 
@@ -197,7 +197,7 @@ def test_logits_that_exp_cannot_take_go_the_other_way(kind: str, monkeypatch: py
 def test_a_number_that_is_none_is_not_hidden() -> None:
     hidden, weight, _, tokens = sample(9, 2, torch.float32)
     hidden[4, 0] = math.nan
-    found, _ = evaluate(partial(chunked, chunk_bytes=4 * V), Threshold(), hidden, weight, None, tokens, each=True)
+    found, _ = evaluate(partial(chunked, chunk_bytes=4 * V), Threshold(), hidden, weight, None, tokens, per_token=True)
     assert found.loss.isnan().tolist() == [False] * 4 + [True] + [False] * 4
 
 
@@ -263,7 +263,7 @@ def test_a_shift_far_below_leaves_finite_numbers() -> None:
         history = True
 
         def shift(self) -> Shift:
-            return Shift(seen=-100.0)
+            return Shift(earlier=-100.0)
 
     hidden, weight, _, _ = sample(4, 1, torch.float32)
     tokens = Tokens(torch.tensor([3, 3, 3, 5]), torch.zeros(4, dtype=torch.long), torch.arange(4))
@@ -297,5 +297,5 @@ def test_what_was_kept_is_counted_without_masked_rows() -> None:
     for rule in (objectives.get("mle"), Threshold(margin=50.0)):
         ours, _ = evaluate(chunked, rule, hidden, weight, bias, tokens, detail=True)
         theirs, _ = evaluate(reference, rule, hidden, weight, bias, tokens, detail=True)
-        assert torch.equal(ours.kept, theirs.kept)
-        assert int(ours.kept.max()) <= V - 2
+        assert torch.equal(ours.support, theirs.support)
+        assert int(ours.support.max()) <= V - 2

@@ -17,7 +17,7 @@ from tests.engines.sharded_worker import PROBLEMS, WORLD, Gated, Net, batch, res
 from torch import Tensor, distributed
 
 from decone.engines import vocab_parallel as module
-from decone.engines.contract import Tokens
+from decone.engines.contract import Request, Tokens
 from decone.engines.reference import reference
 from decone.engines.shard import shard
 from decone.engines.vocab_parallel import vocab_parallel
@@ -75,7 +75,7 @@ def test_ranks_together_are_one_process(found: Path, title: str, ranks: str) -> 
             continue
         slack = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 2e-2}[problem.dtype]
         for whole in wholes:
-            assert whole.dtype == (torch.int64 if name == "kept" else expected[name].dtype if low else problem.dtype)
+            assert whole.dtype == (torch.int64 if name == "support" else expected[name].dtype if low else problem.dtype)
             assert largest(whole.double() - expected[name].double()) <= slack * largest(expected[name].double())
             if name == "weight" and not low:
                 assert torch.equal(whole != 0, expected[name] != 0), "other entries are exactly zero"
@@ -92,7 +92,7 @@ def test_the_problems_have_what_they_are_for(found: Path) -> None:
     _, weight, _, tokens = tied.inputs()
     twins = (weight[tokens.target][:, None] == weight).all(2).sum(1)
     assert twins.max() > 1
-    assert bool((one["margin 0, ties: kept"] >= twins).all())
+    assert bool((one["margin 0, ties: support"] >= twins).all())
     for title in ("margin 0", "margin 0, ties", "agg", "agg and margin"):
         table = results(reference, PROBLEMS[title].rule(), PROBLEMS[title], lambda table: table.detach())["weight"]
         assert 0 < (table == 0).all(1).sum() < len(table), "the zero pattern says nothing"
@@ -173,7 +173,7 @@ def both(
     for engine, kind in ((vocab_parallel, given[0].dtype), (reference, torch.float64)):
         leaves = [None if t is None else t.to(kind, copy=True).requires_grad_() for t in given]
         tables = [t if t is None or engine is reference else shard(t, mesh) for t in leaves[1:]]
-        found = engine(leaves[0], *tables, tokens, rule, detail=True)
+        found = engine(leaves[0], *tables, tokens, rule, Request(detail=True))
         (found.loss * scale).backward()
         yield found, [leaf.grad for leaf in leaves if leaf is not None]
 
@@ -211,7 +211,7 @@ def test_float16_takes_slopes_beyond_its_range(mesh: Any, up: float) -> None:
     given, grads = hidden.detach().half(), []
     for factor in (1.0, up):
         local = (table / 64).half().requires_grad_()
-        loss = vocab_parallel(given / 1024, shard(local, mesh), None, tokens, MLE(), each=True).loss
+        loss = vocab_parallel(given / 1024, shard(local, mesh), None, tokens, MLE(), Request(per_token=True)).loss
         loss.backward(torch.full_like(loss, factor))
         assert local.grad is not None
         grads.append(local.grad.double() / factor)
@@ -226,8 +226,8 @@ def test_masked_rows_are_not_counted_as_kept(mesh: Any, rule: Objective) -> None
     bias = torch.zeros(9, dtype=torch.float64)
     bias[6:] = -math.inf  # no target among them
     (made, grads), (expected, true) = both(mesh, (hidden.detach(), table, bias), tokens, rule)
-    assert torch.equal(made.kept, expected.kept)
-    assert made.kept.max() <= 6
+    assert torch.equal(made.support, expected.support)
+    assert made.support.max() <= 6
     torch.testing.assert_close(made.loss, expected.loss)
     for grad, exact in zip(grads, true, strict=True):
         torch.testing.assert_close(grad, exact)
@@ -250,7 +250,7 @@ def test_importance_of_another_type_leaves_that_of_the_loss(mesh: Any, kind: tor
     found = []
     for importance in (factor, factor.to(kind)):
         given = replace(tokens, importance=importance)
-        loss = vocab_parallel(hidden, shard(table, mesh), None, given, MLE(), each=each).loss
+        loss = vocab_parallel(hidden, shard(table, mesh), None, given, MLE(), Request(per_token=each)).loss
         (grad,) = torch.autograd.grad(loss.sum(), hidden)
         found.append((loss, grad))
     assert found[1][0].dtype == torch.float32
@@ -316,7 +316,7 @@ def test_only_what_learns_gets_a_gradient(mesh: Any, learns: str, each: bool) ->
     hidden, table, tokens = some()
     hidden.requires_grad_(learns == "hidden")
     local = table.clone().requires_grad_(learns == "weight")
-    loss = vocab_parallel(hidden, shard(local, mesh), None, tokens, MLE(), each=each).loss.sum()
+    loss = vocab_parallel(hidden, shard(local, mesh), None, tokens, MLE(), Request(per_token=each)).loss.sum()
     loss.backward(retain_graph=True)
     once = [t.grad.clone() for t in (hidden, local) if t.grad is not None]
     assert len(once) == 1
@@ -336,7 +336,7 @@ def test_without_gradients_nothing_is_done_for_them(mesh: Any, monkeypatch: pyte
     assert not loss.requires_grad
     assert nll is not None
     assert rest == [None] * 3
-    assert vocab_parallel(hidden, shard(table, mesh), None, tokens, MLE(), nll=False).nll is None
+    assert vocab_parallel(hidden, shard(table, mesh), None, tokens, MLE(), Request(nll=False)).nll is None
 
 
 def test_under_autocast_products_are_made_in_low_precision(mesh: Any) -> None:
@@ -368,7 +368,7 @@ def test_chunks_hold_what_they_may(mesh: Any, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("each", [False, True])
 def test_a_second_derivative_is_refused(mesh: Any, each: bool) -> None:
     hidden, table, tokens = some()
-    loss = vocab_parallel(hidden, shard(table, mesh), None, tokens, MLE(), each=each).loss.sum()
+    loss = vocab_parallel(hidden, shard(table, mesh), None, tokens, MLE(), Request(per_token=each)).loss.sum()
     with pytest.raises(RuntimeError, match=r"pass weight.full_tensor\(\) with engine='reference'"):
         torch.autograd.grad(loss, hidden, create_graph=True)
 

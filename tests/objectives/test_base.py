@@ -48,7 +48,7 @@ class Repeats(Objective):
     history = True
 
     def extra(self, logprob: Tensor, tokens: Tokens) -> Tensor:
-        return 0.5 * (logprob.exp() * tokens.seen()).sum(1)
+        return 0.5 * (logprob.exp() * tokens.earlier_mask()).sum(1)
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_history_with_nothing_to_count(engine: str) -> None:
 def test_looking_back_without_asking_is_an_error() -> None:
     tokens = Tokens(torch.tensor([0]), torch.tensor([0]), torch.tensor([0]))
     with pytest.raises(ValueError, match="set `history = True`"):
-        tokens.seen()
+        tokens.earlier_mask()
 
 
 def test_only_overridden_hooks_need_autograd() -> None:

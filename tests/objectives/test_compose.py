@@ -198,7 +198,7 @@ def test_one_part_is_that_part_and_unions_hold() -> None:
     assert Compose(Unlikelihood(flatten=True), Threshold()).whole_batch
     shift = Compose(ScaleGrad(0.5), ScaleGrad(0.2)).shift()
     assert isinstance(shift, Shift)
-    assert shift.seen == pytest.approx(-math.log(0.1))
+    assert shift.earlier == pytest.approx(-math.log(0.1))
 
 
 def test_what_cannot_be_joined_says_why() -> None:

@@ -24,7 +24,7 @@ from decone.data.corpora import read_text
 from decone.data.languages import Languages
 from decone.data.windows import random_batch
 from decone.diagnosis.result import Blame, BlameRow
-from decone.engines.contract import Tokens, charged, ruled, wide
+from decone.engines.contract import Tokens, apply_rule, position_costs, upcast
 from decone.frequencies import frequencies, token_texts
 from decone.metrics.gradient_parts import part_norms, pull_to_push
 from decone.models.find_tables import find_tables
@@ -192,15 +192,15 @@ def _logit_slope(objective: Objective, logits: Tensor, hidden: Tensor, table: Te
     length = target.numel() if objective.whole_batch else target.size(1)
     tokens = Tokens(flat, index // length, index % length)
     if objective.history:
-        tokens = tokens.remembering(table.size(0))
+        tokens = tokens.with_earlier(table.size(0))
     with torch.enable_grad():
-        leaf = wide(logits).requires_grad_()
-        past = [wide(v.detach()).clone().requires_grad_() for v in (hidden, table[flat]) if objective.vectors]
-        tokens = tokens.part(slice(None), *past)
-        logprob = ruled(objective, leaf, tokens).log_softmax(1)
+        leaf = upcast(logits).requires_grad_()
+        past = [upcast(v.detach()).clone().requires_grad_() for v in (hidden, table[flat]) if objective.vectors]
+        tokens = tokens.select(slice(None), *past)
+        logprob = apply_rule(objective, leaf, tokens).log_softmax(1)
         loss = -logprob.gather(1, flat[:, None]).squeeze(1)
         extra = objective.extra(logprob, tokens) if objective.general else None
-        for cost in (charged(objective, logprob, tokens), extra):
+        for cost in (position_costs(objective, logprob, tokens), extra):
             loss = loss if cost is None else loss + cost
         slope, *others = torch.autograd.grad(loss.mean(), (leaf, *past), allow_unused=True)
     if any(other is not None and bool(other.any()) for other in others):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from decone.engines.contract import Tokens, charged, ruled, wide
+from decone.engines.contract import Tokens, apply_rule, position_costs, upcast
 from decone.engines.job import Found, Job, Sums, low_product, tokens_of
 
 
@@ -31,7 +31,7 @@ def absolute(job: Job, part: slice, up: Tensor | None, found: Found, sums: Sums 
 
 def _slope(job: Job, part: slice, up: Tensor | None, found: Found, sums: Sums | None) -> Tensor | None:
     """Gradient of the logits of the large product; the logits themselves are gone when it returns."""
-    logits = job.readout(wide(F.linear(job.hidden[part], job.weight, job.bias)))
+    logits = job.readout(upcast(F.linear(job.hidden[part], job.weight, job.bias)))
     if found.nll is not None:
         found.nll[part] = logits.logsumexp(1) - logits.gather(1, job.tokens.target[part, None]).squeeze(1)
     found.touched += logits.numel()
@@ -46,7 +46,7 @@ def _closed(job: Job, part: slice, logits: Tensor, up: Tensor | None, found: Fou
     """Declarative rules: softmax over what is kept, minus one at the target."""
     tokens = tokens_of(job, part)
     target = tokens.target[:, None]
-    logits = ruled(job.rule, logits, tokens, own=True)
+    logits = apply_rule(job.rule, logits, tokens, in_place=True)
     logprob = logits.log_softmax(1)
     _write(found, part, logits, -logprob.gather(1, target).squeeze(1))
     charge = _charge(job, part, logprob, tokens, found, sums is not None) if job.rule.history else None
@@ -91,11 +91,11 @@ def _general(
         tokens = tokens_of(job, part, learning)
         leaves = [logits.detach().requires_grad_(learning)]
         leaves += [v for v in (tokens.hidden, tokens.target_row) if v is not None]
-        kept = ruled(job.rule, leaves[0], tokens)
+        kept = apply_rule(job.rule, leaves[0], tokens)
         logprob = kept.log_softmax(1)
         each = -logprob.gather(1, tokens.target[:, None]).squeeze(1)
         _write(found, part, kept.detach(), each.detach())
-        for cost in (charged(job.rule, logprob, tokens), job.rule.extra(logprob, tokens)):
+        for cost in (position_costs(job.rule, logprob, tokens), job.rule.extra(logprob, tokens)):
             each = each if cost is None else each + cost
     found.loss[part] = each.detach()
     if sums is None:
@@ -133,7 +133,7 @@ def _multiply(job: Job, part: slice, slope: Tensor, sums: Sums) -> None:
     factor = (job.gate.on_rare if job.gate.rare[target[0]] else job.gate.on_common).to(slope.dtype)
     slope.scatter_(1, target[:, None], 0.0)
     if sums.table is not None:
-        sums.table.index_add_(0, target, own * wide(hidden))
+        sums.table.index_add_(0, target, own * upcast(hidden))
         sums.table.addcmul_(low_product(slope.T, hidden), factor[:, None])
     if sums.bias is not None:
         sums.bias.index_add_(0, target, own.squeeze(1))

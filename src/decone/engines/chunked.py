@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decone.engines.absolute import absolute
-from decone.engines.contract import PLAIN, Evaluation, Readout, Rule, Tokens, wide
+from decone.engines.contract import LOSS, Evaluation, Request, Rule, Tokens, upcast
 from decone.engines.job import Found, Job, Sums, target_logits
 from decone.engines.products import settle
 from decone.engines.relative import picks, relative
@@ -35,11 +35,8 @@ def chunked(
     bias: Float[Tensor, " V"] | None,
     tokens: Tokens,
     rule: Rule,
+    request: Request = LOSS,
     *,
-    each: bool = False,
-    nll: bool = True,
-    detail: bool = False,
-    readout: Readout = PLAIN,
     chunk_bytes: int | None = None,
 ) -> Evaluation:
     """Evaluates a rule chunk by chunk; same arguments and values as `reference`.
@@ -50,10 +47,7 @@ def chunked(
         bias: output bias, [V], or None.
         tokens: targets and their places, N of them.
         rule: the objective.
-        each: one loss per target instead of their sum; the backward pass asks the rule again, so leave it as it is.
-        nll: also return the plain negative log-likelihood, detached.
-        detail: also return the log-sum-exp, the number of kept logits and the live share, detached.
-        readout: what the model does to its logits before anything else.
+        request: see `Request`.
         chunk_bytes: most bytes that one chunk of logits may take, in float32 (float64 takes twice as many); None for
             16 MiB, or 128 rows where those take more.
 
@@ -76,9 +70,16 @@ def chunked(
             f"{weight.size(0)}; give at least {row}"
         )
     if rule.history:
-        tokens = tokens.remembering(weight.size(0))
+        tokens = tokens.with_earlier(weight.size(0))
     result = _Chunked.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        hidden, weight, bias, tokens, rule, readout, chunk_bytes, each, nll, detail, torch.is_grad_enabled()
+        hidden,
+        weight,
+        bias,
+        tokens,
+        rule,
+        request,
+        chunk_bytes,
+        torch.is_grad_enabled(),
     )
     return Evaluation(*result)
 
@@ -92,11 +93,8 @@ class _Chunked(torch.autograd.Function):
         bias: Tensor | None,
         tokens: Tokens,
         rule: Rule,
-        readout: Readout,
+        request: Request,
         chunk_bytes: int | None,
-        each: bool,
-        nll: bool,
-        detail: bool,
         learning: bool,
     ) -> tuple[Tensor | None, ...]:
         ctx.types = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
@@ -110,22 +108,24 @@ class _Chunked(torch.autograd.Function):
             assert h is not None and w is not None
             with torch.autocast(device, enabled=False):
                 choosy = not rule.general and picks(w, rule)
-                reference, slack = target_logits(h, w, b, tokens.target, readout, rule.scale(), choosy)
-                job = Job(h, w, b, tokens, rule, gate, readout, reference, slack, detail)
+                reference, slack = target_logits(h, w, b, tokens.target, request.readout, rule.scale(), choosy)
+                job = Job(h, w, b, tokens, rule, gate, request.readout, reference, slack, detail)
                 return _sweep(job, up, wanted if learn else [False] * 3, nll, chunk_bytes)
 
-        found, sums = sweep((hidden, weight, bias), None, any(wanted) and not each, nll, detail)
+        found, sums = sweep(
+            (hidden, weight, bias), None, any(wanted) and not request.per_token, request.nll, request.detail
+        )
         # A second backward pass sweeps again: what the first one hands out it also gives away, to save a copy.
-        ctx.sweep, ctx.sums, ctx.each = sweep, sums, each
+        ctx.sweep, ctx.sums, ctx.each = sweep, sums, request.per_token
         ctx.save_for_backward(hidden, weight, bias)
         loss = found.loss if tokens.importance is None else found.loss * tokens.importance.to(found.loss.dtype)
         live = None
-        if detail:
+        if request.detail:
             size = hidden.size(0) * weight.size(0)
             live = found.loss.new_tensor(found.touched / size if size else 1.0)
         others = found.nll, found.lse, found.kept, live
         ctx.mark_non_differentiable(*(t for t in others if t is not None))
-        return (loss if each else loss.sum(), *others)
+        return (loss if request.per_token else loss.sum(), *others)
 
     @staticmethod
     def backward(ctx: Any, up: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
@@ -139,7 +139,7 @@ class _Chunked(torch.autograd.Function):
         if not ctx.each:
             # In float16 a sum over many tokens overflows before `up` divides it: it waited in float32.
             grads = [None if g is None else g.mul_(up) for g in grads]
-        return (*(None if g is None else g.to(kind) for g, kind in zip(grads, ctx.types, strict=True)), *[None] * 8)
+        return (*(None if g is None else g.to(kind) for g, kind in zip(grads, ctx.types, strict=True)), *[None] * 5)
 
 
 _Swept = tuple[Found, Sums | None]
@@ -156,7 +156,7 @@ def _sweep(job: Job, up: Tensor | None, wanted: Sequence[bool], nll: bool, chunk
     order, common = _order(job, floor, any(wanted))
     if order is None:
         return _in_order(job, up, wanted, nll, chunk, common, floor)
-    sorted_job = replace(job, hidden=job.hidden[order], tokens=job.tokens.part(order), reference=job.reference[order])
+    sorted_job = replace(job, hidden=job.hidden[order], tokens=job.tokens.select(order), reference=job.reference[order])
     found, sums = _in_order(sorted_job, None if up is None else up[order], wanted, nll, chunk, common, floor)
     back = torch.empty_like(order).scatter_(0, order, torch.arange(target.numel(), device=order.device))
 
@@ -198,10 +198,10 @@ def _order(job: Job, floor: bool, learning: bool) -> tuple[Tensor | None, int]:
 
 
 def _nobody(job: Job) -> Tokens:
-    empty = job.tokens.part(slice(0, 0))
+    empty = job.tokens.select(slice(0, 0))
     if not job.rule.vectors:
         return empty
-    return replace(empty, hidden=wide(job.hidden[:0]), target_row=wide(job.weight[:0]))
+    return replace(empty, hidden=upcast(job.hidden[:0]), target_row=upcast(job.weight[:0]))
 
 
 def _in_order(
@@ -248,8 +248,8 @@ def _pull(job: Job, sums: Sums) -> None:
     """What the targets' own logits pull; formed apart from the large products and never gated."""
     target = job.tokens.target
     if sums.hidden is not None:
-        sums.hidden.addcmul_(sums.own[:, None], wide(job.weight[target]))
+        sums.hidden.addcmul_(sums.own[:, None], upcast(job.weight[target]))
     if sums.table is not None:
-        sums.table.index_add_(0, target, sums.own[:, None] * wide(job.hidden))
+        sums.table.index_add_(0, target, sums.own[:, None] * upcast(job.hidden))
     if sums.bias is not None:
         sums.bias.index_add_(0, target, sums.own)

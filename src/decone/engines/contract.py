@@ -1,4 +1,4 @@
-"""What an engine and an objective know of each other.
+"""The contract between an engine and an objective.
 
 An objective never multiplies hidden states with the table and never sees all logits at once. It states a `Rule` for
 one chunk of logits; an engine does the two large products and calls the rule. The order is fixed:
@@ -30,6 +30,12 @@ class Pairs(NamedTuple):
     token: Int[Tensor, " P"]
     target: Int[Tensor, " P"]
 
+    @classmethod
+    def none(cls, device: torch.device) -> "Pairs":
+        """No pair at all, to ask a rule whether it charges anything."""
+        empty = torch.zeros(0, dtype=torch.int64, device=device)
+        return cls(empty, empty, empty)
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -37,86 +43,77 @@ class Tokens:
 
     Attributes:
         target: token ids, [N].
-        row: the sequence (or packed document) of each position, [N].
-        place: position inside that sequence, [N].
-        first: place at which each id is first a target of each sequence, [R, V]; None unless the rule asks for history.
+        sequence: index of the sequence (or packed document) of each position, [N].
+        offset: position inside that sequence, [N].
         hidden: hidden states of the chunk, [n, H]; None unless the rule asks for vectors.
         target_row: output-table rows of the targets of the chunk, [n, H]; None unless the rule asks for vectors.
-        earlier: the same knowledge as `first` as lists, whose size does not grow with V; engines make it from target,
-            row and place where the rule asks for history.
-        vocabulary: width of `seen()`.
+        earlier: lists of earlier targets; engines make them from target, sequence and offset where the rule asks for
+            history.
+        vocabulary: width of `earlier_mask()`.
         importance: factor on the loss of each target, [N]; None counts each once.
     """
 
     target: Int[Tensor, " N"]
-    row: Int[Tensor, " N"]
-    place: Int[Tensor, " N"]
-    first: Int[Tensor, "R V"] | None = None
+    sequence: Int[Tensor, " N"]
+    offset: Int[Tensor, " N"]
     hidden: Float[Tensor, "n H"] | None = None
     target_row: Float[Tensor, "n H"] | None = None
     earlier: Earlier | None = None
     vocabulary: int = 0
     importance: Float[Tensor, " N"] | None = None
 
-    def part(self, part: slice | Tensor, hidden: Tensor | None = None, target_row: Tensor | None = None) -> "Tokens":
+    def select(self, index: slice | Tensor, hidden: Tensor | None = None, target_row: Tensor | None = None) -> "Tokens":
         """The tokens of one chunk (or in another order), with the vectors that belong to it."""
         earlier = self.earlier
         if earlier is not None:
-            earlier = Earlier(earlier.token, earlier.begin[part], earlier.length[part])
+            earlier = Earlier(earlier.token, earlier.begin[index], earlier.length[index])
         return replace(
             self,
-            target=self.target[part],
-            row=self.row[part],
-            place=self.place[part],
+            target=self.target[index],
+            sequence=self.sequence[index],
+            offset=self.offset[index],
             hidden=hidden,
             target_row=target_row,
             earlier=earlier,
-            importance=None if self.importance is None else self.importance[part],
+            importance=None if self.importance is None else self.importance[index],
         )
 
-    def remembering(self, vocabulary: int) -> "Tokens":
-        """The tokens with lists of earlier targets; `vocabulary` is the width of `seen()`."""
-        return replace(self, earlier=earlier_targets(self.target, self.row, self.place), vocabulary=vocabulary)
+    def with_earlier(self, vocabulary: int) -> "Tokens":
+        """The tokens with lists of earlier targets; `vocabulary` is the width of `earlier_mask()`."""
+        return replace(self, earlier=earlier_targets(self.target, self.sequence, self.offset), vocabulary=vocabulary)
 
     def pairs(self) -> Pairs:
         """All pairs of a position and an id that was a target earlier in its sequence."""
         if self.earlier is None:
-            raise ValueError(_LOOKS_BACK)
+            raise ValueError("this objective looks back along the sequence; set `history = True` on its class")
         token, begin, length = self.earlier
         position = torch.arange(length.numel(), device=length.device).repeat_interleave(length)
         start = begin - (length.cumsum(0) - length)  # where the list begins, less the pairs of the positions before
         entry = torch.arange(position.numel(), device=length.device) + start[position]
         return Pairs(position, token[entry], self.target[position].long())
 
-    def seen(self) -> Bool[Tensor, "n V"]:
-        """Which ids were targets earlier in the sequence of each position, [n, V]."""
-        if self.earlier is not None:
-            position, token, _ = self.pairs()
-            seen = torch.zeros(self.target.numel(), self.vocabulary, dtype=torch.bool, device=self.target.device)
-            seen[position, token] = True
-            return seen
-        if self.first is None:
-            raise ValueError(_LOOKS_BACK)
-        return self.first[self.row] < self.place[:, None]
-
-
-_LOOKS_BACK = "this objective looks back along the sequence; set `history = True` on its class"
+    def earlier_mask(self) -> Bool[Tensor, "n V"]:
+        """True where an id was a target earlier in the sequence of a position, [n, V]."""
+        position, token, _ = self.pairs()
+        mask = torch.zeros(self.target.numel(), self.vocabulary, dtype=torch.bool, device=self.target.device)
+        mask[position, token] = True
+        return mask
 
 
 @dataclass(frozen=True)
 class Shift:
-    """A constant added to the logits of ids already seen in the sequence, and to all others."""
+    """A constant added to the logits of ids that were targets earlier in the sequence, and one to all others."""
 
-    seen: float = 0.0
+    earlier: float = 0.0
     novel: float = 0.0
 
 
 @dataclass(frozen=True)
 class Gate:
-    """How much of the gradient reaches each row of the table; hidden states keep all of it, the target's row too.
+    """Factors on the gradient that reaches the table; hidden states get all of it, and so does the target's row.
 
     Attributes:
-        rare: which ids form the rare group, [V].
+        rare: mask of the rare group, [V].
         on_common: factor per row where the position's target is common, [V].
         on_rare: factor per row where the position's target is rare, [V].
     """
@@ -128,7 +125,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Readout:
-    """What a model does to its logits before anyone looks at them: softcap * tanh(scale * logits / softcap).
+    """The last step of a model before its logits leave it: softcap * tanh(scale * logits / softcap).
 
     Args:
         scale: factor on the logits (Cohere's `logit_scale`, one over Granite's `logits_scaling`), not zero.
@@ -168,9 +165,30 @@ class Readout:
 PLAIN = Readout()
 
 
+@dataclass(frozen=True)
+class Request:
+    """Settings of one call of an engine.
+
+    Attributes:
+        per_token: one loss per target instead of their sum. The backward pass then evaluates the rule a second time,
+            so its state must not change in between.
+        nll: also return the plain negative log-likelihood, detached.
+        detail: also return the log-sum-exp, the number of kept logits and the live share, detached.
+        readout: the model's own treatment of its logits, before anything else.
+    """
+
+    per_token: bool = False
+    nll: bool = True
+    detail: bool = False
+    readout: Readout = PLAIN
+
+
+LOSS = Request()
+
+
 @runtime_checkable
 class Rule(Protocol):
-    """What an engine asks of an objective."""
+    """Hooks of an objective, as engines call them."""
 
     history: bool
     vectors: bool
@@ -194,13 +212,13 @@ class Rule(Protocol):
 
 
 class Evaluation(NamedTuple):
-    """What an engine returns; all but the loss is detached, and None where it was not asked for.
+    """Result of an engine; all but the loss is detached, and None where the `Request` does not ask for it.
 
     Attributes:
-        loss: the sum over targets, each times its importance; with `each`, [N].
+        loss: the sum over targets, each times its importance; with `per_token`, [N].
         nll: plain negative log-likelihood of each target, [N], whatever the rule.
         lse: log of the sum of exponentials over the logits that the rule kept, [N].
-        kept: how many logits the rule kept, int64, [N]; at least 1, the target's.
+        support: number of logits that the rule kept, int64, [N]; at least 1, the target's.
         live: share of the table's rows that the two products of the gradient had to touch, mean over targets; 1 for
             an engine or a rule that skips none.
     """
@@ -208,7 +226,7 @@ class Evaluation(NamedTuple):
     loss: Tensor
     nll: Tensor | None
     lse: Tensor | None = None
-    kept: Tensor | None = None
+    support: Tensor | None = None
     live: Tensor | None = None
 
 
@@ -223,34 +241,43 @@ class Engine(Protocol):
         bias: Float[Tensor, " V"] | None,
         tokens: Tokens,
         rule: Rule,
-        *,
-        each: bool = False,
-        nll: bool = True,
-        detail: bool = False,
-        readout: Readout = PLAIN,
-    ) -> Evaluation: ...
+        request: Request = LOSS,
+    ) -> Evaluation:
+        """Evaluates a rule.
+
+        Args:
+            hidden: hidden states of the counted positions, [N, H].
+            weight: output table, [V, H].
+            bias: output bias, [V], or None.
+            tokens: targets and their sequences, N of them.
+            rule: the objective.
+            request: numbers to return beside the loss, and the model's readout.
+        """
+        ...
 
 
-def wide(tensor: Tensor) -> Tensor:
+def upcast(tensor: Tensor) -> Tensor:
     """The tensor in at least float32, in which logits are compared, exponentiated and summed."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
-def exact(tensor: Tensor) -> Tensor:
+def to_float64(tensor: Tensor) -> Tensor:
     """The tensor in float64, as it is on a device that has none (MPS); for a few numbers per position."""
     return tensor if tensor.device.type == "mps" else tensor.double()
 
 
-def ruled(rule: Rule, logits: Float[Tensor, "n V"], tokens: Tokens, own: bool = False) -> Float[Tensor, "n V"]:
+def apply_rule(
+    rule: Rule, logits: Float[Tensor, "n V"], tokens: Tokens, in_place: bool = False
+) -> Float[Tensor, "n V"]:
     """Logits after scale, shift, adjust and floor; dropped entries are -inf, the target is never dropped.
 
-    With `own` the logits belong to the caller alone, need no gradient, and may be changed in place.
+    With `in_place` the logits belong to the caller alone, need no gradient, and may be changed.
     """
     scale, shift = rule.scale(), rule.shift()
     if scale != 1.0:
         logits = logits * scale
     if shift is not None:
-        logits = _shifted(logits, shift, tokens, own)
+        logits = _add_shift(logits, shift, tokens, in_place)
     if rule.general:
         logits = rule.adjust(logits, tokens)
     target = tokens.target[:, None]
@@ -262,8 +289,8 @@ def ruled(rule: Rule, logits: Float[Tensor, "n V"], tokens: Tokens, own: bool = 
     return logits
 
 
-def charged(rule: Rule, logprob: Float[Tensor, "n V"], tokens: Tokens) -> Float[Tensor, " n"] | None:
-    """What the rule charges each position for the tokens seen earlier; differentiable."""
+def position_costs(rule: Rule, logprob: Float[Tensor, "n V"], tokens: Tokens) -> Float[Tensor, " n"] | None:
+    """The rule's charge for earlier targets, summed per position; differentiable."""
     if not rule.history:
         return None
     pairs = tokens.pairs()
@@ -271,14 +298,14 @@ def charged(rule: Rule, logprob: Float[Tensor, "n V"], tokens: Tokens) -> Float[
     return None if cost is None else cost.new_zeros(tokens.target.numel()).index_add(0, pairs.position, cost)
 
 
-def _shifted(logits: Tensor, shift: Shift, tokens: Tokens, own: bool) -> Tensor:
-    """Touches only the logits of seen tokens, one per pair, where `novel` is zero."""
+def _add_shift(logits: Tensor, shift: Shift, tokens: Tokens, in_place: bool) -> Tensor:
+    """Touches only the logits of earlier targets, one per pair, where `novel` is zero."""
     if shift.novel != 0.0:
-        logits = logits.add_(shift.novel) if own else logits + shift.novel
-    elif not own:
+        logits = logits.add_(shift.novel) if in_place else logits + shift.novel
+    elif not in_place:
         logits = logits.clone()
     position, token, _ = tokens.pairs()
-    step = logits.new_full((1,), shift.seen - shift.novel).expand(position.numel())
+    step = logits.new_full((1,), shift.earlier - shift.novel).expand(position.numel())
     # No pair occurs twice, so nothing depends on the order of additions.
     logits.view(-1).index_add_(0, position * logits.size(1) + token, step)
     return logits

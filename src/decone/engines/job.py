@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decone.engines.contract import Gate, Readout, Rule, Tokens, wide
+from decone.engines.contract import Gate, Readout, Rule, Tokens, upcast
 
 
 @dataclass
@@ -63,19 +63,19 @@ class Found:
 def tokens_of(job: Job, part: slice, learning: bool = False) -> Tokens:
     """The tokens of a chunk, with the vectors that the rule asks for; leaves of a graph of their own if `learning`."""
     if not job.rule.vectors:
-        return job.tokens.part(part)
-    hidden, row = wide(job.hidden[part]).detach(), wide(job.weight[job.tokens.target[part]]).detach()
-    return job.tokens.part(part, hidden.requires_grad_(learning), row.requires_grad_(learning))
+        return job.tokens.select(part)
+    hidden, row = upcast(job.hidden[part]).detach(), upcast(job.weight[job.tokens.target[part]]).detach()
+    return job.tokens.select(part, hidden.requires_grad_(learning), row.requires_grad_(learning))
 
 
 def target_logits(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, readout: Readout, scale: float, slack: bool
 ) -> tuple[Tensor, float]:
     """The targets' logits after readout and scale, [N]; with `slack` how far products may round away from them."""
-    rows, states = wide(weight[target]), wide(hidden)
+    rows, states = upcast(weight[target]), upcast(hidden)
     raw = (states * rows).sum(1)
     if bias is not None:
-        raw = raw + wide(bias[target])
+        raw = raw + upcast(bias[target])
     logit = readout(raw) * scale
     if not slack or not target.numel():
         return logit, 0.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decone.engines.contract import Readout, Rule, Tokens, exact
+from decone.engines.contract import Readout, Rule, Tokens, to_float64
 
 
 def split(ids: Tensor, vocabulary: int, block: int) -> list[Tensor]:
@@ -92,7 +92,7 @@ class Seen:
             self._slope[part] = torch.as_tensor(self.readout.slope(absolute), dtype=flat.dtype)
         if shift is not None:
             # What all logits share does not matter to a softmax.
-            found += shift.seen - shift.novel
+            found += shift.earlier - shift.novel
         self._logit[part] = found
         flat[entry] = found.masked_fill_(~self._target_in_order[part], -math.inf)
 
@@ -110,12 +110,12 @@ class Seen:
             learning: also find the gradients.
         """
         position = self.pairs.position
-        logit = exact(self._in_pairs(self._logit))
+        logit = to_float64(self._in_pairs(self._logit))
         if floor is not None:
             logit.masked_fill_((logit < floor[position]) & ~self.is_target, -math.inf)
         others = logit.exp().masked_fill_(self.is_target, 0.0)
-        rest = exact(rest) + self._sum(others)
-        total = rest + exact(own).exp()
+        rest = to_float64(rest) + self._sum(others)
+        total = rest + to_float64(own).exp()
         with torch.set_grad_enabled(learning):
             leaf = (logit - total.log()[position]).requires_grad_(learning)
             cost = self.rule.charge(leaf, self.pairs)

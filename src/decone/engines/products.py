@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from decone.engines.contract import exact
+from decone.engines.contract import to_float64
 from decone.engines.job import Found, Job, Sums, low_product
 from decone.engines.looking_back import Seen, Settled
 from decone.engines.relative import Chunk
@@ -23,7 +23,7 @@ def settle(job: Job, part: slice, chunk: Chunk, up: Tensor | None, found: Found,
         sums: where gradients go, None if there are none to make.
     """
     seen = None if chunk.seen is None else chunk.seen.settle(chunk.rest, chunk.own, chunk.floor, sums is not None)
-    rest, own = (chunk.rest, chunk.own) if seen is None else (seen.rest, exact(chunk.own))
+    rest, own = (chunk.rest, chunk.own) if seen is None else (seen.rest, to_float64(chunk.own))
     total = rest + own.exp()
     loss = (rest * (-own).exp()).log1p()
     plain = None if chunk.plain is None else chunk.plain.total.log() - chunk.plain.own

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decone.engines.contract import Rule, Tokens, exact
+from decone.engines.contract import Rule, Tokens, to_float64
 from decone.engines.job import Job, tokens_of
 from decone.engines.looking_back import Seen, split
 
@@ -164,7 +164,7 @@ def _start(job: Job, part: slice, memory: Tensor, plain: bool) -> Chunk:
 def _gap(job: Job, chunk: Chunk, target_logit: Tensor) -> Tensor | None:
     """How far below the target's logit the floor lies, [n]; None without a floor."""
     shift = job.rule.shift()
-    target = exact(target_logit) + (0.0 if shift is None else shift.novel)
+    target = to_float64(target_logit) + (0.0 if shift is None else shift.novel)
     # In float64, so that a floor of target - margin gives the margin back to the last digit.
     floor = job.rule.floor(target, chunk.tokens)
     if floor is None:
@@ -249,5 +249,5 @@ def _sound(job: Job, chunk: Chunk, picked: bool) -> bool:
     if chunk.plain is not None:
         own, sums = [*own, chunk.plain.own], [*sums, chunk.plain.total]
     # Rows were picked before all targets' own logits were known: the tolerance must have been enough.
-    exact = not picked or float(chunk.own.abs().max()) <= job.slack
-    return exact and all(bool((t < LARGE).all()) for t in sums) and all(bool((t.abs() < FAR).all()) for t in own)
+    to_float64 = not picked or float(chunk.own.abs().max()) <= job.slack
+    return to_float64 and all(bool((t < LARGE).all()) for t in sums) and all(bool((t.abs() < FAR).all()) for t in own)

@@ -10,35 +10,42 @@ import torch
 from torch import Tensor
 
 from decone.engines.chunked import chunked
-from decone.engines.contract import Engine, Evaluation, Rule, Tokens
+from decone.engines.contract import LOSS, Engine, Evaluation, Request, Rule, Tokens
 from decone.engines.reference import reference
 
 TRUSTED = False  # whether "auto" takes the triton engine: not before the tests marked `gpu` have passed on a GPU
 AMPERE = (8, 0)  # the oldest compute capability that multiplies bfloat16
 
 
-class Later:
-    """An engine whose module is imported when it is called: what it needs is slow to import, or may be missing."""
+class LazyEngine:
+    """An engine whose module is imported at the first call, because its dependencies are slow to import or missing."""
 
     def __init__(self, module: str, name: str) -> None:
         self.module, self.name = module, name
 
     def __call__(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tokens, rule: Rule, **asked: Any
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        tokens: Tokens,
+        rule: Rule,
+        request: Request = LOSS,
+        **settings: Any,
     ) -> Evaluation:
         engine: Callable[..., Evaluation] = getattr(import_module(self.module), self.name)
-        return engine(hidden, weight, bias, tokens, rule, **asked)
+        return engine(hidden, weight, bias, tokens, rule, request, **settings)
 
 
 ENGINES: dict[str, Engine] = {
     "reference": reference,
     "chunked": chunked,
-    "triton": Later("decone.engines.triton", "triton"),
-    "vocab_parallel": Later("decone.engines.vocab_parallel", "vocab_parallel"),
+    "triton": LazyEngine("decone.engines.triton", "triton"),
+    "vocab_parallel": LazyEngine("decone.engines.vocab_parallel", "vocab_parallel"),
 }
 
 
-class Choice(NamedTuple):
+class EngineChoice(NamedTuple):
     """An engine's name and one sentence that says why it was taken."""
 
     name: str
@@ -50,7 +57,7 @@ def choose(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     rule: Rule | None = None,
-) -> Choice:
+) -> EngineChoice:
     """Resolves an engine's name.
 
     Args:
@@ -72,22 +79,24 @@ def choose(
     if engine != "auto":
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}; choose one of auto, {', '.join(sorted(ENGINES))}")
-        return Choice(engine, "asked for by name")
+        return EngineChoice(engine, "asked for by name")
     device = torch.device(device)
     if device.type != "cuda":
-        return Choice("chunked", "right on every device, and its memory does not grow with tokens x vocabulary")
+        return EngineChoice("chunked", "right on every device, and its memory does not grow with tokens x vocabulary")
     missing = _no_kernels(device.index or 0)
     if missing is not None:
-        return Choice("chunked", missing)
+        return EngineChoice("chunked", missing)
     if dtype == torch.float64:
-        return Choice("chunked", "the triton engine does not multiply in float64")
+        return EngineChoice("chunked", "the triton engine does not multiply in float64")
     if rule is not None and rule.general:
-        return Choice(
+        return EngineChoice(
             "chunked", f"{type(rule).__name__} asks for whole rows of logits, which the triton engine has not"
         )
     if not TRUSTED:
-        return Choice("chunked", "the triton kernels have not been run on a GPU yet; ask for them by name to try them")
-    return Choice("triton", "this GPU runs its kernels, which keep no logits and skip the rows that nobody keeps")
+        return EngineChoice(
+            "chunked", "the triton kernels have not been run on a GPU yet; ask for them by name to try them"
+        )
+    return EngineChoice("triton", "this GPU runs its kernels, which keep no logits and skip the rows that nobody keeps")
 
 
 def get(

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, distributed
 from torch.distributed.device_mesh import DeviceMesh
 
-from decone.engines.contract import Gate, Pairs, Rule, Tokens, wide
+from decone.engines.contract import Gate, Pairs, Rule, Tokens, upcast
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,12 @@ def stated(rule: Rule, gate: Gate | None, hidden: Float[Tensor, "N H"], vocabula
         >>> stated(Threshold(2.0), None, torch.zeros(3, 4), 9)["margins"]
         [-2.0]
     """
-    one, vector = torch.zeros(1, dtype=torch.int64, device=hidden.device), wide(hidden.detach()[:0])
+    one, vector = torch.zeros(1, dtype=torch.int64, device=hidden.device), upcast(hidden.detach()[:0])
     tokens = Tokens(one, one, one, hidden=vector.new_ones(1, hidden.size(1)))
-    tokens = tokens.part(slice(None), tokens.hidden, tokens.hidden)
+    tokens = tokens.select(slice(None), tokens.hidden, tokens.hidden)
     floor = charge = parts = None
     if rule.history:
-        tokens = tokens.remembering(vocabulary)
+        tokens = tokens.with_earlier(vocabulary)
         # A token before another target, once of chance 1 / e and once of chance 1.
         pairs = Pairs(torch.cat((one, one + 1)), torch.cat((one, one)), torch.cat((one, one)) + 1)
         charge = rule.charge(vector.new_tensor([-1.0, 0.0]), pairs)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decone.engines.contract import Gate, Pairs, Readout, Rule, Tokens, wide
+from decone.engines.contract import Gate, Pairs, Readout, Rule, Tokens, upcast
 from decone.engines.shard import Shard
 
 WORTH_GATHERING = 0.7  # live share of the rows from which on the products take all of them
@@ -88,9 +88,9 @@ def evaluate(job: Job, part: slice, weights: Float[Tensor, " N"], found: Found, 
     """
     hidden, shard, rule = job.hidden[part], job.shard, job.rule
     given = job.tokens.hidden, job.tokens.target_row
-    tokens = job.tokens.part(part, *(None if vectors is None else vectors[part] for vectors in given))
+    tokens = job.tokens.select(part, *(None if vectors is None else vectors[part] for vectors in given))
     targets = _Targets(*shard.place(tokens.target))
-    logits = job.readout(wide(_product(job, hidden)))
+    logits = job.readout(upcast(_product(job, hidden)))
     if found.plain_lse is not None and found.plain_target is not None:
         found.plain_lse[part], found.plain_target[part] = logits.logsumexp(0), targets.read(logits)
     slope = job.readout.slope(logits) if sums is not None else 1.0
@@ -167,7 +167,7 @@ def _ruled(job: Job, tokens: Tokens, logits: Tensor) -> tuple[Tensor, Pairs, Ten
     if shift is not None:
         logits = logits.add_(shift.novel) if shift.novel != 0.0 else logits
         # No pair occurs twice, so nothing depends on the order of additions.
-        step = logits.new_full((1,), shift.seen - shift.novel).expand(entry.numel())
+        step = logits.new_full((1,), shift.earlier - shift.novel).expand(entry.numel())
         logits.view(-1).index_add_(0, entry, step)
     return logits, pairs, entry if job.charged else nobody
 
@@ -262,7 +262,7 @@ def _add(
 def _multiplied(dz: Float[Tensor, "A B"], other: Float[Tensor, "B H"]) -> Float[Tensor, "A H"]:
     """The product in the precision of the model, as at least float32."""
     if other.dtype != torch.float16:
-        return wide(dz.to(other.dtype) @ other)
+        return upcast(dz.to(other.dtype) @ other)
     # Sums over a chunk are made in float32, as float16 ends at 65504.
     if other.device.type != "cuda":
         return dz @ other.float()

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decone.engines.contract import PLAIN, Evaluation, Gate, Pairs, Readout, Rule, Tokens, wide
+from decone.engines.contract import LOSS, Evaluation, Gate, Pairs, Request, Rule, Tokens, upcast
 from decone.engines.shard import Shard, rows_of, shard_of, stated
 from decone.engines.sharded_chunk import Found, Job, Sums, evaluate
 
@@ -35,11 +35,8 @@ def vocab_parallel(
     bias: Float[Tensor, " V"] | None,
     tokens: Tokens,
     rule: Rule,
+    request: Request = LOSS,
     *,
-    each: bool = False,
-    nll: bool = True,
-    detail: bool = False,
-    readout: Readout = PLAIN,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Evaluation:
     """Evaluates a rule on a table cut along the vocabulary; same values as `reference` on the whole table.
@@ -55,10 +52,7 @@ def vocab_parallel(
         bias: output bias, [V], cut like the weight, or None.
         tokens: targets and their places, N of them.
         rule: the objective, without `adjust` and `extra`.
-        each: one loss per target instead of their sum; the backward pass sweeps, and speaks to the other ranks, again.
-        nll: also return the plain negative log-likelihood, detached.
-        detail: also return the log-sum-exp, the number of kept logits and the live share, detached.
-        readout: what the model does to its logits before anything else.
+        request: see `Request`; with `per_token` the backward pass speaks to the other ranks again.
         chunk_bytes: size of one chunk of float32 logits on one rank, in bytes.
 
     Returns:
@@ -84,7 +78,7 @@ def vocab_parallel(
     if hasattr(hidden, "device_mesh"):
         raise ValueError("hidden is a DTensor; pass the plain states that every rank holds, hidden.full_tensor()")
     if rule.history:
-        tokens = tokens.remembering(shard.vocabulary)
+        tokens = tokens.with_earlier(shard.vocabulary)
     table, own_bias = rows_of(weight), None if bias is None else rows_of(bias)
     wanted = tuple(t is not None and t.requires_grad and torch.is_grad_enabled() for t in (hidden, table, own_bias))
     gate, longest = rule.gate(), 0
@@ -95,10 +89,10 @@ def vocab_parallel(
     automatic = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     settings = stated(rule, gate, hidden, shard.vocabulary) | {
         "histories": longest,
-        "readouts": readout,
+        "readouts": request.readout,
         "shapes": (*hidden.shape, table.size(1)),
         "types, biases or importance": (kinds, automatic),
-        "settings": (chunk_bytes, each, nll, detail),
+        "settings": (chunk_bytes, request.per_token, request.nll, request.detail),
         "tensors that need gradients": wanted,
     }
     # Nothing about the call is refused before this: a rank that stops alone lets the others wait for ever.
@@ -109,7 +103,7 @@ def vocab_parallel(
             "weight.full_tensor() with engine='chunked'"
         )
     rows = _rows(longest, shard, chunk_bytes)
-    call = _Call(tokens, rule, readout, shard, rows, gate, each, nll, detail, wanted)
+    call = _Call(tokens, rule, request, shard, rows, gate, wanted)
     return Evaluation(*_VocabParallel.apply(hidden, table, own_bias, call))  # type: ignore[no-untyped-call]  # in torch
 
 
@@ -119,13 +113,10 @@ class _Call:
 
     tokens: Tokens
     rule: Rule
-    readout: Readout
+    request: Request
     shard: Shard
     rows: int
     gate: Gate | None
-    each: bool
-    nll: bool
-    detail: bool
     wanted: tuple[bool, ...]
     order: Tensor | None = None
     common: int = 0  # positions before this one have common targets, the others rare ones
@@ -147,7 +138,7 @@ class _VocabParallel(torch.autograd.Function):
             hidden, table, bias = hidden.to(dtype), table.to(dtype), None if bias is None else bias.to(dtype)
         call = _planned(call, hidden, table)
         learning = any(call.wanted)
-        found, sums = _sweep(call, hidden, table, bias, None, learning and not call.each)
+        found, sums = _sweep(call, hidden, table, bias, None, learning and not call.request.per_token)
         result = _joined(call, found)
         ctx.call = None
         if sums is not None:
@@ -173,7 +164,7 @@ class _VocabParallel(torch.autograd.Function):
             sums = _sweep(ctx.call, hidden, table, bias, up, True)[1]
             assert sums is not None
             return *_cast(sums, ctx.types), None
-        grads = (None if grad is None else wide(grad) * up for grad in ctx.saved_tensors)
+        grads = (None if grad is None else upcast(grad) * up for grad in ctx.saved_tensors)
         return *(None if g is None else g.to(kind) for g, kind in zip(grads, ctx.types, strict=True)), None
 
 
@@ -181,18 +172,18 @@ def _planned(call: _Call, hidden: Tensor, table: Tensor) -> _Call:
     """Settles what the sweep must know beforehand: the order of positions, and which hooks the rule uses."""
     tokens, shard = call.tokens, call.shard
     if tokens.importance is not None:  # of another type it would change that of the loss
-        tokens = replace(tokens, importance=tokens.importance.to(wide(hidden[:0]).dtype))
+        tokens = replace(tokens, importance=tokens.importance.to(upcast(hidden[:0]).dtype))
     mine, row = shard.place(tokens.target)
-    logit = hidden.new_zeros(tokens.target.numel(), dtype=wide(hidden[:0]).dtype)
+    logit = hidden.new_zeros(tokens.target.numel(), dtype=upcast(hidden[:0]).dtype)
     own = mine.nonzero().squeeze(1)
     for some in torch.split(own, 1024):
         logit[some] = (hidden[some] * table[row[some]]).sum(1, dtype=logit.dtype)
     logit, target_row = shard.total(logit), None
     if call.rule.vectors:
         target_row = logit.new_zeros(hidden.shape)
-        target_row[own] = wide(table[row[own]])
+        target_row[own] = upcast(table[row[own]])
         target_row = shard.total(target_row)
-    everything = tokens.part(slice(None), wide(hidden) if call.rule.vectors else None, target_row)
+    everything = tokens.select(slice(None), upcast(hidden) if call.rule.vectors else None, target_row)
     floored = call.rule.floor(logit, everything) is not None
     order = logit.argsort(stable=True) if floored else None
     common = logit.numel()
@@ -205,7 +196,7 @@ def _planned(call: _Call, hidden: Tensor, table: Tensor) -> _Call:
     charged = call.rule.history and call.rule.charge(logit[:0], Pairs(nobody, nobody, nobody)) is not None
     if order is not None:
         vectors = (everything.hidden, everything.target_row)
-        everything = everything.part(order, *(None if v is None else v[order] for v in vectors))
+        everything = everything.select(order, *(None if v is None else v[order] for v in vectors))
     rows = call.rows
     if floored and hidden.device.type == "cpu":
         rows = min(rows, SORTED_ROWS)
@@ -219,18 +210,20 @@ def _sweep(
     order, importance, N = call.order, call.tokens.importance, hidden.size(0)
     ordered = hidden if order is None else hidden[order]
     rule, shard = call.rule, call.shard
-    job = Job(ordered, table, bias, call.tokens, rule, call.readout, shard, call.gate, call.floored, call.charged)
-    kind = wide(hidden[:0]).dtype
+    job = Job(
+        ordered, table, bias, call.tokens, rule, call.request.readout, shard, call.gate, call.floored, call.charged
+    )
+    kind = upcast(hidden[:0]).dtype
     weights = hidden.new_ones(N, dtype=kind) if up is None else up.to(kind)
     weights = weights if up is None or order is None else weights[order]
     weights = weights if importance is None else weights * importance
-    plain = call.nll and not call.plain
+    plain = call.request.nll and not call.plain
 
     def room(asked: bool) -> Tensor | None:
         return hidden.new_zeros(N, dtype=kind) if asked else None
 
     nll, lse = hidden.new_zeros(2, N, dtype=kind)
-    found, sums = Found(nll, lse, room(call.charged), room(plain), room(plain), room(call.detail)), None
+    found, sums = Found(nll, lse, room(call.charged), room(plain), room(plain), room(call.request.detail)), None
     if learning:
         given = zip((hidden, table, bias), call.wanted, strict=True)
         sums = Sums(*(torch.zeros_like(t, dtype=kind) if t is not None and asked else None for t, asked in given))
@@ -258,12 +251,12 @@ def _joined(call: _Call, found: Found) -> tuple[Tensor | None, ...]:
     nll = found.nll.clone() if lse is None or target is None else lse.logsumexp(0) - target.sum(0)
     loss = found.nll if cost is None else found.nll + cost.sum(0)
     loss = loss if importance is None else loss * importance
-    loss = back(loss) if call.each else loss.sum()
-    if not call.detail or kept is None:
-        return loss, back(nll) if call.nll else None
+    loss = back(loss) if call.request.per_token else loss.sum()
+    if not call.request.detail or kept is None:
+        return loss, back(nll) if call.request.nll else None
     live = call.shard.total(loss.new_tensor([found.touched], dtype=torch.float64)).to(loss.dtype)[0]
     live = live / (N * call.shard.vocabulary) if N else torch.ones_like(live)
-    return loss, back(nll) if call.nll else None, back(found.lse), back(kept.sum(0)).long(), live
+    return loss, back(nll) if call.request.nll else None, back(found.lse), back(kept.sum(0)).long(), live
 
 
 def _cast(sums: Sums, types: Any) -> tuple[Tensor | None, ...]:

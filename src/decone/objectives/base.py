@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, distributed, nn
 
 from decone.engines import select
-from decone.engines.contract import PLAIN, Engine, Evaluation, Gate, Pairs, Readout, Shift, Tokens
+from decone.engines.contract import PLAIN, Engine, Evaluation, Gate, Pairs, Readout, Request, Shift, Tokens
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Objective(nn.Module):
         cost: extra cost against plain cross-entropy, a few words.
         identity: constructor settings at which the method is plain cross-entropy, None if there are none.
         citation: BibTeX of the paper.
-        history: the hooks use earlier targets (`shift`, `charge`, `Tokens.pairs`, `Tokens.seen`); engines list them.
+        history: the hooks use earlier targets (`shift`, `charge`, `Tokens.pairs`, `Tokens.earlier_mask`).
         whole_batch: history goes through the batch as if it were one sequence.
         vectors: the hooks use `Tokens.hidden` and `Tokens.target_row`.
 
@@ -201,17 +201,15 @@ class Objective(nn.Module):
         if self.training and not self._observed:
             self.observe(tokens.target)
         rows = hidden.reshape(-1, hidden.size(-1))
-        each = reduction == "none"
+        request = Request(per_token=reduction == "none", nll=nll, detail=detail, readout=readout)
         counted = rows if index is None else rows.index_select(0, index)
-        run = select.get(engine, counted, weight, self)
-        loss, plain, lse, kept, live = self.evaluate(
-            counted, weight, bias, tokens, run=run, each=each, nll=nll, detail=detail, readout=readout
-        )
+        evaluator = select.get(engine, counted, weight, self)
+        loss, plain, lse, kept, live = self.evaluate(counted, weight, bias, tokens, engine=evaluator, request=request)
 
         def placed(values: Tensor | None) -> Tensor | None:
             return None if values is None else values.new_zeros(flat.shape).masked_scatter(keep, values).view_as(target)
 
-        total = placed(loss) if each else loss
+        total = placed(loss) if request.per_token else loss
         assert total is not None
         plain = None if plain is None else plain.sum()
         matrix = self.matrix(weight)
@@ -226,14 +224,11 @@ class Objective(nn.Module):
         bias: Float[Tensor, " V"] | None,
         tokens: Tokens,
         *,
-        run: Engine,
-        each: bool,
-        nll: bool,
-        detail: bool,
-        readout: Readout,
+        engine: Engine,
+        request: Request,
     ) -> Evaluation:
         """Evaluates the counted targets on an engine; overridden by what is no rule on the logits of one position."""
-        return run(hidden, weight, bias, tokens, self, each=each, nll=nll, detail=detail, readout=readout)
+        return engine(hidden, weight, bias, tokens, self, request)
 
     def _tokens(
         self, target: Tensor, document: Tensor | None, importance: Tensor | None, counted: Tensor | None
@@ -243,7 +238,7 @@ class Objective(nn.Module):
         row, place = index // T, index % T
         flat = target.reshape(-1)
         if self.history and not self.whole_batch and document is not None:
-            # A packed document is a sequence of its own; order inside it is all that `place` is compared for.
+            # A packed document is a sequence of its own; order inside it is all that `Tokens.offset` is compared for.
             pairs = torch.stack((row, document.reshape(-1)), 1)
             row = torch.unique(pairs, dim=0, return_inverse=True)[1]
         share = None if importance is None else importance.reshape(-1)

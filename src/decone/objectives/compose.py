@@ -87,7 +87,7 @@ class Compose(Objective):
 
     def shift(self) -> Shift | None:
         shifts = [shift for part in self._each if (shift := part.shift()) is not None]
-        return Shift(sum(s.seen for s in shifts), sum(s.novel for s in shifts)) if shifts else None
+        return Shift(sum(s.earlier for s in shifts), sum(s.novel for s in shifts)) if shifts else None
 
     def adjust(self, logits: Tensor, tokens: Tokens) -> Tensor:
         for part in self._each:

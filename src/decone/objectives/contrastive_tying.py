@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decone.engines.contract import Engine, Evaluation, Readout, Tokens, wide
+from decone.engines.contract import Engine, Evaluation, Request, Tokens, upcast
 from decone.objectives.base import Objective
 
 
@@ -52,26 +52,23 @@ class ContrastiveTying(Objective):
         bias: Float[Tensor, " V"] | None,
         tokens: Tokens,
         *,
-        run: Engine,
-        each: bool,
-        nll: bool,
-        detail: bool,
-        readout: Readout,
+        engine: Engine,
+        request: Request,
     ) -> Evaluation:
         ids, index, count = torch.unique(tokens.target, return_inverse=True, return_counts=True)
-        often = count.to(wide(hidden[:0]).dtype).log()
+        often = count.to(upcast(hidden[:0]).dtype).log()
         among = replace(tokens, target=index)
         candidates = None if bias is None else bias[ids]
-        found = run(
-            hidden, weight[ids], candidates, among, _Often(often), each=each, nll=False, detail=detail, readout=readout
-        )
+        among_targets = replace(request, nll=False)
+        found = engine(hidden, weight[ids], candidates, among, _Often(often), among_targets)
         # The target's own logit is meant without the multiplicity.
         own = often[index] if tokens.importance is None else often[index] * tokens.importance
         plain = None
-        if nll:
+        if request.nll:
             with torch.no_grad():
-                plain = run(hidden, weight, bias, tokens, Objective(), each=True, nll=True, readout=readout).nll
-        return found._replace(loss=found.loss + (own if each else own.sum()), nll=plain)
+                plain_request = Request(per_token=True, readout=request.readout)
+                plain = engine(hidden, weight, bias, tokens, Objective(), plain_request).nll
+        return found._replace(loss=found.loss + (own if request.per_token else own.sum()), nll=plain)
 
 
 class _Often(Objective):

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decone.engines.contract import wide
+from decone.engines.contract import upcast
 from decone.objectives.base import Objective
 
 
@@ -56,7 +56,7 @@ class CosReg(Objective):
     def matrix(self, weight: Float[Tensor, "V H"]) -> Float[Tensor, ""]:
         if self.gamma == 0:
             return super().matrix(weight)
-        rows = wide(weight)
+        rows = upcast(weight)
         # The largest entry is divided out first, so that the squares of a norm neither overflow nor vanish.
         largest = rows.detach().abs().amax(1, keepdim=True)
         some = largest > 0

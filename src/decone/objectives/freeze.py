@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decone.engines.contract import Engine, Evaluation, Gate, Readout, Tokens
+from decone.engines.contract import Engine, Evaluation, Gate, Request, Tokens
 from decone.objectives.base import Objective
 from decone.vocab.groups import frequency_groups
 from decone.vocab.recent import RecentCounts, step_counts
@@ -127,20 +127,15 @@ class Freeze(Objective):
         bias: Float[Tensor, " V"] | None,
         tokens: Tokens,
         *,
-        run: Engine,
-        each: bool,
-        nll: bool,
-        detail: bool,
-        readout: Readout,
+        engine: Engine,
+        request: Request,
     ) -> Evaluation:
         gate = self.gate() if self.parts == "abc" else None
         if gate is not None:
             # A gate never withholds a target's own pull, part (a); here the rows have no gradient to receive.
             weight = _Held.apply(weight, gate.rare)  # type: ignore[no-untyped-call]  # torch leaves it untyped
             bias = None if bias is None else _Held.apply(bias, gate.rare)  # type: ignore[no-untyped-call]  # likewise
-        return super().evaluate(
-            hidden, weight, bias, tokens, run=run, each=each, nll=nll, detail=detail, readout=readout
-        )
+        return super().evaluate(hidden, weight, bias, tokens, engine=engine, request=request)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"steps": self.steps}

@@ -68,8 +68,8 @@ class ScaleGrad(Objective):
         return self.eps > 0
 
     def shift(self) -> Shift | None:
-        return None if self.eps > 0 or self.gamma == 1 else Shift(seen=-math.log(self.gamma))
+        return None if self.eps > 0 or self.gamma == 1 else Shift(earlier=-math.log(self.gamma))
 
     def adjust(self, logits: Tensor, tokens: Tokens) -> Tensor:
         chance = logits.softmax(1)
-        return torch.log(torch.where(tokens.seen(), chance, self.gamma * chance) + self.eps)
+        return torch.log(torch.where(tokens.earlier_mask(), chance, self.gamma * chance) + self.eps)

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decone.engines.contract import wide
+from decone.engines.contract import upcast
 from decone.objectives.base import Objective
 
 
@@ -87,7 +87,7 @@ class SpectrumPenalty(Objective):
     def matrix(self, weight: Float[Tensor, "V H"]) -> Float[Tensor, ""]:
         if self.gamma == 0:
             return super().matrix(weight)
-        rows = wide(weight)
+        rows = upcast(weight)
         values = singular_values(rows)
         shape = self.shape(values.numel()).to(values)
         # The best factor is where the distance is stationary, so it needs no gradient of its own.

@@ -52,7 +52,7 @@ def compile_all(arch: int, dtype: torch.dtype) -> dict[str, list[str]]:
     import decone.engines.triton.engine as engine
     import decone.engines.triton.evaluation as evaluation
     import decone.engines.triton.gradients as gradients
-    from decone.engines.contract import Gate, Readout, Tokens
+    from decone.engines.contract import Gate, Readout, Request, Tokens
     from decone.objectives import Threshold, get
     from decone.objectives.compose import Compose
 
@@ -101,7 +101,7 @@ def compile_all(arch: int, dtype: torch.dtype) -> dict[str, list[str]]:
         rules, (Readout(), Readout(), Readout(2.0, 30.0), Readout(2.0, 30.0)), (None, None, bias, bias), strict=True
     ):
         leaves = [t.requires_grad_() for t in (hidden, weight)]
-        engine.triton(*leaves, b, tokens, rule, readout=readout, chunk_bytes=2**26)
+        engine.triton(*leaves, b, tokens, rule, Request(readout=readout), chunk_bytes=2**26)
     return done
 
 

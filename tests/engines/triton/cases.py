@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from decone.engines.contract import Engine, Evaluation, Gate, Pairs, Rule, Shift, Tokens
+from decone.engines.contract import PLAIN, Engine, Evaluation, Gate, Pairs, Readout, Request, Rule, Shift, Tokens
 from decone.engines.triton.language import compiler, interpreted
 from decone.objectives import MLE, Compose, Objective, Threshold, get
 from decone.objectives.agg import AGG
@@ -41,7 +41,7 @@ class Shifted(Objective):
     history = True
 
     def shift(self) -> Shift:
-        return Shift(seen=0.8, novel=-0.3)
+        return Shift(earlier=0.8, novel=-0.3)
 
 
 class Steep(Objective):
@@ -109,7 +109,7 @@ def whole(N: int, V: int, H: int, seed: int = 0, device: str = "cpu") -> tuple[T
 
 
 def moved(tokens: Tokens, device: str) -> Tokens:
-    return Tokens(tokens.target.to(device), tokens.row.to(device), tokens.place.to(device))
+    return Tokens(tokens.target.to(device), tokens.sequence.to(device), tokens.offset.to(device))
 
 
 def gradients(
@@ -118,12 +118,12 @@ def gradients(
     inputs: tuple[Tensor, Tensor, Tensor | None],
     tokens: Tokens,
     up: Tensor | None = None,
-    **settings: Any,
+    readout: Readout = PLAIN,
 ) -> tuple[Evaluation, list[Tensor]]:
     """What the engine finds, and the gradients of hidden states, table and bias; with `up`, of the weighted losses."""
     leaves = [t.detach().clone().requires_grad_() for t in inputs if t is not None]
     given = leaves if len(leaves) == 3 else [*leaves, None]
-    found = engine(*given, tokens, rule, each=up is not None, detail=True, **settings)
+    found = engine(*given, tokens, rule, Request(up is not None, detail=True, readout=readout))
     total = found.loss if up is None else (found.loss * up).sum()
     return found, list(torch.autograd.grad(total, leaves))
 

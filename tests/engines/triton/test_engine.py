@@ -8,7 +8,7 @@ import torch
 from tests.engines.triton.cases import DEVICES, RULES, doubled, gradients, moved, sample, whole
 from torch import Tensor
 
-from decone.engines.contract import Engine, Readout, Tokens
+from decone.engines.contract import Engine, Readout, Request, Tokens
 from decone.engines.reference import reference
 from decone.engines.triton import engine as module
 from decone.engines.triton import triton
@@ -35,8 +35,8 @@ def compare(
         assert a is not None
         assert b is not None
         close(a, b, 1e-5)
-    assert ours.kept is not None
-    assert torch.equal(ours.kept, theirs.kept)
+    assert ours.support is not None
+    assert torch.equal(ours.support, theirs.support)
     assert int(((mine[1] == 0) != (other[1] == 0)).sum()) == 0
 
 
@@ -81,9 +81,9 @@ def test_ties_and_zeros_are_exact(margin: float, dtype: torch.dtype, device: str
     half = tuple(t.to(dtype) for t in (hidden, weight, bias))
     ours, mine = gradients(triton, rule, half, tokens)
     theirs, other = gradients(reference, rule, doubled(hidden, weight, bias), tokens)
-    assert theirs.kept is not None
-    assert int(theirs.kept.sum()) > N  # there are ties to lose
-    assert torch.equal(ours.kept, theirs.kept)
+    assert theirs.support is not None
+    assert int(theirs.support.sum()) > N  # there are ties to lose
+    assert torch.equal(ours.support, theirs.support)
     assert int(((mine[1] == 0) != (other[1] == 0)).sum()) == 0
     assert bool((other[1] == 0).any())
     assert [g.dtype for g in mine] == [dtype] * 3
@@ -106,7 +106,7 @@ def test_huge_logits_and_forbidden_rows(name: str, device: str) -> None:
     assert all(bool(g.isfinite().all()) for g in mine)
     assert float(theirs.lse.max()) > 1000
     close(ours.loss, theirs.loss, 1e-6)
-    assert torch.equal(ours.kept, theirs.kept)
+    assert torch.equal(ours.support, theirs.support)
     assert not mine[1][padding].any()
     for a, b in zip(mine, other, strict=True):
         close(a, b, 2e-6)
@@ -123,7 +123,7 @@ def test_low_precision_is_summed_in_float32(name: str, dtype: torch.dtype, devic
     ours, mine = gradients(triton, rule, tuple(inputs), tokens)
     theirs, other = gradients(reference, rule, doubled(*inputs), tokens)
     close(ours.lse, theirs.lse)  # only inputs are rounded, no logit is
-    assert torch.equal(ours.kept, theirs.kept)
+    assert torch.equal(ours.support, theirs.support)
     for a, b in zip(mine, other, strict=True):
         close(a, b, 2 * torch.finfo(dtype).eps)
 
@@ -159,8 +159,8 @@ def test_the_target_is_never_dropped(device: str) -> None:
     found, grads = gradients(triton, Above(), (hidden, weight, bias), tokens)
     assert found.loss.item() == 0
     assert not any(g.any() for g in grads)
-    assert found.kept is not None
-    assert found.kept.eq(1).all()
+    assert found.support is not None
+    assert found.support.eq(1).all()
     assert found.live == 0
 
 
@@ -181,7 +181,7 @@ def test_nothing_is_made_that_nobody_asked_for(device: str, monkeypatch: pytest.
     hidden, weight, _, tokens = sample(N, V, H, device=device)
     weight.requires_grad_()
     with torch.no_grad():
-        found = triton(hidden, weight, None, tokens, MLE(), nll=False)
+        found = triton(hidden, weight, None, tokens, MLE(), Request(nll=False))
     assert asked == [None]
     assert found[1:] == (None,) * 4
     assert not found.loss.requires_grad
@@ -192,7 +192,7 @@ def test_nothing_is_made_that_nobody_asked_for(device: str, monkeypatch: pytest.
     assert not asked[2].table
     found.loss.backward()
     close(hidden.grad, gradients(reference, MLE(), (hidden, weight, None), tokens)[1][0])
-    triton(hidden, weight, None, tokens, MLE(), each=True)
+    triton(hidden, weight, None, tokens, MLE(), Request(per_token=True))
     assert asked[3] is None
 
 
@@ -245,7 +245,7 @@ def test_it_is_an_engine_that_objectives_take(device: str) -> None:
         theirs = rule(hidden, weight, target, engine=reference, reduction="none", detail=True)
         close(ours.tokens, theirs.tokens)
         close(ours.nll, theirs.nll)
-        assert torch.equal(ours.kept, theirs.kept)
+        assert torch.equal(ours.support, theirs.support)
 
 
 def test_an_offset_of_all_logits_costs_no_digits(device: str) -> None:
@@ -287,7 +287,7 @@ def test_float16_loses_no_row_to_underflow(device: str) -> None:
     scale = 2.0**15  # a gradient scaler's
     for each in (False, True):
         leaves = [t.clone().requires_grad_() for t in inputs]
-        loss = triton(*leaves, tokens, MLE(), each=each).loss
+        loss = triton(*leaves, tokens, MLE(), Request(per_token=each)).loss
         found = torch.autograd.grad(loss.sum() * scale / 64, leaves)
         assert all(bool(t.isfinite().all()) for t in found)
         assert bool((found[1] != 0).any(1).all())

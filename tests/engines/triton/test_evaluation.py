@@ -42,7 +42,7 @@ def test_pairs_count_for_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         ValueError, match=r"chunk_bytes must hold what 16 positions .* up to \d+ earlier .* got 1472; raise it"
     ):
-        evaluation._chunk_rows(job, 16, evaluation.look_back(tokens.remembering(23), 23))
+        evaluation._chunk_rows(job, 16, evaluation.look_back(tokens.with_earlier(23), 23))
     assert evaluation._chunk_rows(job, 16, None) == 16
 
 

@@ -18,11 +18,11 @@ C, V, H, FILLED = 32, 41, 20, 27
 def chunk_of(device: str, floored: bool) -> tuple[Chunk, Tensor, Tensor, Tensor, Recipe, Tensor]:
     """A chunk whose last places repeat the last position, its table and bias, and the logits it should see."""
     hidden, weight, bias, tokens = sample(FILLED, V, H, device=device)
-    tokens = tokens.remembering(V)
+    tokens = tokens.with_earlier(V)
     bias[[v for v in range(V) if v not in tokens.target]] -= 6.0
     recipe = Recipe(Tile(16, 16, 16), "ieee", Readout(1.2, 9.0), 0.8, Shift(0.5, -0.1))
     plain = recipe.readout(torch.nn.functional.linear(hidden, weight, bias))
-    ruled = plain * 0.8 + torch.where(tokens.seen(), 0.5, -0.1)
+    ruled = plain * 0.8 + torch.where(tokens.earlier_mask(), 0.5, -0.1)
     own, own_plain = (t.gather(1, tokens.target[:, None]).squeeze(1) for t in (ruled, plain))
     index = torch.arange(C, device=device).clamp(max=FILLED - 1)
     filled = torch.arange(C, device=device) < FILLED

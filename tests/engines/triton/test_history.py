@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.engines.triton.cases import Steep
 
-from decone.engines.contract import Tokens, charged
+from decone.engines.contract import Tokens, position_costs
 from decone.engines.triton.history import Charge, charge, charges, look_back, pair_entries
 from decone.engines.triton.log_sum import LogSum
 from decone.objectives import MLE, Objective, get
@@ -16,7 +16,7 @@ def tokens(N: int, V: int, seed: int) -> Tokens:
     draw = torch.Generator().manual_seed(seed)
     row = torch.randint(3, (N,), generator=draw) * 5  # sequences need not be numbered without gaps, nor be in order
     place = torch.randperm(N, generator=draw)
-    return Tokens(torch.randint(V, (N,), generator=draw), row, place).remembering(V)
+    return Tokens(torch.randint(V, (N,), generator=draw), row, place).with_earlier(V)
 
 
 @given(st.integers(1, 20), st.integers(1, 9), st.integers(0, 20))
@@ -25,7 +25,7 @@ def test_the_table_knows_who_is_seen(N: int, V: int, seed: int) -> None:
     found = look_back(given, V)
     column = found.slot.long()
     rank = torch.where(column >= 0, found.rank[found.list_of][:, column.clamp(min=0)], 2**31 - 1)
-    assert torch.equal(rank < found.length[:, None], given.seen())
+    assert torch.equal(rank < found.length[:, None], given.earlier_mask())
     position, token, _ = given.pairs()
     start = found.length.long().cumsum(0) - found.length
     assert torch.equal(start[position] + rank[position, token], torch.arange(len(position)))  # the pairs' own order
@@ -39,7 +39,7 @@ def test_charges_and_slopes(rule: Objective, pair_bytes: int) -> None:
     found = look_back(given, V)
     logits = torch.randn(15, V, generator=torch.Generator().manual_seed(0))
     logprob = logits.log_softmax(1).requires_grad_()
-    cost = charged(rule, logprob, given)
+    cost = position_costs(rule, logprob, given)
     assert cost is not None
     assert cost.any()
     (slope,) = torch.autograd.grad(cost.sum(), logprob)

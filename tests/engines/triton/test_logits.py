@@ -17,15 +17,15 @@ from decone.engines.triton.tiles import Tile, candidates
 @pytest.mark.parametrize("shape", [(1, 1, 1), (19, 23, 20), (32, 40, 16)], ids=str)
 def test_targets_logits(shape: tuple[int, int, int], columns: int, device: str) -> None:
     hidden, weight, bias, tokens = sample(*shape, device=device)
-    history = look_back(tokens.remembering(shape[1]), shape[1])
-    seen = tokens.remembering(shape[1]).seen()
+    history = look_back(tokens.with_earlier(shape[1]), shape[1])
+    seen = tokens.with_earlier(shape[1]).earlier_mask()
     tile = Tile(16, columns, 16)
     for readout, shift, b in ((Readout(), None, None), (Readout(1.5, 2.0), Shift(0.7, -0.2), bias)):
         recipe = Recipe(tile, "ieee", readout, 0.5, shift)
         plain, ruled = target_logits(hidden, weight, b, tokens.target, history, recipe)
         wanted = readout(torch.nn.functional.linear(hidden, weight, b))
         torch.testing.assert_close(plain, wanted.gather(1, tokens.target[:, None]).squeeze(1), rtol=0, atol=2e-6)
-        wanted = wanted * 0.5 + (0 if shift is None else torch.where(seen, shift.seen, shift.novel))
+        wanted = wanted * 0.5 + (0 if shift is None else torch.where(seen, shift.earlier, shift.novel))
         torch.testing.assert_close(ruled, wanted.gather(1, tokens.target[:, None]).squeeze(1), rtol=0, atol=2e-6)
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decone.engines.contract import PLAIN, Evaluation, Readout, Rule, Tokens
+from decone.engines.contract import LOSS, Evaluation, Request, Rule, Tokens
 from decone.engines.triton.evaluation import Job, Outcome, Wanted, evaluate
 from decone.engines.triton.language import check
 
@@ -22,11 +22,8 @@ def triton(
     bias: Float[Tensor, " V"] | None,
     tokens: Tokens,
     rule: Rule,
+    request: Request = LOSS,
     *,
-    each: bool = False,
-    nll: bool = True,
-    detail: bool = False,
-    readout: Readout = PLAIN,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Evaluation:
     """Evaluates a rule on an NVIDIA GPU; same arguments and values as `reference`.
@@ -44,10 +41,7 @@ def triton(
         bias: output bias, [V], or None.
         tokens: targets and their places, N of them.
         rule: the objective.
-        each: one loss per target instead of their sum; the backward pass sweeps again.
-        nll: also return the plain negative log-likelihood, detached.
-        detail: also return the log-sum-exp, the number of kept logits and the live share, detached.
-        readout: what the model does to its logits before anything else.
+        request: see `Request`.
         chunk_bytes: size of one chunk of exponentials in bytes; the float32 sum of the table's gradient comes on top.
 
     Returns:
@@ -65,10 +59,17 @@ def triton(
         )
     _within(tokens.target, weight.size(0))
     result = _Triton.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        hidden, weight, bias, tokens, rule, readout, chunk_bytes, each, nll, torch.is_grad_enabled()
+        hidden,
+        weight,
+        bias,
+        tokens,
+        rule,
+        request,
+        chunk_bytes,
+        torch.is_grad_enabled(),
     )
     loss, plain, lse, kept, live = result
-    return Evaluation(loss, plain if nll else None, *((lse, kept, live) if detail else ()))
+    return Evaluation(loss, plain if request.nll else None, *((lse, kept, live) if request.detail else ()))
 
 
 class _Triton(torch.autograd.Function):
@@ -80,10 +81,8 @@ class _Triton(torch.autograd.Function):
         bias: Tensor | None,
         tokens: Tokens,
         rule: Rule,
-        readout: Readout,
+        request: Request,
         chunk_bytes: int,
-        each: bool,
-        nll: bool,
         learning: bool,
     ) -> tuple[Tensor, ...]:
         ctx.types = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
@@ -103,11 +102,13 @@ class _Triton(torch.autograd.Function):
                 torch.ones((), device=device),
             )
         else:
-            prepare = partial(Job, tokens=tokens, rule=rule, readout=readout, chunk_bytes=chunk_bytes, gate=rule.gate())
+            prepare = partial(
+                Job, tokens=tokens, rule=rule, readout=request.readout, chunk_bytes=chunk_bytes, gate=rule.gate()
+            )
             up = torch.ones(N, device=device) if importance is None else importance
-            now = Wanted(asked[0], asked[1], asked[2], up) if any(asked) and not each else None
+            now = Wanted(asked[0], asked[1], asked[2], up) if any(asked) and not request.per_token else None
             with _on(hidden):
-                found = evaluate(prepare(hidden, weight, bias), now, nll)
+                found = evaluate(prepare(hidden, weight, bias), now, request.nll)
             if found.gradients is not None:
                 ctx.save_for_backward(*(_waiting(*pair) for pair in zip(found.gradients, ctx.types, strict=True)))
             elif any(asked):
@@ -116,7 +117,7 @@ class _Triton(torch.autograd.Function):
             outcome = found.loss if importance is None else found.loss * importance, *_beside(found)
         loss = outcome[0]
         ctx.mark_non_differentiable(*outcome[1:])
-        return loss if each else loss.sum(), *outcome[1:]
+        return loss if request.per_token else loss.sum(), *outcome[1:]
 
     @staticmethod
     def backward(ctx: Any, up: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
@@ -132,7 +133,7 @@ class _Triton(torch.autograd.Function):
             with _on(up):
                 grads = evaluate(ctx.job(*ctx.saved_tensors), ctx.wanted(up=up.contiguous()), False).gradients or ()
         cast = (None if g is None else g.to(kind) for g, kind in zip(grads, ctx.types, strict=True))
-        return (*cast, *[None] * 7)
+        return (*cast, *[None] * 5)
 
 
 def _within(target: Tensor, vocabulary: int) -> None:

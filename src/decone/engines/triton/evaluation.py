@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from decone.engines.contract import Gate, Readout, Rule, Tokens, wide
+from decone.engines.contract import Gate, Readout, Rule, Tokens, upcast
 from decone.engines.triton.columns import compact
 from decone.engines.triton.forward import Chunk, sweep
 from decone.engines.triton.gradients import Rest, Sums, add, tuning_key
@@ -72,7 +72,7 @@ def evaluate(job: Job, wanted: Wanted | None, nll: bool) -> Outcome:
     tiles, precision, history = candidates(job.hidden.dtype), input_precision(job.hidden.dtype), None
     tokens = job.tokens
     if job.rule.history:
-        tokens = tokens.remembering(V)
+        tokens = tokens.with_earlier(V)
         history = look_back(tokens, V)
     charging = charges(job.rule, device)
     C = _chunk_rows(job, tiles.logits[0].rows, history if charging else None)
@@ -156,8 +156,8 @@ def _floor(job: Job, tokens: Tokens, own: Tensor) -> Tensor | None:
     found = []
     for start in range(0, own.numel(), _VECTOR_ROWS):
         part = slice(start, start + _VECTOR_ROWS)
-        row = wide(job.weight[tokens.target[part]])
-        floor = job.rule.floor(own[part], tokens.part(part, wide(job.hidden[part]), row))
+        row = upcast(job.weight[tokens.target[part]])
+        floor = job.rule.floor(own[part], tokens.select(part, upcast(job.hidden[part]), row))
         if floor is None:
             return None
         found.append(floor.float().expand_as(own[part]))
@@ -189,7 +189,7 @@ def _chunk(
     floor = None if floor is None else torch.where(filled, floor[index], torch.inf)
     part = None
     if history is not None:
-        part = tokens.part(index)
+        part = tokens.select(index)
         assert part.earlier is not None
         # A place that only fills a tile looks back on nothing.
         length = torch.where(filled, history.length[index], 0)

@@ -132,7 +132,7 @@ def _at_pairs(pair_logit: Tensor, recipe: Recipe) -> Tensor | float:
     if recipe.readout.softcap is None:
         return recipe.readout.scale
     # Only seen ids are asked for, so the shift is theirs; dropped ones have slope zero anyway.
-    seen = 0.0 if recipe.shift is None else recipe.shift.seen
+    seen = 0.0 if recipe.shift is None else recipe.shift.earlier
     plain = (torch.where(pair_logit == -torch.inf, seen, pair_logit) - seen) / recipe.temperature
     return recipe.readout.slope(plain)
 

@@ -41,12 +41,12 @@ def look_back(tokens: Tokens, vocabulary: int) -> History:
     """Builds the table; the sizes of it are data, so the host waits for them here.
 
     Args:
-        tokens: at least one, which know their earlier targets (`Tokens.remembering`).
+        tokens: at least one, which know their earlier targets (`Tokens.with_earlier`).
         vocabulary: rows of the output table.
 
     Example:
         >>> zeros = torch.zeros(3, dtype=torch.long)
-        >>> tokens = Tokens(torch.tensor([4, 1, 4]), zeros, torch.arange(3)).remembering(6)
+        >>> tokens = Tokens(torch.tensor([4, 1, 4]), zeros, torch.arange(3)).with_earlier(6)
         >>> found = look_back(tokens, 6)
         >>> found.slot.tolist(), found.rank.tolist(), found.length.tolist()
         ([-1, 0, -1, -1, 1, -1], [[1, 0]], [0, 1, 2])
@@ -117,7 +117,7 @@ def charge(
     rows = max(1, pair_bytes // (PAIR_BYTES * max(1, L)))
     for start in range(0, C, rows):
         part = slice(start, min(C, start + rows))
-        pairs = tokens.part(part).pairs()
+        pairs = tokens.select(part).pairs()
         inside: Bool[Tensor, "c L"] = torch.arange(L, device=own.device) < tokens.earlier.length[part, None]
         with torch.set_grad_enabled(learning):
             logit = torch.where(pairs.token == pairs.target, own[part][pairs.position], pair_logit[part][inside])

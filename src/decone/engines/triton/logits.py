@@ -143,7 +143,7 @@ class Recipe(NamedTuple):
     def numbers(self) -> tuple[float, float, float, float, float]:
         """Scale, cap, temperature, and the constants for seen and for novel ids."""
         shift = self.shift or Shift()
-        return self.readout.scale, self.readout.softcap or 1.0, self.temperature, shift.seen, shift.novel
+        return self.readout.scale, self.readout.softcap or 1.0, self.temperature, shift.earlier, shift.novel
 
 
 def target_logits(
