@@ -91,6 +91,9 @@ class TableFacts(ScanRecord):
     spectrum: Spectrum
     norms: RowNorms
     mean_direction: float = Field(description="length of the mean row over the mean length of rows, in [0, 1]")
+    metrics: dict[str, float | dict[str, float | None] | None] = Field(
+        default_factory=dict, description="every metric of `diagnosis.table_metrics` by name, or by name and group"
+    )
     histograms: list[CosineHistogram] = Field(default_factory=list)
 
 
