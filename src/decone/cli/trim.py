@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from decone.cli import vocabulary_shown
-from decone.cli.console import out, print_json, stages
+from decone.cli.console import print_json, stages, write
 from decone.cli.options import Json, Quiet
+from decone.document import terminal
 from decone.repair.vocabulary.trim import trim
 
 TEXT = "UTF-8 text whose tokens stay; may be repeated. It is cut exactly as before."
@@ -50,6 +50,6 @@ def command(
             progress=progress,
         )
     if as_json:
-        print_json(report.model_dump(mode="json", by_alias=True))
+        print_json(report.to_dict())
     else:
-        out.print(vocabulary_shown.trimmed(report))
+        write(terminal.render(report.to_document()))

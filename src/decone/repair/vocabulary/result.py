@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from decone import __version__
+from decone.document import Document, DocumentModel
 from decone.files.folder import read_text
 from decone.files.foreign import plain
 from decone.models.tables import ModelTables
@@ -102,8 +103,10 @@ class WrittenFiles(Part):
     bytes_saved: int = Field(description="all files; below 0 where the new folder is larger")
 
 
-class VocabularyReport(Part):
+class VocabularyReport(DocumentModel):
     """Fields of both reports."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     schema_: str = Field(alias="schema")
     model: str
@@ -127,6 +130,12 @@ class GrowthReport(VocabularyReport):
     tokens: list[NewToken] = Field(description="the first of the new tokens")
     divergence: Divergence | None = None
 
+    def to_document(self) -> Document:
+        """The report as a document."""
+        from decone.repair.vocabulary.view import growth_document
+
+        return growth_document(self)
+
 
 class TrimReport(VocabularyReport):
     """Everything that `decone trim` reports."""
@@ -136,6 +145,12 @@ class TrimReport(VocabularyReport):
     dropped: list[str] = Field(description="a sample of what goes, foreign strings")
     bytes_of_rows: int = Field(description="that go, of all tensors that go by tokens")
     checked: int = Field(description="tokens that are cut as before, of texts as a whole and by the line")
+
+    def to_document(self) -> Document:
+        """The report as a document."""
+        from decone.repair.vocabulary.view import trim_document
+
+        return trim_document(self)
 
 
 def read_history(folder: Path) -> list[VocabularyStep]:
