@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 DASH = "—"
 LARGE = 1e5  # from here on digits after the point say nothing
 
 
+@runtime_checkable
 class Estimate(Protocol):
     """A mean with the ends of its interval, which are NaN where there is none (`metrics.statistics.Interval`)."""
 
