@@ -20,8 +20,7 @@ from decone.data import corpora, published
 from decone.models.tables import ModelTables
 from decone.training import inputs
 from decone.training.run import CONFIG, Run
-from decone.vocab.counts import count_tokens
-from decone.vocab.groups import frequency_groups
+from decone.vocab.counts import count_tokens, frequency_groups
 
 PIECE = 4096  # characters tokenised at once, about; the library is linear in the text only for short inputs
 BATCH = 256  # pieces at once

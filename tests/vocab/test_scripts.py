@@ -62,15 +62,15 @@ def test_scripts_by_example(text: str, expected: str) -> None:
 
 @given(st.text(max_size=8), st.text(alphabet=" .,!?1", max_size=4))
 def test_any_text_has_one_and_what_is_no_letter_does_not_change_a_letter(text: str, around: str) -> None:
-    found = script(text)
-    assert found
-    assert found == script(text[::-1])
-    if found not in {"digits", "punctuation", "space", "other"}:
-        assert script(around + text + around) == found
+    name = script(text)
+    assert name
+    assert name == script(text[::-1])
+    if name not in {"digits", "punctuation", "space", "other"}:
+        assert script(around + text + around) == name
 
 
 def test_every_character_has_one() -> None:
-    found = {script(chr(point)) for point in range(0, sys.maxunicode, 13)}
-    assert {"Latin", "Han", "Hangul", "digits", "punctuation", "space", "other"} <= found
-    assert "mixed" not in found
-    assert all(name.isalpha() for name in found)
+    names = {script(chr(point)) for point in range(0, sys.maxunicode, 13)}
+    assert {"Latin", "Han", "Hangul", "digits", "punctuation", "space", "other"} <= names
+    assert "mixed" not in names
+    assert all(name.isalpha() for name in names)

@@ -19,8 +19,7 @@ from decone.metrics.ranking import ranking, target_rank
 from decone.metrics.repetition import repeat_distance, repetition
 from decone.metrics.variety import uniq
 from decone.training.evaluation import CACHE_BYTES
-from decone.vocab.counts import count_tokens
-from decone.vocab.groups import frequency_groups
+from decone.vocab.counts import count_tokens, frequency_groups
 from decone.vocab.scripts import script
 
 WINDOWS = (16, 32, 128)  # l of Rep/l

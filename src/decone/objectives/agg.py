@@ -27,7 +27,7 @@ from torch import Tensor
 from decone.engines.contract import Gate, Tokens
 from decone.objectives.base import Objective
 from decone.objectives.label_smoothing import LabelSmoothing
-from decone.vocab.recent import RecentCounts, step_counts
+from decone.vocab.counts import RecentCounts, step_counts
 
 _EPSILON = 1e-7  # beside the mean over the rare group, as in the authors' code
 

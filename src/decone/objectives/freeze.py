@@ -18,8 +18,7 @@ from torch import Tensor
 
 from decone.engines.contract import Engine, Evaluation, Gate, Request, Tokens
 from decone.objectives.base import Objective
-from decone.vocab.groups import frequency_groups
-from decone.vocab.recent import RecentCounts, step_counts
+from decone.vocab.counts import RecentCounts, frequency_groups, step_counts
 
 
 class Freeze(Objective):

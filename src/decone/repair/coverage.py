@@ -10,7 +10,7 @@ from torch import Tensor
 
 from decone.repair.entries import WAYS, Alignment, Entry
 from decone.repair.surfaces import DEFINABLE, KINDS
-from decone.vocab.groups import frequency_groups
+from decone.vocab.counts import frequency_groups
 
 SCHEMA: Literal["decone.lexicon/1"] = "decone.lexicon/1"
 SHOWN = 10  # examples of each sort

@@ -18,7 +18,7 @@ from decone.metrics.perplexity import best_temperature, nll
 from decone.metrics.ranking import ranking, target_rank
 from decone.metrics.similarity import translation_alignment
 from decone.models.nano import Nano
-from decone.vocab.groups import frequency_groups
+from decone.vocab.counts import frequency_groups
 
 CACHE_BYTES = 2**29  # logits of one language up to this size are kept for the second pass
 

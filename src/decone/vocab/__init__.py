@@ -1,6 +1,5 @@
-"""Who the tokens are: how often each occurs, and which are frequent, medium and rare."""
+"""The vocabulary: token counts, frequency groups, earlier targets, reachable ids and scripts."""
 
-from decone.vocab.counts import count_tokens
-from decone.vocab.groups import frequency_groups
+from decone.vocab.counts import count_tokens, frequency_groups
 
 __all__ = ["count_tokens", "frequency_groups"]

@@ -1,8 +1,15 @@
-"""How often every token of the vocabulary occurs."""
+"""Token counts, over a text or over the last optimiser steps, and the split of the vocabulary by frequency."""
+
+import itertools
+import math
+from collections import deque
+from typing import Any
 
 import torch
-from jaxtyping import Int64, Integer
-from torch import Tensor
+from jaxtyping import Int, Int64, Integer
+from torch import Tensor, distributed, nn
+
+GROUPS = ("frequent", "medium", "rare")
 
 
 def count_tokens(ids: Integer[Tensor, "..."], size: int) -> Int64[Tensor, " V"]:
@@ -33,3 +40,147 @@ def count_tokens(ids: Integer[Tensor, "..."], size: int) -> Int64[Tensor, " V"]:
             "drop ignored positions first, or pass the size of the tokenizer's vocabulary"
         )
     return torch.bincount(flat, minlength=size)
+
+
+def frequency_groups(
+    counts: Integer[Tensor, " V"], shares: tuple[float, float, float] = (0.3, 0.5, 0.2)
+) -> dict[str, Int64[Tensor, " M"]]:
+    """Split the vocabulary's types into frequent, medium and rare by rank of their count.
+
+    Ranks run by falling count, equal counts by rising id. A group is a half-open range of ranks whose borders are the
+    cumulative shares times V, rounded (halves to even); the shares are of types, not of occurrences. A group may be
+    empty when V is small. The 30/50/20 split is that of Yu et al. 2022 (AGG), section 3.
+
+    Args:
+        counts: Occurrences per token id.
+        shares: Share of the types in each group, summing to 1.
+
+    Returns:
+        Rising token ids under "frequent", "medium" and "rare"; together every id exactly once.
+
+    Raises:
+        ValueError: If `counts` is not a vector, or the shares are not three non-negative numbers that sum to 1.
+
+    Example:
+        >>> groups = frequency_groups(torch.tensor([5, 0, 9, 1, 1, 1, 0, 2, 0, 3]))
+        >>> {name: ids.tolist() for name, ids in groups.items()}
+        {'frequent': [0, 2, 9], 'medium': [1, 3, 4, 5, 7], 'rare': [6, 8]}
+    """
+    if counts.ndim != 1:
+        raise ValueError(f"counts must have one entry per token, not shape {tuple(counts.shape)}")
+    if len(shares) != len(GROUPS) or not all(share >= 0 for share in shares) or not math.isclose(sum(shares), 1.0):
+        raise ValueError(f"shares must be three non-negative numbers that sum to 1, not {shares}")
+    size = counts.numel()
+    ranked = torch.sort(counts, descending=True, stable=True).indices
+    inner = [round(math.fsum(shares[:end]) * size) for end in (1, 2)]
+    borders = itertools.pairwise([0, *inner, size])
+    return {name: ranked[low:high].sort().values for name, (low, high) in zip(GROUPS, borders, strict=True)}
+
+
+def step_counts(
+    target: Int[Tensor, " N"], vocabulary: int, processes: distributed.ProcessGroup | None = None
+) -> Int64[Tensor, " V"]:
+    """Count the targets of one optimiser step, over the processes that share it.
+
+    Args:
+        target: the counted targets that this process holds, each in [0, vocabulary).
+        vocabulary: number of tokens, V.
+        processes: the group that shares the step; None for all processes.
+
+    Raises:
+        ValueError: a target lies above the vocabulary.
+
+    Example:
+        >>> step_counts(torch.tensor([2, 0, 2]), 4).tolist()
+        [1, 0, 2, 0]
+    """
+    counts = torch.bincount(target, minlength=vocabulary)
+    if counts.numel() != vocabulary:
+        raise ValueError(
+            f"target {counts.numel() - 1} is outside the vocabulary of {vocabulary}; "
+            "mark positions that do not count with ignore_index"
+        )
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(counts, group=processes)
+    return counts
+
+
+class RecentCounts(nn.Module):
+    """Sum of the counts of the last optimiser steps; costs a vector and the distinct tokens of each step.
+
+    The sum is a buffer; all of the state is saved and loaded exactly, also into an object that was not prepared yet.
+
+    Args:
+        window: steps that are remembered, >= 1.
+
+    Example:
+        >>> recent = RecentCounts(window=2)
+        >>> recent.prepare(3)
+        >>> for counts in ([1, 0, 0], [0, 2, 0], [0, 0, 3]):
+        ...     recent.add(torch.tensor(counts))
+        >>> recent.total.tolist(), len(recent)
+        ([0, 2, 3], 2)
+    """
+
+    total: Tensor | None
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.register_buffer("total", None, persistent=False)  # saved by get_extra_state, with the steps it sums
+        self._steps: deque[tuple[Tensor, Tensor]] = deque()  # ids and their counts
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def prepare(self, vocabulary: int) -> None:
+        """Makes the sum for a vocabulary; harmless when it is there, ValueError when it is of another size."""
+        if self.total is None:
+            self.total = torch.zeros(vocabulary, dtype=torch.int64)
+        elif self.total.numel() != vocabulary:
+            raise ValueError(
+                f"the counters hold a vocabulary of {self.total.numel()}, the table has {vocabulary} rows; "
+                "make a new objective for it"
+            )
+
+    def add(self, counts: Int64[Tensor, " V"]) -> None:
+        """Adds a step and drops the one that leaves the window."""
+        if self.total is None:
+            raise ValueError("the vocabulary is not known yet; call prepare(vocabulary) before the first step")
+        if self.total.device != counts.device:
+            self.total = self.total.to(counts.device)
+        ids = counts.nonzero().squeeze(1)
+        self._steps.append((ids, counts[ids]))
+        self.total += counts
+        if len(self._steps) > self.window:
+            old_ids, old_counts = (values.to(counts.device) for values in self._steps.popleft())
+            self.total.index_add_(0, old_ids, -old_counts)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The state as a few tensors and numbers; the steps one after another."""
+        ids, counts = zip(*self._steps, strict=True) if self._steps else ((), ())
+        return {
+            "total": self.total,
+            "lengths": [step.numel() for step in ids],
+            "ids": torch.cat([step.cpu() for step in ids]) if ids else None,
+            "counts": torch.cat([step.cpu() for step in counts]) if counts else None,
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes over a saved state; ValueError if it is of another vocabulary or of a longer window."""
+        if len(state["lengths"]) > self.window:
+            raise ValueError(
+                f"the saved counters remember {len(state['lengths'])} steps, the window is {self.window}; "
+                "use the window they were saved with"
+            )
+        self._steps.clear()
+        if state["total"] is None:
+            self.total = None
+            return
+        self.prepare(state["total"].numel())
+        assert self.total is not None
+        self.total.copy_(state["total"])
+        if state["lengths"]:
+            device, lengths = self.total.device, state["lengths"]
+            ids, counts = (state[name].to(device, copy=True).split(lengths) for name in ("ids", "counts"))
+            self._steps.extend(zip(ids, counts, strict=True))

@@ -1,4 +1,4 @@
-"""Which ids were targets earlier in the sequence, as lists: memory follows the tokens, never tokens x vocabulary."""
+"""Earlier targets of every sequence as lists, whose memory follows the tokens, never tokens x vocabulary."""
 
 from typing import NamedTuple
 
@@ -21,38 +21,38 @@ class Earlier(NamedTuple):
     length: Int[Tensor, " N"]
 
 
-def earlier_targets(target: Int[Tensor, " N"], row: Int[Tensor, " N"], place: Int[Tensor, " N"]) -> Earlier:
+def earlier_targets(target: Int[Tensor, " N"], sequence: Int[Tensor, " N"], offset: Int[Tensor, " N"]) -> Earlier:
     """Lists the distinct targets of every sequence, and how many of them each position looks back on.
 
     Args:
         target: token ids, [N], 0 or more.
-        row: index of the sequence a position belongs to, [N], 0 or more.
-        place: position inside that sequence, [N]; no place twice in one sequence.
+        sequence: index of the sequence of each position, [N], 0 or more.
+        offset: position inside that sequence, [N]; none twice in one sequence.
 
     Returns:
         The lists. Sorting costs O(N log N); no table of sequences x vocabulary is made.
 
     Example:
-        >>> found = earlier_targets(torch.tensor([2, 0, 2, 1]), torch.zeros(4, dtype=torch.long), torch.arange(4))
-        >>> found.token.tolist(), found.length.tolist()
+        >>> earlier = earlier_targets(torch.tensor([2, 0, 2, 1]), torch.zeros(4, dtype=torch.long), torch.arange(4))
+        >>> earlier.token.tolist(), earlier.length.tolist()
         ([2, 0, 1], [0, 1, 2, 2])
     """
-    order = _sorted(place, row)
-    target, row = target[order].long(), row[order]
-    # Sorted by sequence and id, stably in place: the head of each run of equals is the first use.
-    by_id = _sorted(target, row)
-    runs = torch.stack((row[by_id], target[by_id]), 1)
+    order = _lexicographic_order(offset, sequence)
+    target, sequence = target[order].long(), sequence[order]
+    # Sorted by sequence and id, stably in offset: the head of each run of equals is the first use.
+    by_id = _lexicographic_order(target, sequence)
+    runs = torch.stack((sequence[by_id], target[by_id]), 1)
     new = torch.ones_like(target, dtype=torch.bool)
     new[by_id[1:]] = (runs[1:] != runs[:-1]).any(1)
     before = new.long().cumsum(0) - new.long()
-    # Rows are sorted, so a row's list begins at the count that stands before its first position.
-    begin = before[torch.searchsorted(row, row)]
-    back = torch.empty_like(order)
-    back[order] = torch.arange(order.numel(), device=order.device)
-    return Earlier(target[new], begin[back], (before - begin)[back])
+    # Sequences are sorted, so the list of one begins at the count that stands before its first position.
+    begin = before[torch.searchsorted(sequence, sequence)]
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(order.numel(), device=order.device)
+    return Earlier(target[new], begin[inverse], (before - begin)[inverse])
 
 
-def _sorted(minor: Tensor, major: Tensor) -> Tensor:
+def _lexicographic_order(minor: Tensor, major: Tensor) -> Tensor:
     """Order by major, then minor; equals stay as they come."""
     order = minor.argsort(stable=True)
     return order[major[order].argsort(stable=True)]

@@ -1,4 +1,4 @@
-"""Which ids some text can produce: a round trip of every id through the tokenizer, without a list of names.
+"""Reachability of token ids: a round trip of every id through the tokenizer, without a list of names.
 
 A token that no text produces is never an input and never a target, so its rows are never trained. The idea is that of
 Land and Bartolo 2024 ("Fishing for Magikarp", section 3.1): decode one id, encode the string, see whether it returns.
@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 LONGEST = 512  # characters of a token that is tried; the vocabularies in use stay below 300
 BUDGET = 1 << 25  # characters encoded in all: a hostile vocabulary ends as untested, not as a long wait
 BATCH = 8192  # texts encoded at once
-SHOWN = 32  # characters tried that hold one sequence of bytes
+EXAMPLES = 32  # characters tried that hold one sequence of bytes
 # What stands beside a token, for pieces that never begin or end a word; with some of these it will not merge.
 NEIGHBOURS = ("a", " ", "1", "(", "\n", "Q", "é", "ж", "中", "_", "☃", "...")
 STRANGE = ("\U000f0000", "☃", "𒀀", "\x7f")  # what hardly any vocabulary holds, so that the unknown token is met
@@ -30,8 +30,8 @@ class Reach(NamedTuple):
     Attributes:
         text: some text produces them.
         literal: added tokens, special or not, that their own literal text produces.
-        partial: parts of characters, which stand for no text alone, and single bytes kept for unknown characters.
-        unreachable: no text that was tried produces them, or their bytes are part of no character.
+        partial: fragments of characters, which stand for no text alone, and single bytes kept for unknown characters.
+        unreachable: no text that was tried produces them, or their bytes belong to no character.
         untested: too long to try.
         inside: those of `partial` that a longer character was seen to produce.
     """
@@ -47,7 +47,8 @@ class Reach(NamedTuple):
 def reach(tokenizer: Tokenizer, longest: int = LONGEST) -> Reach:
     """Decides for every id of a tokenizer whether a text can produce it.
 
-    Each id is decoded alone, then beside other tokens, and the text encoded; whatever id any such text gives is met.
+    Each id is decoded alone, then beside other tokens, and the text encoded; all ids that any such text gives are
+    reachable.
 
     Args:
         tokenizer: left as it is; truncation and padding are switched off in a copy.
@@ -57,8 +58,8 @@ def reach(tokenizer: Tokenizer, longest: int = LONGEST) -> Reach:
         >>> from tokenizers import models, pre_tokenizers
         >>> tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "a b": 2, "?": 3}, unk_token="?"))
         >>> tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        >>> found = reach(tokenizer)
-        >>> found.text, found.unreachable
+        >>> ids = reach(tokenizer)
+        >>> ids.text, ids.unreachable
         ([0, 1, 3], [2])
     """
     trial = _Trial(tokenizer)
@@ -69,17 +70,17 @@ def reach(tokenizer: Tokenizer, longest: int = LONGEST) -> Reach:
     content = {index: trial.content(index) for index in open_ids if index not in added}
     alone = {index for index, data in content.items() if data is not None and _is_text(data)}
     trial.run([*STRANGE, *(f"a{text}" for text in STRANGE)])
-    for texts in trial.ways(longest):
-        open_ids = [index for index in open_ids if index not in trial.met]
+    for texts in trial.spellings(longest):
+        open_ids = [index for index in open_ids if index not in trial.reached]
         trial.run(texts(open_ids))
-    parts = {index: list(characters(data)) for index, data in content.items() if data is not None}
-    trial.run([text for index, texts in parts.items() if index not in trial.met for text in texts])
+    fragments = {index: list(characters(data)) for index, data in content.items() if data is not None}
+    trial.run([text for index, texts in fragments.items() if index not in trial.reached for text in texts])
 
-    met = trial.met & strings.keys()
-    pieces = {index for index, texts in parts.items() if texts and not (index in alone and index in met)}
-    untried = long - met if trial.left > 0 else strings.keys() - met - pieces
-    unreachable = strings.keys() - met - pieces - untried
-    kinds = (met - added - pieces, met & added, pieces, unreachable, untried, pieces & met)
+    reached = trial.reached & strings.keys()
+    pieces = {index for index, texts in fragments.items() if texts and not (index in alone and index in reached)}
+    untried = long - reached if trial.budget > 0 else strings.keys() - reached - pieces
+    unreachable = strings.keys() - reached - pieces - untried
+    kinds = (reached - added - pieces, reached & added, pieces, unreachable, untried, pieces & reached)
     return Reach(*(sorted(kind) for kind in kinds))
 
 
@@ -96,13 +97,13 @@ def characters(data: bytes) -> Iterator[str]:
     if _is_text(data):
         yield data.decode()
         return
-    found = 0
-    missing = [bytes(tail) for count in range(4) for tail in product(TAILS, repeat=count)]
+    count = 0
+    missing = [bytes(tail) for length in range(4) for tail in product(TAILS, repeat=length)]
     before = [
         b"",
-        *(bytes([lead, *tail]) for count in range(3) for lead in LEADS for tail in product(TAILS, repeat=count)),
+        *(bytes([lead, *tail]) for length in range(3) for lead in LEADS for tail in product(TAILS, repeat=length)),
     ]
-    begun = next((place for place, byte in enumerate(data) if byte & 0xC0 != 0x80), len(data))
+    begun = next((index for index, byte in enumerate(data) if byte & 0xC0 != 0x80), len(data))
     open_end = _open_end(data)
     if open_end is None:
         return
@@ -111,29 +112,31 @@ def characters(data: bytes) -> Iterator[str]:
         text = head + data + tail
         if _is_text(text):
             yield text.decode()
-            found += 1
-            if found == SHOWN:
+            count += 1
+            if count == EXAMPLES:
                 return
 
 
 class _Trial:
-    """A tokenizer, the ids it was seen to produce, and what may still be tried."""
+    """A tokenizer, the ids that it has produced so far, and the characters that may still be tried."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        described = tokenizer.to_str()
-        self.tokenizer = Tokenizer.from_str(described)
+        serialised = tokenizer.to_str()
+        self.tokenizer = Tokenizer.from_str(serialised)
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.strings: dict[int, str] = {}
         for token, index in self.tokenizer.get_vocab(with_added_tokens=True).items():
             self.strings.setdefault(index, token)
-        parts = json.loads(described)
-        model: dict[str, Any] = parts["model"]
+        description = json.loads(serialised)
+        model: dict[str, Any] = description["model"]
         self.fallback = bool(model.get("byte_fallback"))
         self.prefix, self.suffix = model.get("continuing_subword_prefix"), model.get("end_of_word_suffix")
-        self.bytes = _alphabet() if '"ByteLevel"' in json.dumps([parts["pre_tokenizer"], parts["decoder"]]) else {}
-        self.met: set[int] = set()
-        self.left = BUDGET
+        self.bytes = (
+            _alphabet() if '"ByteLevel"' in json.dumps([description["pre_tokenizer"], description["decoder"]]) else {}
+        )
+        self.reached: set[int] = set()
+        self.budget = BUDGET
 
     def content(self, index: int) -> bytes | None:
         """The bytes an id stands for where they are no text, or a single one for unknown characters; else None."""
@@ -146,14 +149,14 @@ class _Trial:
         return None if _is_text(data) else data
 
     def bare(self, index: int) -> str:
-        """A token without the marks of its place in a word; for tokenizers whose decoder does not remove them."""
+        """A token without the marks of its position in a word; for tokenizers whose decoder does not remove them."""
         token = self.strings[index]
         if self.bytes and all(character in self.bytes for character in token):
             return bytes(self.bytes[character] for character in token).decode(errors="replace")
         return token.removeprefix(self.prefix or "").removesuffix(self.suffix or "").replace("▁", " ")
 
-    def ways(self, longest: int) -> Iterator[Callable[[list[int]], list[str]]]:
-        """Ways to make a text of each id, cheap and likely ones first."""
+    def spellings(self, longest: int) -> Iterator[Callable[[list[int]], list[str]]]:
+        """Functions that make a text of each id, cheap and likely ones first."""
         yield lambda ids: self._decode([[index] for index in ids])
         yield lambda ids: [self.strings[index] for index in ids]
         yield lambda ids: [" " + text for text in self._decode([[index] for index in ids])]
@@ -168,13 +171,13 @@ class _Trial:
                 yield partial(self._decode_between, self._ids(word), self._ids(word))
 
     def run(self, texts: list[str]) -> None:
-        """Encodes texts and keeps which ids came."""
+        """Encodes texts and notes the ids that came."""
         for start in range(0, len(texts), BATCH):
             batch = texts[start : start + BATCH]
-            self.left -= sum(map(len, batch))
-            if self.left <= 0:
+            self.budget -= sum(map(len, batch))
+            if self.budget <= 0:
                 return
-            self.met.update(*self._encode(batch))
+            self.reached.update(*self._encode(batch))
 
     def _words(self, longest: int) -> list[str]:
         """Some long words: a piece that continues a word follows them without merging."""
@@ -200,7 +203,7 @@ class _Trial:
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text; a text that the tokenizer cannot take is left out."""
         try:
-            return [found.ids for found in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+            return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:  # the library raises bare Exception, and its panics are no Exception
@@ -213,8 +216,8 @@ class _Trial:
 def _alphabet() -> dict[str, int]:
     """Characters that stand for bytes in byte-level vocabularies: printable Latin-1 for itself, others from 256 on."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}
+    unprintable = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + index): byte for index, byte in enumerate(unprintable)}
 
 
 def _is_text(data: bytes) -> bool:
