@@ -13,9 +13,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from decone.report import markdown
+from decone.document import markdown
 from decone.studies.catalogue import TABLES
 from decone.studies.study import Study, Wish
+from decone.studies.view import table_document
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = re.compile(r"(<!-- table (?P<name>[\w:-]+)(?: (?P<model>[\w.-]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -57,7 +58,7 @@ def table(name: str, model: str | None) -> str:
 
     there = zip(paper.row_names, study(paper.row_names).documents().values(), strict=True)
     rows = [row for row, documents in there if documents]
-    return markdown.render(study(rows).render()).strip() + "\n" if rows else "No run is finished yet.\n"
+    return markdown.render(table_document(study(rows).render())).strip() + "\n" if rows else "No run is finished yet.\n"
 
 
 def definitions() -> str:

@@ -6,9 +6,10 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from decone.report import markdown, terminal
+from decone.document import markdown, terminal
 from decone.studies.scores import build
 from decone.studies.table import Measure, Table
+from decone.studies.view import table_document
 
 MEASURES = (Measure("a", "A", True, 2), Measure("b", "B", True, 2), Measure("fixed", "F", True, 2, seeded=False))
 BASE = {1: {"a": 1.0, "b": 5.0, "fixed": 7.0}, 2: {"a": 2.0, "fixed": 7.0}, 3: {"a": 4.0, "fixed": 7.0}}
@@ -43,14 +44,14 @@ def test_cells(table: Table) -> None:
 def test_a_table_says_that_no_number_was_found(table: Table) -> None:
     console = Console(width=100)
     with console.capture() as shown:
-        console.print(terminal.render(table))
-    for text in (shown.get(), markdown.render(table)):
+        console.print(terminal.render(table_document(table)))
+    for text in (shown.get(), markdown.render(table_document(table))):
         assert text.count("paper: none found") == 3
         assert "not run" in text
         assert "a note" in text
         assert "1–3" in text
         assert "0–3" in text
-    lines = markdown.render(table).splitlines()
+    lines = markdown.render(table_document(table)).splitlines()
     assert "| **x** | 1–3 | 2.33 ±3.79 | 5.00 | 7.00 |" in lines
     assert "| change | 2 | +1.50 ±6.35 not clear with 2 seeds |  |  |" in lines
     assert "| Method | Seed | A | B |" in lines, "one block needs no name in the table of seeds"

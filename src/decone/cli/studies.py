@@ -31,12 +31,13 @@ def compare(
 
     The first method is the one the others are compared with. Run the same command again to go on after a stop.
     """
+    from decone.document import figures, html, markdown, terminal
     from decone.files.atomic import write_text
     from decone.files.settings import merge_settings, parse_pairs
-    from decone.report import markdown, page, style, terminal
     from decone.studies.compare import Comparison
     from decone.studies.compare import methods as read_methods
     from decone.studies.seeds import seeds as read_seeds
+    from decone.studies.view import comparison_document
     from decone.training.config import RunConfig
     from decone.training.machine import provenance
 
@@ -45,18 +46,19 @@ def compare(
     overrides = {key: value for key, value in options.items() if value is not None} | parse_pairs(sets or [])
     base = RunConfig.read(config, overrides) if config else RunConfig.build(merge_settings({"steps": STEPS}, overrides))
     comparison = Comparison(base, read_methods(methods), read_seeds(seeds), folder)
-    style.graph_objects()  # hours of training must not end in a missing package
+    figures.graph_objects()  # hours of training must not end in a missing package
     comparison.claim()
     with bars(quiet) as progress:
         watcher = Watcher(progress, base.steps * len(comparison.jobs()))
         results = comparison.run(jobs, watcher.watch, watcher.done)
     table = comparison.table(results)
-    write_text(folder / "table.md", markdown.render(table))
-    written = page.write(folder / "report.html", table, results, comparison.exhibits(), provenance())
+    document = comparison_document(table, results, comparison.exhibits(), provenance())
+    write_text(folder / "table.md", markdown.render(document))
+    written = html.save(folder / "report.html", document)
     if as_json:
         print_json({method: list(runs.values()) for method, runs in results.items()})
     else:
-        write(terminal.render(table))
+        write(terminal.render(document))
     say(f"the page is {written}")
 
 
@@ -66,19 +68,21 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Draw table.md and report.html of a comparison again, from the runs that are finished."""
+    from decone.document import html, markdown, terminal
     from decone.files.atomic import write_text
-    from decone.report import markdown, page, terminal
     from decone.studies.compare import reopen
+    from decone.studies.view import comparison_document
     from decone.training.machine import provenance
 
     comparison, results = reopen(folder)
     table = comparison.table(results)
-    write_text(folder / "table.md", markdown.render(table))
-    written = page.write(folder / "report.html", table, results, comparison.exhibits(), provenance())
+    document = comparison_document(table, results, comparison.exhibits(), provenance())
+    write_text(folder / "table.md", markdown.render(document))
+    written = html.save(folder / "report.html", document)
     if as_json:
         print_json({method: list(runs.values()) for method, runs in results.items()})
     elif not quiet:
-        write(terminal.render(table))
+        write(terminal.render(document))
     say(f"the page is {written}")
 
 
@@ -111,12 +115,13 @@ def reproduce(
     """Reproduce a published table: run what is missing, then show the paper's numbers beside ours."""
     from rich.markup import escape
 
+    from decone.document import markdown, terminal
     from decone.files.atomic import write_text
     from decone.files.settings import parse_pairs
-    from decone.report import markdown, terminal
     from decone.studies.catalogue import TABLES
     from decone.studies.seeds import seeds as read_seeds
     from decone.studies.study import Wish
+    from decone.studies.view import table_document
 
     if every:
         for name, exhibit in TABLES.items():
@@ -144,9 +149,9 @@ def reproduce(
     if as_json:
         print_json(study.documents())
         return
-    rendered = study.render()
-    write(terminal.render(rendered))
+    document = table_document(study.render())
+    write(terminal.render(document))
     if not show:
         study.page.parent.mkdir(parents=True, exist_ok=True)
-        write_text(study.page, markdown.render(rendered))
+        write_text(study.page, markdown.render(document))
         say(f"the table is {study.page}")

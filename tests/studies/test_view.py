@@ -1,3 +1,5 @@
+"""A comparison on a page, in a terminal and in markdown: every number, nothing foreign obeyed."""
+
 import base64
 import hashlib
 import json
@@ -9,11 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
+from rich.console import Console
 
-from decone.report import geometry, page, style
+from decone.document import figures as look
+from decone.document import html, markdown, terminal
+from decone.document.numbers import half, number
+from decone.studies import figures
 from decone.studies.exhibits import Exhibit
-from decone.studies.table import build
+from decone.studies.table import Table, build
+from decone.studies.view import comparison_document, table_document
 
+PUBLISHED = {
+    "threshold": {"HR": [9.33, 5.14, 0.48, 0.5284, 0.8, 0.7, 0.9], "LR": [17.46, 9.5, 0.48, 0.3723, 0.8, 0.7, 0.9]}
+}
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202e\x00"
 
 
@@ -46,12 +57,13 @@ class Reader(HTMLParser):
 @pytest.fixture(autouse=True)
 def small_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real library is 5 MB; one test below inlines it."""
-    monkeypatch.setattr(style, "library", lambda: "var Plotly = {};")
+    monkeypatch.setattr(look, "library", lambda: "var Plotly = {};")
 
 
 def written(folder: Path, results: Any, exhibits: list[Exhibit] | None = None, **named: Any) -> tuple[str, Reader]:
     table = build("Title", results, named.pop("select", "best"), named.pop("published", None))
-    path = page.write(folder / "report.html", table, results, exhibits or [], {"commit": None}, **named)
+    document = comparison_document(table, results, exhibits or [], {"commit": None}, **named)
+    path = html.save(folder / "report.html", document)
     content = path.read_text(encoding="utf-8")
     return content, Reader(content)
 
@@ -84,7 +96,7 @@ def test_nothing_is_loaded(
     assert len(code[0]) > 1_000_000
     for script in code:
         assert f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
-    styles = (Path(page.__file__).parent / "page.css").read_text(encoding="utf-8")
+    styles = html.read("page.css")
     assert "url(" not in styles
     assert "@import" not in styles
 
@@ -96,7 +108,7 @@ def test_foreign_text_stays_text(tmp_path: Path, three: dict[str, Any], exhibit:
     results = {HOSTILE: three["mle"], "b": hostile}
     shown = [exhibit(HOSTILE, [HOSTILE, "A", "a"], sample=f"x\n{HOSTILE}")]
     table = build(HOSTILE, results, "best", notes=[HOSTILE])
-    path = page.write(tmp_path / "p.html", table, results, shown, {HOSTILE: HOSTILE}, [HOSTILE])
+    path = html.save(tmp_path / "p.html", comparison_document(table, results, shown, {HOSTILE: HOSTILE}))
     content = path.read_text(encoding="utf-8")
     reader = Reader(content)
     assert not any(tag == "img" or any(name.startswith("on") for name in attrs) for tag, attrs in reader.tags)
@@ -123,13 +135,6 @@ def test_the_summary_claims_only_what_is_clear(tmp_path: Path, three: dict[str, 
     assert "9.10 → 6.90 better" in reader.text
     assert "Not run yet: later." in reader.text
     assert "2 of 3 runs" in reader.text
-
-
-def test_given_sentences_replace_the_derived_ones(tmp_path: Path, three: dict[str, Any]) -> None:
-    _, reader = written(tmp_path, three, sentences=["A finding."])
-    assert "A finding." in reader.text
-    assert "interval −" not in reader.text
-    assert "9.10 → 6.90 better" in reader.text
 
 
 def test_published_numbers_stand_beside_ours(tmp_path: Path, three: dict[str, Any]) -> None:
@@ -179,8 +184,8 @@ def test_one_method_alone(tmp_path: Path, three: dict[str, Any]) -> None:
 def test_a_part_of_a_large_vocabulary_is_said(
     tmp_path: Path, three: dict[str, Any], exhibit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(geometry, "MANY", 40)
-    monkeypatch.setattr(geometry, "DRAWN", 20)
+    monkeypatch.setattr(figures, "LARGE", 40)
+    monkeypatch.setattr(figures, "PLOTTED", 20)
     _, reader = written(tmp_path, three, [exhibit("mle", [f"t{index}" for index in range(41)])])
     assert "the 20 most frequent of 41 tokens" in reader.text
 
@@ -214,3 +219,114 @@ def test_a_missing_plotly_is_said(
     with pytest.raises(ValueError, match=re.escape('the page needs plotly: pip install "decone[report]"')):
         written(tmp_path, three)
     assert list(tmp_path.iterdir()) == []
+
+
+def drawn(table: Table) -> str:
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(terminal.render(table_document(table)))
+    return console.export_text()
+
+
+def test_all_numbers_stand_within_100_columns(three: dict[str, Any]) -> None:
+    table = build("T", three, "best", PUBLISHED)
+    text = drawn(table)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+    for row in table.rows:
+        for measure in table.measures:
+            cell = row.cells[measure.key]
+            assert number(cell.mean.mean, measure.digits) in text
+            assert half(cell.mean, measure.digits) in text
+            assert cell.published is None or number(cell.published, measure.digits) in text
+    assert "−2.20*" in text
+    assert "+0.0233 " in text
+    assert "±0.1762" in text
+    assert "2 of 3" in text
+    assert "9\xa0% to 99\xa0%" in text
+    assert "1:\xa090\xa0%, 2:\xa020\xa0%, 3:\xa080\xa0%" in text
+    assert "not run" in text
+    assert "—" in text
+
+
+def test_one_seed_has_no_interval(three: dict[str, Any]) -> None:
+    text = drawn(build("T", {"mle": {1: three["mle"][1]}}, "best"))
+    blocks = text.split("n seeds;")[0]
+    assert "9.10" in blocks
+    assert "±" not in blocks
+    assert "nan" not in text
+
+
+def test_one_language_has_no_alignment(result: Any) -> None:
+    text = drawn(build("T", {"mle": {1: result(1, 9.0, 0.4, None)}}, "best"))
+    assert "Whole text" in text
+    assert "lignment" not in text
+
+
+def test_markup_and_long_labels_survive(three: dict[str, Any]) -> None:
+    label = "[red]x[/red]" + "long" * 12
+    text = drawn(build("[b]T[/b]", {"mle": three["mle"], label: three["threshold"]}, "best", notes=["[i]note[/i]"]))
+    assert "[b]T[/b]" in text
+    assert "[i]note[/i]" in text
+    assert "[red]x[/red]" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+    assert text.count("long") >= 12
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The cells of every table, as a GitHub-flavoured parser sees them."""
+    found: list[list[list[str]]] = []
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        if token.type == "table_open":
+            found.append([])
+        elif token.type == "tr_open":
+            found[-1].append([])
+        elif token.type == "inline" and found and token.level >= 3:
+            assert token.children is not None
+            found[-1][-1].append("".join(child.content for child in token.children))
+    return found
+
+
+def test_tables_hold_means_intervals_published_and_seeds(three: dict[str, Any]) -> None:
+    published = {"mle": {"HR": [9.0] * 7, "LR": [11.5] * 7}}
+    high, low, shares, seeds = tables(markdown.render(table_document(build("T", three, "best", published))))
+    assert high[0][:3] == ["Method", "Seeds", "PPL"]
+    assert low[1][:4] == ["mle", "3", "13.80 ±0.37", "9.20 ±0.25"]
+    assert low[2][:4] == ["paper", "", "11.50", "11.50"]
+    change = next(line for line in low if line[0] == "change")
+    assert change[3] == "−2.20 ±0.25 better"
+    assert change[5] == "+0.0233 ±0.1762 not clear with 3 seeds"
+    assert low[-1][:3] == ["later", "not run", "—"]
+    assert shares[2] == ["threshold", "2 of 3", "9\xa0% to 99\xa0%", "1: 90\xa0%, 2: 20\xa0%, 3: 80\xa0%"]
+    assert seeds[0] == ["Method", "Seed", "HR PPL best", "HR Accuracy", "LR PPL best", "LR Accuracy", "Alignment"]
+    assert seeds[5] == ["threshold", "2", "7.10", "0.3600", "7.10", "0.3600", "20\xa0%"]
+    assert len(seeds) == 1 + 6
+
+
+def test_every_line_of_a_table_has_as_many_cells(three: dict[str, Any]) -> None:
+    label = "a|b *c* <img src=x> `d` \\ [e](http://f)\ng"
+    text = markdown.render(
+        table_document(build("T | T", {"mle": three["mle"], label: three["threshold"]}, "best", notes=["<b>|"]))
+    )
+    for lines in tables(text):
+        assert len({len(line) for line in lines}) == 1
+    assert tables(text)[0][2 if len(tables(text)[0]) > 3 else 1][0] == label.replace("\n", "↵")
+    page = MarkdownIt("commonmark").enable("table").render(text)
+    assert "<img" not in page
+    assert "<a " not in page
+    assert "<em>" not in page
+    assert "<b>" not in page
+
+
+def test_one_seed_and_one_language_in_markdown(result: Any) -> None:
+    text = markdown.render(table_document(build("T", {"mle": {1: result(1, 9.0, 0.4, None)}}, "best")))
+    assert "9.00 |" in text
+    assert "nan" not in text
+    assert "lignment" not in text
+
+
+def test_nothing_run_yet_in_markdown() -> None:
+    text = markdown.render(table_document(build("T", {"mle": {}}, "best")))
+    assert "not run" in text
+    assert "Every seed" not in text
+    assert "nan" not in text
