@@ -63,8 +63,7 @@ def table_document(table: Table) -> Document:
 
     Example:
         >>> from decone.document import markdown
-        >>> from decone.studies.provenance import method_swatch, provenance_blocks
-    from decone.studies.table import build
+        >>> from decone.studies.table import build
         >>> print(markdown.render(table_document(build("Demo", {"mle": {}}, "best"))).splitlines()[0])
         ## Demo
     """
