@@ -17,9 +17,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from decone.data import corpora, published
+from decone.models.load import is_run
 from decone.models.tables import ModelTables
 from decone.training import inputs
-from decone.training.run import CONFIG, Run
+from decone.training.run import Run
 from decone.vocab.counts import count_tokens, frequency_groups
 
 PIECE = 4096  # characters tokenised at once, about; the library is linear in the text only for short inputs
@@ -289,7 +290,7 @@ def _spread(model_tables: ModelTables, counts: Tensor, low: float) -> Tensor:
 
 def _low_resource(model_tables: ModelTables) -> float:
     folder = Path(model_tables.name)
-    if model_tables.family != "decone" or not (folder / CONFIG).is_file():
+    if model_tables.family != "decone" or not is_run(model_tables.name):
         return 0.0
     return Run.open(folder).config.language.low_resource
 
@@ -297,7 +298,7 @@ def _low_resource(model_tables: ModelTables) -> float:
 def _counts_in_training(model_tables: ModelTables) -> tuple[Tensor | None, str]:
     """Occurrences in the training split of a run's own text; None and why where there is none."""
     folder = Path(model_tables.name)
-    if model_tables.family != "decone" or model_tables.tokenizer is None or not (folder / CONFIG).is_file():
+    if model_tables.family != "decone" or model_tables.tokenizer is None or not is_run(model_tables.name):
         return None, ""
     try:
         run = Run.open(folder)

@@ -29,11 +29,12 @@ from decone.frequencies import frequencies, token_texts
 from decone.metrics.gradient_parts import part_norms, pull_to_push
 from decone.models.find_tables import find_tables
 from decone.models.huggingface import HuggingFaceModel
+from decone.models.load import first_line, is_run
 from decone.objectives import MLE, Objective
 from decone.training import checkpoint
 from decone.training.machine import resolve_device
 from decone.training.method import Method
-from decone.training.run import CONFIG, Run
+from decone.training.run import Run
 
 STREAM = 2  # of randomness; training and validation have 0 and 1
 PUSHERS = ("frequent", "medium", "rare")  # classes of targets told apart; all other targets are one more class
@@ -119,7 +120,7 @@ def blame(model: str, text: Path, *, steps: int = 20, device: str = "auto", seed
     if steps < 1 or limit < 0:
         raise ValueError(f"steps must be 1 or more and limit 0 or more, not {steps} and {limit}")
     content, where = read_text(text), resolve_device(device)
-    prepare = run_subject if (Path(model) / CONFIG).is_file() else hugging_face_subject
+    prepare = run_subject if is_run(model) else hugging_face_subject
     subject = prepare(model, content, where)
     if len(subject.ids) < subject.context + 1:
         raise ValueError(
@@ -231,7 +232,7 @@ def run_subject(model: str, content: str, device: torch.device) -> GradientModel
         try:
             objective.load_state_dict(checkpoint.load(folder)[2]["objective"])
         except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise ValueError(f"the checkpoint {folder} does not fit this run ({reason}); train the run again") from None
 
     def send(inputs: Tensor) -> Sent:

@@ -12,9 +12,10 @@ from decone.data.corpora import read_text
 from decone.data.tokenizers import TextTokenizer
 from decone.models.decoding import Decoding, extend, nano_scores
 from decone.models.huggingface import HuggingFaceModel
+from decone.models.load import is_run
 from decone.training.evaluation import CACHE_BYTES
 from decone.training.machine import resolve_device
-from decone.training.run import CONFIG, Run
+from decone.training.run import Run
 
 LINES = 4096  # lines tokenized at once
 
@@ -68,7 +69,7 @@ def subject(model: str, text: Path, device: str = "auto", limit: int | None = No
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; score at least one token, or leave it out to score the whole text")
     content, where = read_text(text), resolve_device(device)
-    made = _run if (Path(model) / CONFIG).is_file() else _hugging_face
+    made = _run if is_run(model) else _hugging_face
     found = made(model, content, where, None if limit is None else limit + 1)
     if len(found.ids) < 2:
         raise ValueError(f"{text} has {len(found.ids)} tokens, nothing can be predicted in it; give a longer text")

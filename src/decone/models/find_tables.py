@@ -12,6 +12,7 @@ from decone.files.folder import inside, read_object, read_text
 from decone.files.foreign import plain
 from decone.files.safetensors import FileTable, Weights, open_weights
 from decone.models.families import FAMILIES, Config, Family
+from decone.models.load import RUN_CONFIG, first_line
 from decone.models.placing import SAME_VOCABULARY, named, place
 from decone.models.tables import Kind, ModelTables, same_table
 from decone.models.tokenizer_files import read_tokenizer
@@ -51,7 +52,7 @@ def find_tables(name: str, embedding: str | None = None, head: str | None = None
     config = read_object(folder, "config.json")
     if config is not None:
         return _model(name, folder, config, embedding, head)
-    settings = read_text(folder, "config.toml", 1 << 20)
+    settings = read_text(folder, RUN_CONFIG, 1 << 20)
     if settings is not None:
         return _run(name, folder, settings, embedding, head)
     if inside(folder, "adapter_config.json").is_file():
@@ -111,7 +112,7 @@ def _run(name: str, folder: Path, settings: str, embedding: str | None, head: st
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         reason = plain(error)
         raise ValueError(
-            f"{folder / 'config.toml'} is not that of a decone run ({reason}); name the run's folder"
+            f"{folder / RUN_CONFIG} is not that of a decone run ({reason}); name the run's folder"
         ) from None
     if not inside(folder, "model.safetensors").is_file():
         raise ValueError(f"the run {name} is not done; finish it with: decone train --resume {name}")
@@ -155,7 +156,7 @@ def _downloaded(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(DOWNLOADED), ignore_patterns=list(LEFT_OUT)))
     except Exception as error:  # those of the hub, of its network library, of the disk
-        reason = plain((str(error).strip() or type(error).__name__).splitlines()[0])
+        reason = plain(first_line(error))
         raise ValueError(
             f"there is no folder {name}, and it cannot be fetched from the hub ({reason}); check name and network"
         ) from None

@@ -8,10 +8,17 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from decone.models.decoding import Decoding, extend
+from decone.models.load import Loader
 
 CONTEXT = 1024  # longest window that is scored, also where a model could take more
 PIECE = 1 << 20  # characters tokenized at once, to the next line end; a whole book at once takes gigabytes
 ENTRIES = 1 << 26  # logits made at once where only the last are wanted: 256 MiB
+
+_LOADER = Loader(
+    needs="Hugging Face models need",
+    refusal="cannot load {name} as a causal model from safetensors: {reason}",
+    incomplete="{name} lacks weights of a causal model, e.g. {weight}; name a complete checkpoint",
+)
 
 
 class HuggingFaceModel:
@@ -26,33 +33,20 @@ class HuggingFaceModel:
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
-        try:
-            import transformers
-        except ImportError:
-            raise ValueError('Hugging Face models need transformers: pip install "decone[hf]"') from None
+        _LOADER.library()
         folder = Path(name)
         if folder.is_dir() and not (folder / "config.json").is_file():
             raise ValueError(f"{name} holds neither a decone run (config.toml) nor a Hugging Face model (config.json)")
         if folder.is_file():
             raise ValueError(f"{name} is a file; name the folder of a model")
-        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped there
-        try:
-            config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-            if not _continues(config):
+        config = _LOADER.config(name)
+        with _LOADER.refusing(name):
+            if not _is_causal(config):
                 raise ValueError(
                     f"a {config.model_type} does not continue text from left to right; name a causal model"
                 )
-            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-            load: Any = transformers.AutoModelForCausalLM.from_pretrained
-            safe = {"trust_remote_code": False, "use_safetensors": True}
-            self.model: Any
-            self.model, report = load(name, **safe, output_loading_info=True)
-        except Exception as error:  # the libraries behind it raise their own, tokenizers a bare Exception
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"cannot load {name} as a causal model from safetensors: {reason}") from None
-        absent = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
-        if absent:  # transformers would fill them with random numbers
-            raise ValueError(f"{name} lacks weights of a causal model, e.g. {absent[0]}; name a complete checkpoint")
+        self.tokenizer: Any = _LOADER.tokenizer(name)
+        self.model: Any = _LOADER.model("AutoModelForCausalLM", name)[0]
         self.model.to(device).eval()
 
     @property
@@ -189,12 +183,12 @@ class HuggingFaceModel:
         return made[:, begun.size(1) :]
 
 
-def _continues(config: Any) -> bool:
-    """Whether a checkpoint is of a causal model; transformers would also make one of a masked model's weights."""
+def _is_causal(config: Any) -> bool:
+    """True for a checkpoint of a causal model; transformers would also make one of a masked model's weights."""
     import transformers
 
-    family, others = type(config), ("MODEL_FOR_MASKED_LM_MAPPING", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING")
-    mappings: Any = [getattr(transformers, name) for name in others]
+    family, names = type(config), ("MODEL_FOR_MASKED_LM_MAPPING", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING")
+    mappings: Any = [getattr(transformers, name) for name in names]
     rivals = [mapping[family].__name__ for mapping in mappings if family in mapping]
     if not rivals:
         return True  # whether there is a causal one at all turns out when it is loaded

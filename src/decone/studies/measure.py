@@ -8,9 +8,10 @@ from decone.data.corpora import read_text
 from decone.data.languages import Languages
 from decone.metrics.isotropy import isotropy
 from decone.models.huggingface import HuggingFaceModel
+from decone.models.load import is_run
 from decone.training.evaluation import measure, scores
 from decone.training.machine import resolve_device
-from decone.training.run import CONFIG, Run
+from decone.training.run import Run
 from decone.vocab.counts import count_tokens
 
 
@@ -32,7 +33,7 @@ def measure_text(model: str, text: Path, batch: int = 12, device: str = "auto") 
     """
     content = read_text(text)
     where = resolve_device(device)
-    if (Path(model) / CONFIG).is_file():
+    if is_run(model):
         run = Run.open(Path(model))
         nano, tokenizer = run.model().to(where), run.tokenizer()
         assert tokenizer is not None  # run.model() has checked

@@ -18,11 +18,11 @@ from typing import Any, Self
 
 from decone.data.tokenizers import TextTokenizer
 from decone.files.atomic import UNFINISHED, write_text
+from decone.models.load import RUN_CONFIG
 from decone.models.nano import Nano
 from decone.training.checkpoint import load_weights
 from decone.training.config import RunConfig
 
-CONFIG = "config.toml"
 LOG = "metrics.jsonl"
 
 
@@ -40,7 +40,7 @@ class Run:
         Raises:
             ValueError: the folder is a file, or holds something else or another configuration.
         """
-        if not (path / CONFIG).is_file():
+        if not (path / RUN_CONFIG).is_file():
             vacant(path)
         elif cls.open(path).config.identity() != config.identity():
             raise ValueError(f"{path} holds a run of another configuration; choose another --out")
@@ -48,9 +48,9 @@ class Run:
 
     def claim(self) -> None:
         """Makes the folder and writes the configuration into it; ValueError when that cannot be done."""
-        if not (self.path / CONFIG).is_file():
+        if not (self.path / RUN_CONFIG).is_file():
             claim(self.path)
-            write_text(self.path / CONFIG, self.config.dump())
+            write_text(self.path / RUN_CONFIG, self.config.dump())
 
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> Self:
@@ -68,9 +68,9 @@ class Run:
         """Opens an existing run; ValueError if the folder holds none."""
         if not path.exists():
             raise ValueError(f"no run at {path}; name the folder given as --out")
-        if not (path / CONFIG).is_file():
-            raise ValueError(f"{path} holds no decone run ({CONFIG} is missing); name the folder given as --out")
-        return cls(path, RunConfig.read(path / CONFIG))
+        if not (path / RUN_CONFIG).is_file():
+            raise ValueError(f"{path} holds no decone run ({RUN_CONFIG} is missing); name the folder given as --out")
+        return cls(path, RunConfig.read(path / RUN_CONFIG))
 
     def tokenizer(self) -> TextTokenizer | None:
         """The run's tokenizer, None before it is saved."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from decone.models.load import Loader
 from decone.models.tables import ModelTables
 from decone.repair.definitions.prompts import Batch, Prompt, by_length, collate
 from decone.repair.definitions.recipe import Precision, Read
@@ -18,6 +19,12 @@ from decone.training.machine import autocast
 POSITIONS = 512  # of a model that counts none, such as T5
 READ_AT_ONCE = 128  # prompts
 Progress = Callable[[str, int, int], None]
+_LOADER = Loader(
+    needs="definitions are read with",
+    refusal="cannot load {name} from safetensors to read definitions: {reason}",
+    incomplete="{name} lacks weights, e.g. {weight}; name a complete checkpoint",
+    may_lack=("pooler",),  # it is never read
+)
 
 
 class Body(nn.Module):
@@ -138,29 +145,18 @@ def load_body(model_tables: ModelTables, read: Read, device: torch.device) -> Bo
     Raises:
         ValueError: transformers is missing, the model reads from left to right only, is quantised, or lacks weights.
     """
-    try:
-        import transformers
-    except ImportError:
-        raise ValueError('definitions are read with transformers: pip install "decone[hf]"') from None
+    _LOADER.library()
     if model_tables.kind in ("causal", "run", "tables"):
         raise ValueError(
             f"{model_tables.name} is no model that reads a definition in both directions (it is {model_tables.kind}); "
             "repair an encoder, or an encoder with a decoder"
         )
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped there
-    try:
-        config = transformers.AutoConfig.from_pretrained(home(model_tables), trust_remote_code=False)
+    name, folder = model_tables.name, home(model_tables)
+    config = _LOADER.config(name, folder)
+    with _LOADER.refusing(name):
         if getattr(config, "quantization_config", None) is not None:
             raise ValueError("it is quantised; repair the original and quantise it again")
-        load: Any = transformers.AutoModel.from_pretrained
-        safe = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
-        model, report = load(home(model_tables), config=config, **safe, output_loading_info=True)
-    except Exception as error:  # the libraries behind it raise their own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"cannot load {model_tables.name} from safetensors to read definitions: {reason}") from None
-    absent = sorted(str(name) for name in (*report["missing_keys"], *report["mismatched_keys"]) if "pooler" not in name)
-    if absent:  # transformers would fill them with random numbers; a pooler is never read
-        raise ValueError(f"{model_tables.name} lacks weights, e.g. {absent[0]}; name a complete checkpoint")
+    model, _ = _LOADER.model("AutoModel", name, folder, config=config, dtype=torch.float32)
     body = Body(model.to(device).eval(), read)
     if not body.reads_back():
         raise ValueError(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from decone.data.corpora import read_text
 from decone.files.foreign import plain
+from decone.models.load import Loader
 from decone.repair.vocabulary.result import Divergence
 from decone.repair.vocabulary.tokenizer import encode
 
@@ -31,6 +32,11 @@ KINDS = {
     "masked": "AutoModelForMaskedLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
 }
+_LOADER = Loader(
+    needs="--text needs",
+    refusal="cannot load {name} to compare outputs ({reason}); leave out --text",
+    incomplete="{name} lacks weights that its outputs need, e.g. {weight}; leave out --text",
+)
 
 
 def read_chunks(paths: Iterable[Path]) -> Iterator[str]:
@@ -179,22 +185,8 @@ def _difference(tokenizer: Tokenizer, before: list[int], after: list[int], new_i
 
 
 def _load(folder: Path, kind: str) -> tuple[Any, Any]:
-    try:
-        import transformers
-    except ImportError:
-        raise ValueError('--text needs transformers: pip install "decone[hf]"') from None
-    quiet: Any = transformers.utils.logging
-    quiet.disable_progress_bar()
-    try:
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        load: Any = getattr(transformers, KINDS[kind]).from_pretrained
-        model, report = load(folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True)
-    except Exception as error:  # the libraries behind it raise their own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"cannot load {folder} to compare outputs ({reason}); leave out --text") from None
-    absent = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
-    if absent:  # transformers would fill them with random numbers, different ones in the two models
-        raise ValueError(f"{folder} lacks weights that its outputs need, e.g. {absent[0]}; leave out --text")
+    tokenizer = _LOADER.tokenizer(str(folder))
+    model, _ = _LOADER.model(KINDS[kind], str(folder))
     return tokenizer, model.eval()
 
 

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from decone.data.summaries import Pair
 from decone.metrics.rouge import rouge
 from decone.training.finetuning.loop import FinetuneConfig, ordered, shuffled, steps
-from decone.training.finetuning.pretrained import library
+from decone.training.finetuning.pretrained import quiet_library
 
 IGNORED = -100  # what transformers takes for "no target" when it shifts targets into inputs
 TAKEN = ("input_ids", "attention_mask")  # some tokenizers give more than an encoder-decoder takes
@@ -130,7 +130,7 @@ def decoding(model: Any, config: SummaryConfig) -> Any:
         config: beams and lengths.
     """
     known = model.generation_config
-    return library().GenerationConfig(
+    return quiet_library().GenerationConfig(
         **{f"{token}_token_id": getattr(known, f"{token}_token_id") for token in TOKENS},
         do_sample=False,
         num_beams=config.beams,
