@@ -63,5 +63,5 @@ def test_a_refusal_names_the_use(bert: Path) -> None:
         LOADER.model("AutoModel", "a name", bert)
     assert "\n" not in str(error.value)
     for load in (LOADER.config, LOADER.tokenizer):
-        with pytest.raises(ValueError, match="^cannot load nowhere to be drawn: "):
+        with pytest.raises(ValueError, match=r"^cannot load nowhere to be drawn: "):
             load("nowhere")
