@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress, TaskID
 
+    from decone.document import Document, DocumentModel
     from decone.studies.pool import Piece
 
 WIDTH = 120  # columns of a file or pipe; a terminal, or COLUMNS, says its own
@@ -47,6 +48,21 @@ def __getattr__(name: str) -> Any:
 def write(renderable: "RenderableType", *, soft_wrap: bool = False) -> None:
     """Writes something that rich can render to stdout."""
     stdout().print(renderable, soft_wrap=soft_wrap)
+
+
+def print_result(result: "DocumentModel", as_json: bool) -> None:
+    """Writes a result to stdout, as JSON or for people."""
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        write_document(result.to_document())
+
+
+def write_document(document: "Document") -> None:
+    """Writes a document to stdout."""
+    from decone.document import terminal
+
+    write(terminal.render(document))
 
 
 def print_json(value: Any) -> None:

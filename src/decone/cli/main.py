@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from decone import __version__
-from decone.cli import grow, info, lexicon, repair, scan, studies, train, trim
+from decone.cli import info, lexicon, repair, scan, studies, train, vocabulary
 from decone.cli.console import say
 from decone.training.interrupt import Interrupted, Stopped
 
@@ -75,8 +75,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "eval": train.evaluate,
     "scan": scan.scan,
-    "grow": grow.command,
-    "trim": trim.command,
+    "grow": vocabulary.grow,
+    "trim": vocabulary.trim,
     "lexicon": lexicon.command,
     "reproduce": studies.reproduce,
     "report": studies.report,

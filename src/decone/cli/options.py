@@ -10,6 +10,8 @@ CHECKS = (
     "cone", "rare-cone", "first-direction", "undertrained", "unreachable", "identical", "zero", "non-finite", "padded",
     "repetition", "perplexity",
 )  # fmt: skip
+INITIALISATIONS = ("pieces", "mean", "sample", "neighbours", "definitions")
+Match = Literal["word", "anywhere"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -20,3 +22,6 @@ Seeds = Annotated[str, typer.Option("--seeds", help="A number of seeds, or the s
 Counts = Annotated[Path | None, typer.Option(help="Token frequencies: lines of id or token, tab, count.")]
 Embedding = Annotated[str | None, typer.Option(help="Name of the input table in the file.")]
 Head = Annotated[str | None, typer.Option(help="Name of the output table in the file.")]
+NewFolder = Annotated[Path | None, typer.Option("--out", "-o", help="The new folder; it must not exist.")]
+LinkFiles = Annotated[bool, typer.Option("--link", help="Link other files instead of copying them.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what would be done, write nothing.")]
