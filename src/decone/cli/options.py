@@ -1,7 +1,7 @@
 """Options that mean the same in every command, and choices as literals, so that help needs no torch."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
