@@ -167,5 +167,7 @@ def test_ctrl_c_and_the_same_command_again(moment: str, decone: Decone) -> None:
         found = Run.open(run)
         undisturbed = Run.create(Path("alone") / run.parent.name, found.config)
         measured = Trainer(found.config, undisturbed).train()["measured"]
-        assert (found.result() or {})["measured"] == measured
+        result = found.result()
+        assert result is not None
+        assert result.to_dict()["measured"] == measured
         assert found.model_path.read_bytes() == undisturbed.model_path.read_bytes()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from decone.studies.measure import measure_text
+from decone.training.session import evaluate
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -19,7 +19,7 @@ def test_a_run_of_ours(decone: Decone) -> None:
     assert decone("train", "tiny.toml", "--out", "run").code == 0
     code, out, err = decone("eval", "run", "--text", "tiny.txt", "--device", "cpu")
     assert (code, err) == (0, "")
-    wanted = measure_text("run", Path("tiny.txt"), device="cpu")
+    wanted = evaluate("run", Path("tiny.txt"), device="cpu").to_dict()
     for name, scores in wanted["languages"].items():
         numbers = [f"{scores[key]:.2f}" for key in ("perplexity", "best_perplexity", "best_temperature")]
         line = next(line for line in out.splitlines() if line.startswith(f"{name} "))
@@ -28,7 +28,7 @@ def test_a_run_of_ours(decone: Decone) -> None:
     assert "alignment:" in out
     code, out, err = decone("eval", "run", "--text", "tiny.txt", "--batch", "5", "--json")
     assert (code, err) == (0, "")
-    assert json.loads(out) == json.loads(json.dumps(measure_text("run", Path("tiny.txt"), batch=5)))
+    assert json.loads(out) == json.loads(json.dumps(evaluate("run", Path("tiny.txt"), batch=5).to_dict()))
 
 
 def test_a_model_of_transformers(decone: Decone) -> None:

@@ -22,9 +22,9 @@ def test_a_run_from_a_file(decone: Decone) -> None:
     result = Run.open(Path("runs/first")).result()
     assert result is not None
     lines = err.splitlines()
-    for line, (name, scores) in zip(lines, result["measured"]["best"]["languages"].items(), strict=False):
-        assert line.startswith(f"{name}: PPL {scores['perplexity']:.2f}, PPL best {scores['best_perplexity']:.2f}")
-        assert line.endswith(f"accuracy {scores['accuracy']:.4f}")
+    for line, (name, scores) in zip(lines, result.measured["best"].languages.items(), strict=False):
+        assert line.startswith(f"{name}: PPL {scores.perplexity:.2f}, PPL best {scores.best_perplexity:.2f}")
+        assert line.endswith(f"accuracy {scores.accuracy:.4f}")
     assert lines[2:] == [
         "the run is in runs/first; its model is model.safetensors, its numbers are in result.json",
     ]
@@ -48,7 +48,7 @@ def test_json_alone_on_stdout(decone: Decone) -> None:
 
 def test_a_finished_run_is_shown_again(decone: Decone, monkeypatch: pytest.MonkeyPatch) -> None:
     first = decone("train", "tiny.toml", "--out", "run")
-    monkeypatch.setattr("decone.training.loop.Trainer", None)  # nothing is to be trained any more
+    monkeypatch.setattr("decone.training.session.Trainer", None)  # nothing is to be trained any more
     assert decone("train", "tiny.toml", "--out", "run") == first
     assert decone("train", "--resume", "run") == first
     assert decone("train", "tiny.toml", "--resume", "run", "--set", "machine.threads=2", "--out", "run") == first
@@ -62,7 +62,7 @@ def test_the_machine_may_change_between_the_parts_of_a_run(decone: Decone, monke
         seen.append((config.machine.checkpoint_every, config.steps))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("decone.training.loop.Trainer", noting)
+    monkeypatch.setattr("decone.training.session.Trainer", noting)
     assert decone("train", "--resume", "run", "--set", "machine.checkpoint_every=3").code == 130
     assert decone("train", "tiny.toml", "--out", "run", "--set", "machine.checkpoint_every=4").code == 130
     assert seen == [(3, 20), (4, 20)]

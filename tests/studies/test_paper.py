@@ -79,7 +79,9 @@ def test_what_is_missing_is_filled(table: PaperTable, monkeypatch: pytest.Monkey
     assert names == []
     found = study(table, [9]).results()
     assert {label: list(seeds) for label, seeds in found.items()} == {"Baseline": [1, 2], "Short": [1, 2]}
-    assert found["Short"][2] == Run.open(Path("runs/tiny/short/seed-2")).result()
+    finished = Run.open(Path("runs/tiny/short/seed-2")).result()
+    assert finished is not None
+    assert found["Short"][2] == finished.to_dict()
     rendered = study(table, [9]).render("last")
     assert (rendered.title, rendered.notes, rendered.select) == ("A tiny table", ["a note"], "last")
     cell = rendered.rows[1].cells["perplexity"]

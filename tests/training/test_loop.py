@@ -174,7 +174,9 @@ def test_the_delivered_model_is_the_selected_one(select: str, build: Build, monk
         made.plain.model.load_state_dict(kept[step])
         again = {"step": step, **made._measure()}
         assert again == result["measured"][chosen]
-    assert Run.open(Path("run")).result() == result
+    content = Run.open(Path("run")).result()
+    assert content is not None
+    assert content.to_dict() == result
     assert [path.name for path in Path("run").glob("best-*")] == ["best-00000020.safetensors"]
 
 

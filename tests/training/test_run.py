@@ -16,9 +16,34 @@ from decone.training.run import Run, makeable, read_result
 
 OUT = Path("run")
 CONFIG = RunConfig.build({"model": {"width": 16, "layers": 1, "heads": 2, "context": 16}})
-RESULT = {
+SCORES = {
+    "perplexity": 2.0,
+    "best_perplexity": 1.5,
+    "best_temperature": 0.9,
+    "accuracy": 0.5,
+    "recall": {"5": 0.75},
+    "mrr": 0.6,
+    "count": 16,
+    "groups": {"rare": {"tokens": 3, "count": 0, "perplexity": None, "accuracy": None}},
+    "curve": [[1.0, 2.0]],
+    "isotropy": {"raw": 0.5},
+}
+RESULT: dict[str, Any] = {
+    "method": "mle",
+    "seed": 1337,
     "config": CONFIG.model_dump(),
-    "measured": {name: {"languages": {"HR": {"perplexity": 2.0}}} for name in ("best", "last")},
+    "identity": CONFIG.identity(),
+    "select": "best",
+    "corpus": {"name": "tiny.txt"},
+    "vocabulary": 3,
+    "parameters": 100,
+    "seconds": 1.5,
+    "measured": {name: {"step": 8, "languages": {"HR": SCORES}, "alignment": 0.5} for name in ("last", "best")},
+    "history": [{"kind": "validation", "step": 4, "loss": 2.5}],
+    "versions": {"decone": None},
+    "machine": {"cores": 2},
+    "date": "2026-01-01T00:00:00+00:00",
+    "commit": None,
 }
 
 
@@ -117,7 +142,11 @@ def test_what_is_no_run_is_refused() -> None:
 def test_a_result_is_read() -> None:
     run = Run.create(OUT, CONFIG)
     run.result_path.write_text(json.dumps(RESULT))
-    assert run.result() == RESULT
+    result = run.result()
+    assert result is not None
+    assert json.dumps(result.to_dict()) == json.dumps(RESULT)
+    assert result.path == OUT
+    assert result.scores["HR"].best_temperature == 0.9
 
 
 @pytest.mark.parametrize(

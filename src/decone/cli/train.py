@@ -1,15 +1,12 @@
 """`decone train` and `decone eval`: one run from a configuration or the remainder of one, and a model on a text."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from decone.cli.console import bars, print_json, say, write
 from decone.cli.options import Device, Json, OptionalDevice, Quiet
-
-if TYPE_CHECKING:
-    from decone.training.run import Run
 
 
 def train(
@@ -30,39 +27,34 @@ def train(
                decone train --resume runs/first
     """
     from decone.files.settings import parse_pairs
-    from decone.training.loop import Trainer
+    from decone.training import session
 
-    overrides = parse_pairs(sets or [])
-    if seed is not None:
-        overrides["seed"] = str(seed)
-    if device is not None:
-        overrides["machine.device"] = device
-    run = _resumed(resume, config, out, overrides) if resume else _fresh(config, out, overrides)
-    result = run.result()
-    if result is None:
-        trainer = Trainer(run.config, run)  # refuses what cannot be before the folder is made
-        if trainer.main:
-            run.claim()
-        with bars(quiet or not trainer.main) as progress:
-            task = progress.add_task("training", total=run.config.steps)
+    with bars(quiet) as progress:
+        task = progress.add_task("training", total=None)
 
-            def show(step: int, fields: dict[str, float]) -> None:
-                progress.update(task, completed=step)
-                if "loss" in fields:
-                    progress.update(task, description=f"training, loss {fields['loss']:.3f}")
+        def show(stage: str, step: int, steps: int) -> None:
+            progress.update(task, description=stage, completed=step, total=steps)
 
-            result = trainer.train(show)
-        if not trainer.main:
-            return
-    if as_json:
-        print_json(result)
-        return
-    for name, scores in result["measured"][result["select"]]["languages"].items():
-        say(
-            f"{name}: PPL {scores['perplexity']:.2f}, PPL best {scores['best_perplexity']:.2f} "
-            f"(T {scores['best_temperature']:.2f}), accuracy {scores['accuracy']:.4f}"
+        result = session.train(
+            config,
+            out=out,
+            resume=resume,
+            seed=seed,
+            device=device,
+            settings=parse_pairs(sets or []),
+            progress=show,
         )
-    say(f"the run is in {run.path}; its model is {run.model_path.name}, its numbers are in {run.result_path.name}")
+    if not result.main_process:
+        return
+    if as_json:
+        print_json(result.to_dict())
+        return
+    for name, scores in result.scores.items():
+        say(
+            f"{name}: PPL {scores.perplexity:.2f}, PPL best {scores.best_perplexity:.2f} "
+            f"(T {scores.best_temperature:.2f}), accuracy {scores.accuracy:.4f}"
+        )
+    say(f"the run is in {result.path}; its model is model.safetensors, its numbers are in result.json")
 
 
 def evaluate(
@@ -75,36 +67,10 @@ def evaluate(
 ) -> None:
     """Measure a model on a text: perplexity, its best temperature, ranks, isotropy, frequency groups."""
     from decone.report import measured
-    from decone.studies.measure import measure_text
+    from decone.training import session
 
-    result = measure_text(model, text, batch, device)
+    evaluation = session.evaluate(model, text, batch=batch, device=device).to_dict()
     if as_json:
-        print_json(result)
+        print_json(evaluation)
     else:
-        write(measured.render(result))
-
-
-def _fresh(config: Path | None, out: Path | None, overrides: dict[str, Any]) -> "Run":
-    from decone.files.settings import merge_settings
-    from decone.training.config import RunConfig
-    from decone.training.run import Run
-
-    if out is None:
-        raise ValueError("name the folder of the run with --out DIR, or a run to go on with by --resume DIR")
-    settings = RunConfig.build(merge_settings({}, overrides)) if config is None else RunConfig.read(config, overrides)
-    return Run.plan(out, settings)
-
-
-def _resumed(resume: Path, config: Path | None, out: Path | None, overrides: dict[str, Any]) -> "Run":
-    from decone.training.config import RunConfig
-    from decone.training.run import Run
-
-    if out is not None and out.resolve() != resume.resolve():
-        raise ValueError("--resume goes on in its own folder; leave out --out")
-    run = Run.open(resume)
-    if config is not None or overrides:
-        base = RunConfig.read(config, overrides) if config else RunConfig.read(resume / "config.toml", overrides)
-        if base.identity() != run.config.identity():
-            raise ValueError(f"{resume} holds a run of another configuration; start a new one with --out")
-        run.config = base
-    return run
+        write(measured.render(evaluation))

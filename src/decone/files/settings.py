@@ -118,6 +118,8 @@ def explain_mistake(model: type[BaseModel], error: ValidationError) -> str:
             model = inner
         keys = list(model.model_fields)
         return f"unknown key {dotted!r}; {suggest(last, keys, 'known keys: ' + ', '.join(keys))}"
+    if first["type"] == "missing":
+        return repr(last)
     if "error" in first.get("ctx", {}):
         return str(first["ctx"]["error"])
-    return f"{dotted} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return f"{dotted} = {first['input']!r:.200}: {first['msg'][0].lower()}{first['msg'][1:]}"

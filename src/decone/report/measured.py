@@ -8,7 +8,7 @@ from rich.table import Table
 
 
 def render(measured: dict[str, Any]) -> RenderableType:
-    """Tables of `studies.measure.measure_text`: one line per language, then one per frequency group."""
+    """Tables of `training.session.evaluate`: one line per language, then one per frequency group."""
     headings = ("language", "PPL", "PPL best", "T best", "bits/byte", "accuracy", "Recall@5", "MRR", "I(W)")
     overall = Table(*headings, box=None, pad_edge=False)
     groups = Table("language", "tokens", "types", "targets", "PPL", "accuracy", box=None)

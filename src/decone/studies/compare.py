@@ -147,7 +147,7 @@ def reopen(folder: Path) -> tuple[Comparison, Results]:
         for seed in comparison.seeds:
             path = comparison.folder(method, seed) / "result.json"
             if path.exists():
-                results[method][seed] = read_result(path)
+                results[method][seed] = read_result(path).to_dict()
     if not any(results.values()):
         raise ValueError(f"no run of {folder} is finished; go on with decone compare --out {folder}")
     return comparison, results

@@ -47,8 +47,7 @@ def exhibit(label: str, run: Run, counts: list[int], length: int = LENGTH) -> Ex
     prompt = tokenizer.encode(PROMPT) if PROMPT in tokenizer.inner.get_vocab() else torch.tensor([0])
     result = run.result()
     assert result is not None  # a run with a model has its result
-    measured = result["measured"][result["select"]]["languages"]
-    temperatures = {name: float(scores["best_temperature"]) for name, scores in measured.items()}
+    temperatures = {name: scores.best_temperature for name, scores in result.scores.items()}
     samples = {}
     for name, offset in languages.offsets().items():
         ids = sample(model, prompt + offset, length, temperatures[name], run.config.seed)

@@ -161,7 +161,7 @@ class Reproduction:
         path = self.path(row, seed)
         if not path.exists():
             return None
-        result = read_result(path)
+        result = read_result(path).to_dict()
         if RunConfig.build(result["config"]).identity() != self.table.config(row, seed).identity():
             raise ValueError(f"{path} was made with another configuration than {row.label!r} asks for; remove it")
         return result

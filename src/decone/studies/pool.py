@@ -105,7 +105,7 @@ def run_all(
         if result is None:
             waiting.append(job)
         else:
-            results[job.path] = result
+            results[job.path] = result.to_dict()
             if done is not None:
                 done(job, job.config.steps)
 

@@ -14,16 +14,107 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from decone.data.tokenizers import TextTokenizer
 from decone.files.atomic import UNFINISHED, write_text
+from decone.files.settings import explain_mistake
 from decone.models.load import RUN_CONFIG
 from decone.models.nano import Nano
 from decone.training.checkpoint import load_weights
 from decone.training.config import RunConfig
 
 LOG = "metrics.jsonl"
+
+
+class ResultModel(BaseModel):
+    """Base of results that are read from JSON and written to it: fields that are not declared stay."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return self.model_dump(exclude_unset=True)
+
+
+class LanguageScores(ResultModel):
+    """Scores of a model on a text in one language; see `training.evaluation.scores`."""
+
+    perplexity: float
+    best_perplexity: float
+    best_temperature: float
+    accuracy: float
+    recall: dict[str, float]
+    mrr: float
+    count: int
+    groups: dict[str, Any]
+    curve: list[list[float]]
+    isotropy: dict[str, Any]
+
+
+class Measurement(ResultModel):
+    """Scores by language of a state of a run, by its step, and the alignment of two simulated languages."""
+
+    step: int
+    languages: dict[str, LanguageScores] = Field(min_length=1)
+    alignment: float | None = None
+
+
+class RunResult(ResultModel):
+    """A finished run: the content of its `result.json`.
+
+    Attributes:
+        method: the method as text.
+        seed: of the run.
+        config: the resolved configuration.
+        identity: digest of everything that decides the result.
+        select: state that the run delivers, "best" or "last".
+        corpus: name, digest, source and number of tokens of the text.
+        vocabulary: rows of the table.
+        parameters: of the model.
+        seconds: of training.
+        measured: measurement of the best and of the last state.
+        history: validation losses.
+        versions: of Python and packages.
+        machine: on which it was carried out.
+        date: of the end, UTC.
+        commit: of the code, None for an installed package.
+        path: folder of the run, None for a result without one; not in `to_dict()`.
+        main_process: False in the other processes of a distributed launch; not in `to_dict()`.
+    """
+
+    method: str
+    seed: int
+    config: dict[str, Any]
+    identity: str
+    select: Literal["best", "last"]
+    corpus: dict[str, Any]
+    vocabulary: int
+    parameters: int
+    seconds: float
+    measured: dict[str, Measurement]
+    history: list[dict[str, Any]]
+    versions: dict[str, str | None]
+    machine: dict[str, Any]
+    date: str
+    commit: str | None
+    path: Path | None = Field(default=None, exclude=True)
+    main_process: bool = Field(default=True, exclude=True)
+
+    @model_validator(mode="after")
+    def _both_states_of_a_valid_run(self) -> Self:
+        for state in ("best", "last"):
+            if state not in self.measured:
+                raise ValueError(f"the {state} state is not measured")
+        RunConfig.build(self.config)
+        return self
+
+    @property
+    def scores(self) -> dict[str, LanguageScores]:
+        """Scores of the delivered state by language."""
+        return self.measured[self.select].languages
 
 
 class Run:
@@ -100,8 +191,8 @@ class Run:
         """All lines of metrics.jsonl."""
         return list(read_log(self.path))
 
-    def result(self) -> dict[str, Any] | None:
-        """The content of result.json, None while the run is not done."""
+    def result(self) -> RunResult | None:
+        """Content of result.json, None while the run is not done."""
         return read_result(self.result_path) if self.result_path.exists() else None
 
     def model(self) -> Nano:
@@ -121,18 +212,16 @@ class Run:
         return model.eval()
 
 
-def read_result(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> RunResult:
     """Reads a run's result; ValueError when it is damaged or something else."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for chosen in ("best", "last"):
-            languages = content["measured"][chosen]["languages"]
-            if not languages or not all("perplexity" in scores for scores in languages.values()):
-                raise ValueError("no language is measured")
-        RunConfig.build(content["config"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it to measure the run again") from None
-    return content
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return RunResult.model_validate(content).model_copy(update={"path": path.parent})
+    except ValidationError as error:
+        reason = explain_mistake(RunResult, error)
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    raise ValueError(f"{path} is damaged ({reason}); remove it to measure the run again")
 
 
 def vacant(path: Path) -> None:

@@ -1,7 +1,9 @@
-"""One model on one text, ours or of transformers, against numbers made another way."""
+"""Runs and evaluations as functions: models of ours and of transformers, against numbers made another way."""
 
+import json
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from decone.metrics.isotropy import isotropy
-from decone.studies.measure import measure_text
 from decone.training.config import RunConfig
 from decone.training.loop import Trainer
 from decone.training.run import Run
+from decone.training.session import evaluate, train
 
 Build = Callable[..., RunConfig]
 
@@ -22,7 +24,7 @@ def test_a_run_of_ours(build: Build, text: Path) -> None:
     Trainer(config, Run.create(Path("run"), config)).train()
     part = text.read_text()[:500]
     Path("part.txt").write_text(part)
-    found = measure_text("run", Path("part.txt"), batch=3, device="cpu")
+    found = evaluate("run", Path("part.txt"), batch=3, device="cpu").to_dict()
     assert (found["model"], found["text"], found["tokens"]) == ("run", "part.txt", 500)
     assert 0 <= found["alignment"] <= 1
     run = Run.open(Path("run"))
@@ -59,7 +61,7 @@ def test_a_model_of_transformers() -> None:
     model.save_pretrained("gpt2", safe_serialization=True)
     text = "abc abc\nfade ähe\n" * 12
     Path("text.txt").write_text(text, encoding="utf-8")
-    found = measure_text("gpt2", Path("text.txt"), batch=4, device="cpu")
+    found = evaluate("gpt2", Path("text.txt"), batch=4, device="cpu").to_dict()
     assert list(found["languages"]) == ["all"]
     assert "alignment" not in found
     ids = torch.tensor([words.index(character) for character in text])
@@ -100,10 +102,33 @@ def test_what_cannot_be_measured_is_one_sentence(model: str, content: str | None
     if content is not None:
         Path("text.txt").write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=message) as error:
-        measure_text(model, Path("text.txt"), device="cpu")
+        evaluate(model, Path("text.txt"), device="cpu")
     assert "\n" not in str(error.value)
 
 
 def test_a_device_that_is_not_here_is_refused(text: Path) -> None:
     with pytest.raises(ValueError, match="device 'cuda:99' is not available here"):
-        measure_text("run", text, device="cuda:99")
+        evaluate("run", text, device="cuda:99")
+
+
+def test_a_run_is_trained_continued_and_evaluated(build: Build, text: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    config = build(steps=5).model_dump(mode="json")
+    result = train(config, out="run", seed=3, progress=lambda stage, done, total: steps.append((done, total)))
+    assert steps == [(step, 5) for step in range(1, 6)]
+    assert (result.seed, result.path) == (3, Path("run"))
+    assert json.loads(Path("run/result.json").read_text()) == result.to_dict()
+    assert train(resume="run").to_dict() == result.to_dict(), "a finished run is only read"
+    assert train(build(steps=5, seed=3), out="run").to_dict() == result.to_dict()
+    with pytest.raises(ValueError, match="run holds a run of another configuration"):
+        train(config, out="run", settings={"optimizer.lr": 0.5})
+    with pytest.raises(ValueError, match="name the folder of the run with --out"):
+        train(config)
+    assert evaluate(result, text, device="cpu").to_dict() == evaluate("run", text, device="cpu").to_dict()
+
+
+def test_a_notebook_may_train_in_a_thread(build: Build) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(train, build(steps=2), out="run").result()
+    assert result.path == Path("run")
+    assert sorted(result.scores) == ["HR", "LR"]
