@@ -10,7 +10,7 @@ from torch import Tensor
 
 from decone.diagnosis.continuations import LENGTH, PREFIX, continuations, measure_continuations, prompts_of
 from decone.diagnosis.subject import EvaluatedText
-from decone.models.decoding import DECODINGS, Decoding
+from decone.models.generation import DECODINGS, Decoding
 
 
 @given(st.integers(0, 90), st.integers(0, 8), st.integers(1, 5), st.integers(1, 9))

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from decone.diagnosis import subject as module  # noqa: E402
 from decone.diagnosis.subject import subject  # noqa: E402
-from decone.models.decoding import DECODINGS  # noqa: E402
+from decone.models.generation import DECODINGS  # noqa: E402
 
 TEXT = "the cat sat on the mat  and\n\nЖил ä sat \n the cat\n" * 5
 

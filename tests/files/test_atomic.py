@@ -96,7 +96,7 @@ def test_a_full_disk_leaves_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         for path in (FOLDER, Path("more/model")):
-            with pytest.raises(ValueError, match="cannot write .*No space left"), atomic_folder(path, True) as folder:
+            with pytest.raises(ValueError, match=r"cannot write .*No space left"), atomic_folder(path, True) as folder:
                 (folder / "new").touch()
     assert names() == before
 

@@ -307,6 +307,6 @@ def test_a_range_of_bytes_is_copied() -> None:
         with Path("a").open("rb") as source, Path("b").open("wb") as target:
             copy_range(source, target, 10, 90, step)
         assert Path("b").read_bytes() == bytes(range(10, 90))
-    with Path("a").open("rb") as source, Path("b").open("wb") as target:
-        with pytest.raises(ValueError, match="a became shorter while it was read; start again"):
-            copy_range(source, target, 10, 101, 7)
+    short = pytest.raises(ValueError, match="a became shorter while it was read; start again")
+    with short, Path("a").open("rb") as source, Path("b").open("wb") as target:
+        copy_range(source, target, 10, 101, 7)

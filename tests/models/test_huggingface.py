@@ -17,7 +17,7 @@ transformers = pytest.importorskip("transformers")
 from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402  # only where transformers is
 
 from decone.models import huggingface  # noqa: E402
-from decone.models.decoding import DECODINGS, Decoding, extend  # noqa: E402
+from decone.models.generation import DECODINGS, Decoding, extend  # noqa: E402
 from decone.models.huggingface import CONTEXT, HuggingFaceModel  # noqa: E402
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from decone.diagnosis.result import Repetition
 from decone.diagnosis.subject import EvaluatedText
 from decone.metrics.repetition import repeated_ngrams, words
 from decone.metrics.variety import uniq_words
-from decone.models.decoding import DECODINGS
+from decone.models.generation import DECODINGS
 
 PREFIX, LENGTH = 50, 100  # tokens
 GRAMS = (1, 2, 3, 4)
@@ -57,7 +57,7 @@ def prompts_of(
 def continuations(
     subject: EvaluatedText, prompts: int, seed: int = 0, progress: Progress | None = None
 ) -> dict[str, Repetition]:
-    """Lets a model continue prefixes of its text by every rule of `models.decoding.DECODINGS`.
+    """Lets a model continue prefixes of its text by every rule of `models.generation.DECODINGS`.
 
     Args:
         subject: the model and the text.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from decone.data.corpora import read_text
 from decone.data.tokenizers import TextTokenizer
-from decone.models.decoding import Decoding, extend, nano_scores
+from decone.models.generation import Decoding, extend, nano_scores
 from decone.models.huggingface import HuggingFaceModel
 from decone.models.load import is_run
 from decone.training.evaluation import CACHE_BYTES

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-from decone.models.decoding import Decoding, extend
+from decone.models.generation import Decoding, extend
 from decone.models.load import Loader
 
 CONTEXT = 1024  # longest window that is scored, also where a model could take more
@@ -56,7 +56,7 @@ class HuggingFaceModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
+        """Device of the weights."""
         device: torch.device = self.model.device
         return device
 
@@ -82,11 +82,9 @@ class HuggingFaceModel:
     @property
     def ends(self) -> list[int]:
         """Ids that end a text, rising."""
-        named = (
-            getattr(part, "eos_token_id", None)
-            for part in (self.model.generation_config, self.model.config, self.tokenizer)
-        )
-        flat = [index for entry in named for index in (entry if isinstance(entry, list) else [entry])]
+        sources = (self.model.generation_config, self.model.config, self.tokenizer)
+        entries = (getattr(source, "eos_token_id", None) for source in sources)
+        flat = [index for entry in entries for index in (entry if isinstance(entry, list) else [entry])]
         return sorted({index for index in flat if index is not None and 0 <= index < self.vocabulary})
 
     def encode(self, text: str) -> Int[Tensor, " N"]:
@@ -100,27 +98,27 @@ class HuggingFaceModel:
         return scores.float()
 
     def spans(self, text: str, limit: int | None = None) -> tuple[Int64[Tensor, " N"], Int64[Tensor, "N 2"]]:
-        """Ids of a text without special tokens, and where each stands in it: first character and one past the last.
+        """Ids of a text without special tokens, and their spans: first character and one past the last.
 
         A long text is read in pieces that end at line ends, none after `limit` tokens. Tokens that share a character
         all span it.
 
         Raises:
-            ValueError: the tokenizer cannot tell places.
+            ValueError: the tokenizer has no offsets.
         """
         if not self.tokenizer.is_fast:
             raise ValueError(f"{type(self.tokenizer).__name__} cannot tell where tokens stand; save a tokenizer.json")
         ids: list[Tensor] = []
-        places: list[Tensor] = []
+        spans: list[Tensor] = []
         start = 0
         while start < len(text) and (limit is None or sum(map(len, ids)) < limit):
             line_end = text.find("\n", start + PIECE) + 1
             piece = text[start : line_end or len(text)]
-            found = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            ids.append(torch.tensor(found["input_ids"], dtype=torch.long))
-            places.append(torch.tensor(found["offset_mapping"], dtype=torch.long).view(-1, 2) + start)
+            encoded = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            ids.append(torch.tensor(encoded["input_ids"], dtype=torch.long))
+            spans.append(torch.tensor(encoded["offset_mapping"], dtype=torch.long).view(-1, 2) + start)
             start += len(piece)
-        return torch.cat(ids)[:limit], torch.cat(places)[:limit]
+        return torch.cat(ids)[:limit], torch.cat(spans)[:limit]
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, special tokens included."""
@@ -133,8 +131,8 @@ class HuggingFaceModel:
     ) -> Int64[Tensor, "B L"]:
         """Continues prompts of one length, after the token that begins a text where the tokenizer puts one.
 
-        The end of the text is never chosen, so that all continuations are equally long. What the checkpoint wishes
-        for its generation (temperature, penalties) is set aside: the rule alone counts.
+        The end of the text is never chosen, so that all continuations are equally long. The checkpoint's own settings
+        of generation (temperature, penalties) are set aside: the rule alone counts.
 
         Args:
             prompts: ids, [B, T].
@@ -148,39 +146,44 @@ class HuggingFaceModel:
         prompts = prompts.to(self.device)
         first = [] if self.beginning is None else [self.beginning]
         begun = torch.cat((prompts.new_tensor(first).expand(len(prompts), len(first)), prompts), 1)
-        if begun.size(1) + length > self.context:  # there is no place for all of it: a window moves along
+        if begun.size(1) + length > self.context:  # not all of it fits: a window moves along
             window = self.context - len(first)
 
             def scores(ids: Tensor) -> Tensor:
                 ids = torch.cat((begun[:1, : len(first)].expand(len(ids), -1), ids), 1)
                 rows = max(1, ENTRIES // (ids.size(1) * self.vocabulary))
-                return torch.cat([self.logits(part)[:, -1] for part in torch.split(ids, rows)])
+                return torch.cat([self.logits(chunk)[:, -1] for chunk in torch.split(ids, rows)])
 
             return extend(scores, prompts, length, window, decoding, seed, self.ends)
         from transformers import GenerationConfig
 
         settings: Any = GenerationConfig
+        sampling = {"top_k": decoding.k or 0, "top_p": decoding.p or 1.0, "temperature": 1.0}
         options = settings(
             max_new_tokens=length,
             min_new_tokens=length,
-            do_sample=decoding.drawn,
+            do_sample=decoding.stochastic,
             # Said outright where they count, for left alone k is 50; where nothing is drawn they would be warned of.
-            **({"top_k": decoding.k or 0, "top_p": decoding.p or 1.0, "temperature": 1.0} if decoding.drawn else {}),
+            **(
+                {"top_k": decoding.k or 0, "top_p": decoding.p or 1.0, "temperature": 1.0}
+                if decoding.stochastic
+                else {}
+            ),
             num_beams=decoding.beams,
             eos_token_id=self.ends or None,
             pad_token_id=0,  # nothing is padded, but without one it warns
         )
-        own, self.model.generation_config = self.model.generation_config, settings()
+        stored, self.model.generation_config = self.model.generation_config, settings()
         devices = [self.device] if self.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices):
                 torch.manual_seed(seed)
-                made: Tensor = self.model.generate(
+                extended: Tensor = self.model.generate(
                     begun, attention_mask=torch.ones_like(begun), generation_config=options
                 )
         finally:
-            self.model.generation_config = own
-        return made[:, begun.size(1) :]
+            self.model.generation_config = stored
+        return extended[:, begun.size(1) :]
 
 
 def _is_causal(config: Any) -> bool:

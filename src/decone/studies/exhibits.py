@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decone.data.languages import Languages
-from decone.models.sampling import sample
+from decone.models.generation import sample
 from decone.training.run import Run
 
 PROMPT = "\n"
