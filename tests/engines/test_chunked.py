@@ -116,10 +116,10 @@ def test_details_stand_where_their_targets_do() -> None:
     logits = hidden @ weight.T
     own = logits.gather(2, target.clamp(min=0)[..., None])
     kept = logits >= own - 1.0
-    assert loss.kept is not None
+    assert loss.support is not None
     assert loss.lse is not None
     assert loss.live is not None
-    assert torch.equal(loss.kept, kept.sum(2) * (target >= 0))
+    assert torch.equal(loss.support, kept.sum(2) * (target >= 0))
     lse = logits.masked_fill(~kept, -torch.inf).logsumexp(2) * (target >= 0)
     torch.testing.assert_close(loss.lse, lse, rtol=1e-12, atol=1e-12)
     assert loss.lse.requires_grad is False

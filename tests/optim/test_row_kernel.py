@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from decone.optim import RowAdamW, row_kernel
-from decone.optim.row_kernel import require_kernel, step_compiled
-from decone.optim.row_step import Rule, Table
-from decone.optim.row_update import touched_rows, update
+from decone.optim.row_kernel import AdamWRule, AdamWTable, require_kernel, step_compiled
+from decone.optim.row_update import step_rows, touched_rows
 
-RULE = Rule(0.01, 0.9, 0.95, 1e-6, 0.1, False, False, False, False, True)
+RULE = AdamWRule(0.01, 0.9, 0.95, 1e-6, 0.1, False, False, False, False, True)
 KEPT = ("all_touched", "decay_untouched", "fade_untouched")
 
 needs_compiler = pytest.mark.skipif(
@@ -26,20 +25,20 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def made(V: int, H: int, share: float, dtype: torch.dtype, seed: int = 0, most: int = 3000) -> tuple[Table, Any]:
+def made(V: int, H: int, share: float, dtype: torch.dtype, seed: int = 0, most: int = 3000) -> tuple[AdamWTable, Any]:
     torch.manual_seed(seed)
     step = torch.randint(most, (V,)).float()
     began = (step > 0)[:, None]
     weight, first = torch.randn(V, H, dtype=dtype), torch.randn(V, H, dtype=dtype) * began * 0.1
     second = torch.rand(V, H, dtype=dtype) * began * 0.1
-    return Table(weight, first, second, step), torch.randn(V, H, dtype=dtype) * (torch.rand(V, 1) < share)
+    return AdamWTable(weight, first, second, step), torch.randn(V, H, dtype=dtype) * (torch.rand(V, 1) < share)
 
 
-def copied(table: Table) -> Table:
-    return Table(*(array.clone() for array in table))
+def copied(table: AdamWTable) -> AdamWTable:
+    return AdamWTable(*(array.clone() for array in table))
 
 
-def by_hand(table: Table, gradient: torch.Tensor, rule: Rule) -> Table:
+def by_hand(table: AdamWTable, gradient: torch.Tensor, rule: AdamWRule) -> AdamWTable:
     """In Python's float64, one number at a time, straight from the formulas."""
     weight, exp_avg, exp_avg_sq, step = (array.double().clone() for array in table)
     for i, row in enumerate(gradient.tolist()):
@@ -57,7 +56,7 @@ def by_hand(table: Table, gradient: torch.Tensor, rule: Rule) -> Table:
                 bias1, bias2 = 1 - rule.beta1**count, 1 - rule.beta2**count
                 w -= rule.lr * m / bias1 / (math.sqrt(v / bias2) + rule.eps)
             exp_avg[i, j], exp_avg_sq[i, j], weight[i, j] = m, v, w
-    return Table(weight, exp_avg, exp_avg_sq, step)
+    return AdamWTable(weight, exp_avg, exp_avg_sq, step)
 
 
 @needs_compiler
@@ -96,8 +95,8 @@ def test_it_agrees_with_the_way_without_a_compiler(share: float, dtype: torch.dt
     table, gradient = made(300, 96, share, dtype)
     other = copied(table)
     limit = 4 * torch.finfo(dtype).eps  # of a weight near 1, after one step
-    update(table, gradient, RULE._replace(compiled=True))
-    update(other, gradient, RULE)
+    step_rows(table, gradient, RULE._replace(compiled=True))
+    step_rows(other, gradient, RULE)
     assert torch.equal(table.step, other.step)
     for array, eager in zip(table[:3], other[:3], strict=True):
         torch.testing.assert_close(array, eager, rtol=limit, atol=limit)
@@ -114,7 +113,7 @@ def test_a_row_depends_on_nothing_but_itself(monkeypatch: pytest.MonkeyPatch) ->
         torch.set_num_threads(1)
         step_compiled(whole, gradient, RULE)
         for row in range(61):
-            step_compiled(Table(*(array[row : row + 1] for array in one_by_one)), gradient[row : row + 1], RULE)
+            step_compiled(AdamWTable(*(array[row : row + 1] for array in one_by_one)), gradient[row : row + 1], RULE)
     finally:
         torch.set_num_threads(threads)
     for a, b, c in zip(table, whole, one_by_one, strict=True):

@@ -1,4 +1,4 @@
-"""What a model is trained for: one file per method, the file name is the name on the command line."""
+"""Training objectives, one file per method; the file name is the name on the command line."""
 
 from decone.objectives.base import Loss, Objective
 from decone.objectives.compose import Compose

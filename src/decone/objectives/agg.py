@@ -10,7 +10,7 @@ over the rare group:
     g_ik = min(a_k / b, 1)  k rare, y_i rare
     g_ik = 1                k not rare, or k = y_i
 
-The paper adds three cross-entropies in which parts are detached. Their values are equal and each parameter hears one
+The paper adds three cross-entropies in which terms are detached. Their values are equal and each parameter hears one
 of them only, so one cross-entropy with the gradient above is the same, at half the value.
 """
 
@@ -145,14 +145,14 @@ class AGG(Objective):
         if not bool(rare.any()):
             return None
         total = _real(self._total())
-        one = torch.ones_like(total)
+        full = torch.ones_like(total)
         # A gate lies in [0, 1]; with alpha above 1 a rare token can occur more than once per step.
         rate = (total / len(self.recent)).clamp(max=1)
         share = (total / ((total * rare).sum() / rare.sum() + _EPSILON)).clamp(max=1)
         return Gate(
             rare,
-            torch.where(rare, rate, one) if self.g1 else one,
-            torch.where(rare, share, one) if self.g2 else one,
+            torch.where(rare, rate, full) if self.g1 else full,
+            torch.where(rare, share, full) if self.g2 else full,
         )
 
     def extra(self, logprob: Float[Tensor, "n V"], tokens: Tokens) -> Float[Tensor, " n"] | None:
@@ -186,9 +186,9 @@ def _real(count: Tensor) -> Tensor:
 
 
 def _ids(special: Sequence[int] | str) -> tuple[int, ...]:
-    given = re.split(r"[,/\s]+", special.strip()) if isinstance(special, str) else special
+    words = re.split(r"[,/\s]+", special.strip()) if isinstance(special, str) else special
     try:
-        ids = tuple(int(id) for id in given if id != "")
+        ids = tuple(int(word) for word in words if word != "")
     except ValueError:
         ids = (-1,)
     if any(id < 0 for id in ids):

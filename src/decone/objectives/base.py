@@ -1,4 +1,4 @@
-"""What every training objective is: a few hooks on one chunk of logits, and three numbers with three normalisers.
+"""Base of the training objectives: a few hooks on one chunk of logits, and three numbers with three normalisers.
 
 An objective overrides the hooks it needs and nothing else. State (counters, windows) lives in buffers, so that it is
 saved and resumed with the model. The hooks are called in a fixed order, see `engines.contract`.
@@ -27,9 +27,9 @@ class Loss:
         count: number of counted targets in this call, int64 scalar.
         matrix: penalty on the table itself, scalar; goes into an optimiser step once.
         nll: plain negative log-likelihood, summed, detached; for logs, never for the optimiser. None if not asked for.
-        lse: log of the sum of exponentials over the logits that were kept, in the shape of target, 0 where ignored;
-            detached. None if not asked for, and so are the next two.
-        kept: how many logits were kept for each target, in the shape of target, 0 where ignored.
+        lse: log of the sum of exponentials over the logits that the objective did not drop, in the shape of target, 0
+            where ignored; detached. None if not asked for, and so are the next two.
+        support: number of logits that were not dropped, in the shape of target, 0 where ignored.
         live: share of the table's rows that the gradient's products had to touch.
     """
 
@@ -38,7 +38,7 @@ class Loss:
     matrix: Tensor
     nll: Tensor | None
     lse: Tensor | None = None
-    kept: Tensor | None = None
+    support: Tensor | None = None
     live: Tensor | None = None
 
     def mean(self) -> Tensor:
@@ -55,6 +55,7 @@ class Objective(nn.Module):
         cost: extra cost against plain cross-entropy, a few words.
         identity: constructor settings at which the method is plain cross-entropy, None if there are none.
         citation: BibTeX of the paper.
+        renamed: settings by a name they had before, with the present one; methods of earlier runs have it.
         history: the hooks use earlier targets (`shift`, `charge`, `Tokens.pairs`, `Tokens.earlier_mask`).
         whole_batch: history goes through the batch as if it were one sequence.
         vectors: the hooks use `Tokens.hidden` and `Tokens.target_row`.
@@ -69,6 +70,7 @@ class Objective(nn.Module):
     cost: ClassVar[str] = ""
     identity: ClassVar[dict[str, Any] | None] = None
     citation: ClassVar[str] = ""
+    renamed: ClassVar[dict[str, str]] = {}
     history: bool = False
     whole_batch: bool = False
     vectors: bool = False
@@ -80,7 +82,7 @@ class Objective(nn.Module):
 
     @property
     def general(self) -> bool:
-        """Whether `adjust` or `extra` is overridden, so that an engine must differentiate the chunk by autograd."""
+        """True if `adjust` or `extra` is overridden: an engine must then differentiate the chunk by autograd."""
         return type(self).adjust is not Objective.adjust or type(self).extra is not Objective.extra
 
     def prepare(self, vocabulary: int) -> None:
@@ -169,7 +171,7 @@ class Objective(nn.Module):
             engine: a name, see `engines.select.choose`, or an engine.
             reduction: "sum", or "none" for one loss per target.
             nll: also compute the plain NLL for logs.
-            detail: also return the log-sum-exp and the number of kept logits per target, and the live share.
+            detail: also return the log-sum-exp and the number of logits not dropped per target, and the live share.
 
         Returns:
             The three numbers; `loss.mean().backward()` in the simple case.
@@ -185,16 +187,15 @@ class Objective(nn.Module):
         """
         _check(hidden, weight, target, bias, document, importance, readout, reduction)
         flat = target.reshape(-1)
-        keep = flat != ignore_index
+        counted = flat != ignore_index
         # Asking stalls a GPU once or twice; indexing by booleans would do it for every tensor.
-        index = None if bool(keep.all()) else keep.nonzero().squeeze(1)
+        index = None if bool(counted.all()) else counted.nonzero().squeeze(1)
         tokens = self._tokens(target, document, importance, index)
         if flat.device.type == "cpu" and tokens.target.numel():
             low, high = int(tokens.target.min()), int(tokens.target.max())
             if low < 0 or high >= weight.size(0):
-                bad = low if low < 0 else high
                 raise ValueError(
-                    f"target {bad} is outside the vocabulary of {weight.size(0)}; "
+                    f"target {low if low < 0 else high} is outside the vocabulary of {weight.size(0)}; "
                     f"mark positions that do not count with ignore_index ({ignore_index})"
                 )
         self.prepare(weight.size(0))
@@ -202,20 +203,25 @@ class Objective(nn.Module):
             self.observe(tokens.target)
         rows = hidden.reshape(-1, hidden.size(-1))
         request = Request(per_token=reduction == "none", nll=nll, detail=detail, readout=readout)
-        counted = rows if index is None else rows.index_select(0, index)
-        evaluator = select.get(engine, counted, weight, self)
-        loss, plain, lse, kept, live = self.evaluate(counted, weight, bias, tokens, engine=evaluator, request=request)
+        rows = rows if index is None else rows.index_select(0, index)
+        evaluator = select.get(engine, rows, weight, self)
+        result = self.evaluate(rows, weight, bias, tokens, engine=evaluator, request=request)
 
-        def placed(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values.new_zeros(flat.shape).masked_scatter(keep, values).view_as(target)
+        def scatter(values: Tensor) -> Tensor:
+            return values.new_zeros(flat.shape).masked_scatter(counted, values).view_as(target)
 
-        total = placed(loss) if request.per_token else loss
-        assert total is not None
-        plain = None if plain is None else plain.sum()
         matrix = self.matrix(weight)
         if hasattr(matrix, "full_tensor"):  # of a table that is cut over ranks
             matrix = matrix.full_tensor()
-        return Loss(total, keep.sum(), matrix, plain, placed(lse), placed(kept), live)
+        return Loss(
+            tokens=scatter(result.loss) if request.per_token else result.loss,
+            count=counted.sum(),
+            matrix=matrix,
+            nll=None if result.nll is None else result.nll.sum(),
+            lse=None if result.lse is None else scatter(result.lse),
+            support=None if result.support is None else scatter(result.support),
+            live=result.live,
+        )
 
     def evaluate(
         self,
@@ -227,25 +233,26 @@ class Objective(nn.Module):
         engine: Engine,
         request: Request,
     ) -> Evaluation:
-        """Evaluates the counted targets on an engine; overridden by what is no rule on the logits of one position."""
+        """Evaluates the counted targets on an engine; overridden where a loss is no rule on one position's logits."""
         return engine(hidden, weight, bias, tokens, self, request)
 
     def _tokens(
         self, target: Tensor, document: Tensor | None, importance: Tensor | None, counted: Tensor | None
     ) -> Tokens:
+        """The targets with their sequence and offset; `counted` are the indices of those that are not ignored."""
         T = target.size(-1) if target.dim() and not self.whole_batch else max(1, target.numel())
         index = torch.arange(target.numel(), device=target.device)
-        row, place = index // T, index % T
+        sequence, offset = index // T, index % T
         flat = target.reshape(-1)
         if self.history and not self.whole_batch and document is not None:
             # A packed document is a sequence of its own; order inside it is all that `Tokens.offset` is compared for.
-            pairs = torch.stack((row, document.reshape(-1)), 1)
-            row = torch.unique(pairs, dim=0, return_inverse=True)[1]
-        share = None if importance is None else importance.reshape(-1)
+            pairs = torch.stack((sequence, document.reshape(-1)), 1)
+            sequence = torch.unique(pairs, dim=0, return_inverse=True)[1]
+        factor = None if importance is None else importance.reshape(-1)
         if counted is None:
-            return Tokens(flat, row, place, importance=share)
-        some = None if share is None else share[counted]
-        return Tokens(flat[counted], row[counted], place[counted], importance=some)
+            return Tokens(flat, sequence, offset, importance=factor)
+        factor = None if factor is None else factor[counted]
+        return Tokens(flat[counted], sequence[counted], offset[counted], importance=factor)
 
 
 def _check(

@@ -56,27 +56,31 @@ class ContrastiveTying(Objective):
         request: Request,
     ) -> Evaluation:
         ids, index, count = torch.unique(tokens.target, return_inverse=True, return_counts=True)
-        often = count.to(upcast(hidden[:0]).dtype).log()
-        among = replace(tokens, target=index)
-        candidates = None if bias is None else bias[ids]
-        among_targets = replace(request, nll=False)
-        found = engine(hidden, weight[ids], candidates, among, _Often(often), among_targets)
-        # The target's own logit is meant without the multiplicity.
-        own = often[index] if tokens.importance is None else often[index] * tokens.importance
-        plain = None
+        log_count = count.to(upcast(hidden[:0]).dtype).log()
+        result = engine(
+            hidden,
+            weight[ids],
+            None if bias is None else bias[ids],
+            replace(tokens, target=index),
+            _Multiplicity(log_count),
+            replace(request, nll=False),
+        )
+        # The logit of the target itself is meant without the multiplicity.
+        excess = log_count[index] if tokens.importance is None else log_count[index] * tokens.importance
+        nll = None
         if request.nll:
             with torch.no_grad():
                 plain_request = Request(per_token=True, readout=request.readout)
-                plain = engine(hidden, weight, bias, tokens, Objective(), plain_request).nll
-        return found._replace(loss=found.loss + (own if request.per_token else own.sum()), nll=plain)
+                nll = engine(hidden, weight, bias, tokens, Objective(), plain_request).nll
+        return result._replace(loss=result.loss + (excess if request.per_token else excess.sum()), nll=nll)
 
 
-class _Often(Objective):
-    """Adds the logarithm of how often each candidate occurs, in the precision of the logits."""
+class _Multiplicity(Objective):
+    """Adds the logarithm of the number of times that each candidate occurs, in the precision of the logits."""
 
-    def __init__(self, often: Tensor) -> None:
+    def __init__(self, log_count: Tensor) -> None:
         super().__init__()
-        self.often = often
+        self.log_count = log_count
 
     def adjust(self, logits: Tensor, tokens: Tokens) -> Tensor:
-        return logits + self.often
+        return logits + self.log_count

@@ -59,8 +59,8 @@ class CosReg(Objective):
         rows = upcast(weight)
         # The largest entry is divided out first, so that the squares of a norm neither overflow nor vanish.
         largest = rows.detach().abs().amax(1, keepdim=True)
-        some = largest > 0
-        rows = rows / torch.where(some, largest, 1.0)
+        nonzero = largest > 0
+        rows = rows / torch.where(nonzero, largest, 1.0)
         square = rows.pow(2).sum(1, keepdim=True)
-        unit = torch.where(some, rows * torch.where(some, square, 1.0).rsqrt(), 0.0)
-        return self.gamma * (unit.sum(0).pow(2).sum() - some.sum()) / weight.size(0) ** 2
+        unit = torch.where(nonzero, rows * torch.where(nonzero, square, 1.0).rsqrt(), 0.0)
+        return self.gamma * (unit.sum(0).pow(2).sum() - nonzero.sum()) / weight.size(0) ** 2

@@ -1,17 +1,15 @@
 """Objectives by name: the file name is the name. A new file in this folder is found without any list to edit."""
 
-import difflib
 import importlib
 import inspect
 import pkgutil
 from importlib.metadata import entry_points
-from typing import Any, get_type_hints
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
+from decone.files.settings import parameter_names, suggest, typed_arguments
 from decone.objectives.base import Objective
 
-_ROOM = "decone.objectives"
+_GROUP = "decone.objectives"  # the package, and the entry-point group of other packages
 # `sequence_unlikelihood` needs the model itself, not its hidden states: it is called in a loop of one's own.
 _NOT_METHODS = {"base", "cards", "registry", "compose", "sequence_unlikelihood"}
 
@@ -23,13 +21,13 @@ def names() -> list[str]:
         >>> "mle" in names() and "threshold" in names()
         True
     """
-    room = importlib.import_module(_ROOM)
-    ours = {module.name for module in pkgutil.iter_modules(room.__path__)} - _NOT_METHODS
-    return sorted(ours | {point.name for point in entry_points(group=_ROOM)})
+    package = importlib.import_module(_GROUP)
+    files = {module.name for module in pkgutil.iter_modules(package.__path__)} - _NOT_METHODS
+    return sorted(files | {point.name for point in entry_points(group=_GROUP)})
 
 
 def find(name: str) -> type[Objective]:
-    """The class of an objective.
+    """Returns the class of an objective.
 
     Args:
         name: as in `names()`.
@@ -41,19 +39,17 @@ def find(name: str) -> type[Objective]:
         >>> find("threshold").__name__
         'Threshold'
     """
-    known = names()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}"
+    if name not in (available := names()):
+        hint = suggest(name, available, f"choose one of {', '.join(available)}")
         raise ValueError(f"unknown method {name!r}; {hint}")
-    for point in entry_points(group=_ROOM):
+    for point in entry_points(group=_GROUP):
         if point.name == name:
-            offered: type[Objective] = point.load()
-            return offered
-    module = importlib.import_module(f"{_ROOM}.{name}")
-    for _, found in inspect.getmembers(module, inspect.isclass):
-        if issubclass(found, Objective) and found.__module__ == module.__name__:
-            return found
+            foreign: type[Objective] = point.load()
+            return foreign
+    module = importlib.import_module(f"{_GROUP}.{name}")
+    for _, member in inspect.getmembers(module, inspect.isclass):
+        if issubclass(member, Objective) and member.__module__ == module.__name__:
+            return member
     raise ValueError(f"{module.__name__} defines no objective; add a class derived from Objective")
 
 
@@ -71,18 +67,12 @@ def get(name: str, **settings: Any) -> Objective:
         >>> get("threshold", margin="0.5").margin
         0.5
     """
-    found = find(name)
-    known = list(inspect.signature(found.__init__).parameters)[1:]
+    objective = find(name)
+    parameters = parameter_names(objective.__init__)
+    settings = {objective.renamed.get(key, key): value for key, value in settings.items()}
     for key in settings:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known) or 'no settings'}"
+        if key not in parameters:
+            hint = suggest(key, parameters, f"it knows {', '.join(parameters) or 'no settings'}")
             raise ValueError(f"method {name!r} has no setting {key!r}; {hint}")
-    hints = get_type_hints(found.__init__)
-    typed = {}
-    for key, value in settings.items():
-        try:
-            typed[key] = TypeAdapter(hints[key]).validate_python(value)
-        except ValidationError as error:
-            raise ValueError(f"method {name!r}, setting {key}={value}: {error.errors()[0]['msg']}") from None
-    return found(**typed)
+    message = f"method {name!r}, setting {{}}={{}}: {{}}"
+    return objective(**typed_arguments(objective.__init__, settings, message.format))

@@ -17,11 +17,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from decone.engines.contract import upcast
+from decone.objectives.unlikelihood import Unlikelihood
+
 _CLAMP = 1e-20  # least 1 - p under the logarithm, as in the authors' code
 
 
 class Continuation(NamedTuple):
-    """What `SequenceUnlikelihood` returns: the loss (mean over all tokens), the tokens, and which were penalised."""
+    """Result of `SequenceUnlikelihood`: the loss (mean over all tokens), the tokens, and a mask of those penalised."""
 
     loss: Float[Tensor, ""]
     tokens: Int[Tensor, "B L"]
@@ -71,19 +74,13 @@ class SequenceUnlikelihood:
 
     Example:
         >>> table = torch.eye(3)[[1, 2, 0]].requires_grad_()  # 0 -> 1 -> 2 -> 0: it repeats after three tokens
-        >>> found = SequenceUnlikelihood(length=6, n=2)(lambda ids: table[ids], torch.tensor([[0]]))
-        >>> found.tokens.tolist(), found.repeats.int().tolist()
+        >>> result = SequenceUnlikelihood(length=6, n=2)(lambda ids: table[ids], torch.tensor([[0]]))
+        >>> result.tokens.tolist(), result.repeats.int().tolist()
         ([[1, 2, 0, 1, 2, 0]], [[0, 0, 0, 1, 1, 1]])
-        >>> found.loss.backward()
+        >>> result.loss.backward()
     """
 
-    citation: ClassVar[str] = """@inproceedings{welleck2020neural,
-  title = {Neural Text Generation with Unlikelihood Training},
-  author = {Welleck, Sean and Kulikov, Ilia and Roller, Stephen and Dinan, Emily and Cho, Kyunghyun and Weston, Jason},
-  booktitle = {International Conference on Learning Representations},
-  year = {2020},
-  note = {arXiv:1908.04319}
-}"""
+    citation: ClassVar[str] = Unlikelihood.citation
 
     def __init__(self, length: int = 100, n: int = 4, *, last_window: bool = True) -> None:
         if length < 1:
@@ -104,17 +101,16 @@ class SequenceUnlikelihood:
         ids = prefix
         with torch.no_grad():
             for _ in range(self.length):
-                ids = torch.cat((ids, _checked(logits(ids), ids)[:, -1:].argmax(-1).to(ids.dtype)), 1)
+                ids = torch.cat((ids, _require_logits(logits(ids), ids)[:, -1:].argmax(-1).to(ids.dtype)), 1)
         tokens = ids[:, prefix.size(1) :]
-        found = _checked(logits(ids[:, :-1]), ids[:, :-1])[:, prefix.size(1) - 1 :]
-        logprob = found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
-        logprob = logprob.log_softmax(-1).gather(-1, tokens[..., None].long()).squeeze(-1)
+        scores = _require_logits(logits(ids[:, :-1]), ids[:, :-1])[:, prefix.size(1) - 1 :]
+        logprob = upcast(scores).log_softmax(-1).gather(-1, tokens[..., None].long()).squeeze(-1)
         repeats = repeated(tokens, self.n, last_window=self.last_window)
         cost = -torch.log((-torch.expm1(logprob)).clamp(min=_CLAMP))
         return Continuation(torch.where(repeats, cost, 0.0).sum() / tokens.numel(), tokens, repeats)
 
 
-def _checked(logits: Tensor, ids: Tensor) -> Tensor:
+def _require_logits(logits: Tensor, ids: Tensor) -> Tensor:
     if logits.dim() != 3 or logits.shape[:2] != ids.shape:
         raise ValueError(
             f"the model gave {tuple(logits.shape)} for ids {tuple(ids.shape)}; pass a callable that returns logits "

@@ -103,15 +103,15 @@ class Threshold(Objective):
     def adjust(self, logits: Tensor, tokens: Tokens) -> Tensor:
         target = tokens.target[:, None]
         floor = logits.gather(1, target) - self._margin(tokens, logits).view(-1, 1)
-        kept = (logits >= floor).scatter(1, target, True)
+        above_floor = (logits >= floor).scatter(1, target, True)
         if self.softminus is None:
-            return torch.where(kept, logits, logits.detach())
+            return torch.where(above_floor, logits, logits.detach())
         floor = floor.detach() if self.detach else floor
-        kept = (logits > floor).scatter(1, target, True)
+        above_floor = (logits > floor).scatter(1, target, True)
         above = (logits - floor) / self.softminus
         # log(exp(x) - 1) without overflow, clamped as in the published code so that x -> 0 stays finite.
         log = torch.where(above > 1, above + torch.log(-torch.expm1(-above.clamp(min=1))), _log_expm1(above))
-        return torch.where(kept, self.softminus * log + floor, -math.inf)
+        return torch.where(above_floor, self.softminus * log + floor, -math.inf)
 
     def _margin(self, tokens: Tokens, logits: Tensor) -> Tensor:
         if self.alpha is None:

@@ -1,5 +1,7 @@
-"""Optimisers that know a table is a list of rows: a row without gradient can be left alone."""
+"""Optimisers, one file per name of the command line; those here know that a table is a list of rows."""
 
+from decone.optim.frozen_rows import FrozenRows
+from decone.optim.registry import build, find, names, options
 from decone.optim.row_adamw import RowAdamW
 
-__all__ = ["RowAdamW"]
+__all__ = ["FrozenRows", "RowAdamW", "build", "find", "names", "options"]

@@ -12,16 +12,15 @@ Plain AdamW takes the zero for a gradient: it decays the row and carries it on a
 does not help, because the gradient of a stack is a zero tensor, not None, for the rows that were not used.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from decone.optim.row_kernel import require_kernel
-from decone.optim.row_step import Rule, Table
-from decone.optim.row_update import update
+from decone.optim.row_kernel import AdamWRule, AdamWTable, require_kernel
+from decone.optim.row_update import step_rows
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -59,7 +58,7 @@ class RowAdamW(torch.optim.AdamW):
         momentum: "frozen": an untouched row keeps its moments. "decay": they decay as under a zero gradient, while the
             row stays where it is.
         compiled: Step the tables, contiguous float32 or float64 on the CPU, by a kernel in C. It needs a C compiler,
-            which takes a fraction of a second here, and agrees with the ways without it to the last digits.
+            which takes a fraction of a second here, and agrees with the methods without it to the last digits.
         maximize: Ascend instead of descend.
         fused: For other parameters as in torch. Tables use the fused kernel where their rows allow, unless False.
         foreach: For other parameters as in torch. True keeps the tables off the fused kernel.
@@ -107,8 +106,8 @@ class RowAdamW(torch.optim.AdamW):
         policies = {"touched": touched, "decay": decay, "momentum": momentum, "compiled": compiled, "rows": ()}
         groups = [policies | group | {"params": _members(group)} for group in groups]
         for group in groups:
-            here = [table for table in tables if _among(table, _tensors(group["params"]))]
-            group["rows"] = [*_tables(group), *here]
+            tensors = _tensors(group["params"])
+            group["rows"] = [*_tables(group), *(table for table in tables if _among(table, tensors))]
         for table in tables:
             if not any(_among(table, group["rows"]) for group in groups):
                 raise ValueError(
@@ -129,9 +128,9 @@ class RowAdamW(torch.optim.AdamW):
             ValueError: If `rows` names a tensor that is not a 2-D table of the group, or a policy is unknown.
         """
         group = self.defaults | param_group | {"params": _members(param_group)}
-        for name, known in POLICIES.items():
-            if group[name] not in known:
-                raise ValueError(f"{name}={group[name]!r} is unknown; use {' or '.join(map(repr, known))}")
+        for name, values in POLICIES.items():
+            if group[name] not in values:
+                raise ValueError(f"{name}={group[name]!r} is unknown; use {' or '.join(map(repr, values))}")
         tensors, tables = _tensors(group["params"]), _tables(group)
         for table in tables:
             if not _among(table, tensors) or table.dim() != 2 or not table.is_floating_point():
@@ -155,8 +154,8 @@ class RowAdamW(torch.optim.AdamW):
         names = ("rows", *POLICIES)
         saved = state_dict["param_groups"]
         if len(saved) == len(self.param_groups):  # else torch reports the difference
-            own = [{name: group[name] for name in names} for group in self.param_groups]
-            saved = [mine | group for mine, group in zip(own, saved, strict=True)]
+            present = [{name: group[name] for name in names} for group in self.param_groups]
+            saved = [defaults | group for defaults, group in zip(present, saved, strict=True)]
         super().load_state_dict(state_dict | {"param_groups": saved})
 
     @torch.no_grad()
@@ -202,7 +201,7 @@ class RowAdamW(torch.optim.AdamW):
             state["step"] = torch.zeros_like(param[:, 0], dtype=torch.float32).add_(state["step"].item())
         elif state["step"].device != param.device:
             state["step"] = state["step"].to(param.device)
-        rule = Rule(
+        rule = AdamWRule(
             lr=float(group["lr"]),
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -216,7 +215,7 @@ class RowAdamW(torch.optim.AdamW):
             compiled=group["compiled"],
         )
         table = (_local(array) for array in (param, state["exp_avg"], state["exp_avg_sq"], state["step"]))
-        update(Table(*table), _local(param.grad), rule)
+        step_rows(AdamWTable(*table), _local(param.grad), rule)
 
     def _step_plain(self, params: list[Tensor], group: dict[str, Any]) -> None:
         stepped: list[Tensor] = []
@@ -225,8 +224,8 @@ class RowAdamW(torch.optim.AdamW):
         exp_avg_sqs: list[Tensor] = []
         none: list[Tensor] = []
         steps: list[Tensor] = []
-        asked = {**group, "params": params}
-        has_complex = self._init_group(asked, stepped, grads, exp_avgs, exp_avg_sqs, none, steps)  # type: ignore[no-untyped-call]  # torch's
+        subset = {**group, "params": params}
+        has_complex = self._init_group(subset, stepped, grads, exp_avgs, exp_avg_sqs, none, steps)  # type: ignore[no-untyped-call]  # torch's
         adamw(
             stepped,
             grads,
@@ -247,6 +246,23 @@ class RowAdamW(torch.optim.AdamW):
         )
 
 
+def build(
+    groups: list[dict[str, Any]],
+    tables: Sequence[Tensor],
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    fused: bool,
+    touched: Touched = "gradient",
+    decay: Decay = "touched",
+    momentum: Momentum = "frozen",
+    compiled: bool = False,
+) -> RowAdamW:
+    """Builds the optimiser of a method, `+row-adamw`; see `registry`."""
+    policies: dict[str, Any] = {"touched": touched, "decay": decay, "momentum": momentum, "compiled": compiled}
+    return RowAdamW(groups, lr=lr, betas=betas, fused=fused, rows=tables, **policies)
+
+
 def _members(group: dict[str, Any]) -> list[Any]:
     return [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
 
@@ -264,7 +280,7 @@ def _tables(group: dict[str, Any]) -> list[Tensor]:
 
 
 def _among(tensor: Tensor, tensors: Iterable[Tensor]) -> bool:
-    return any(tensor is other for other in tensors)
+    return any(tensor is member for member in tensors)
 
 
 def _counts_rows(state: dict[str, Any] | None) -> bool:
@@ -284,5 +300,5 @@ def _local(tensor: Tensor) -> Tensor:
 
 
 def _is_split_by_columns(table: Tensor) -> bool:
-    places = table.placements if _is_distributed(table) else ()
-    return any(place.is_partial() or (place.is_shard() and not place.is_shard(0)) for place in places)
+    placements = table.placements if _is_distributed(table) else ()
+    return any(item.is_partial() or (item.is_shard() and not item.is_shard(0)) for item in placements)

@@ -2,8 +2,8 @@
 
 PyTorch's operations need about ten passes, and its fused kernel knows one step count for a whole table. The source lies
 beside this file, calls nothing but the maths library and takes a fraction of a second to compile. It is compiled once
-per process and number type into a folder that is removed at once, so there is no cache that could be out of date, and
-nobody who does not ask for it needs a compiler.
+per process and number type into a folder that is removed at once, so there is no cache that could be out of date. Only
+those who ask for it need a compiler.
 """
 
 import ctypes
@@ -17,13 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.graph import increment_version
-
-from decone.optim.row_step import Rule, Table
 
 SOURCE = Path(__file__).with_name("row_kernel.c")
 REALS = {torch.float32: "float", torch.float64: "double"}
@@ -32,9 +31,38 @@ COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-O3", "-std=c11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-shared", "-fPIC")
 X86 = ("-march=native", "-mprefer-vector-width=256")  # a tenth faster than 512 on an AVX-512 machine, measured
 SHARED = 1 << 18  # entries; in a smaller table threads cost more than they save
-PIECES = 4  # per thread: which rows are touched, and so what a piece costs, is uneven
+BLOCKS = 4  # per thread: touched rows, and so the cost of a block, are spread unevenly
 
 Kernel = Callable[..., None]
+
+
+class AdamWRule(NamedTuple):
+    """Numbers and policies of one step."""
+
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    maximize: bool
+    all_touched: bool  # every row counts as touched
+    decay_untouched: bool  # decoupled weight decay reaches rows without gradient too
+    fade_untouched: bool  # the moments of rows without gradient decay, as under a zero gradient
+    fused: bool  # torch's fused kernel may be used
+    compiled: bool = False  # all is done by the kernel in C
+
+
+class AdamWTable(NamedTuple):
+    """A weight with its moments; `step` counts the updates of each row."""
+
+    weight: Float[Tensor, "V H"]
+    exp_avg: Float[Tensor, "V H"]
+    exp_avg_sq: Float[Tensor, "V H"]
+    step: Float[Tensor, " V"]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "AdamWTable":
+        """Applies a change to the three arrays; the step counts are shared."""
+        return AdamWTable(change(self.weight), change(self.exp_avg), change(self.exp_avg_sq), self.step)
 
 
 def require_kernel(table: Tensor) -> None:
@@ -52,7 +80,7 @@ def require_kernel(table: Tensor) -> None:
     kernel_for(table.dtype)
 
 
-def step_compiled(table: Table, gradient: Float[Tensor, "V H"], rule: Rule) -> None:
+def step_compiled(table: AdamWTable, gradient: Float[Tensor, "V H"], rule: AdamWRule) -> None:
     """Takes one AdamW step on the touched rows of `table`, in place, each row by its own step count.
 
     The numbers of a row depend on that row alone, so they are the same to the bit for any number of threads.
@@ -79,9 +107,13 @@ def step_compiled(table: Table, gradient: Float[Tensor, "V H"], rule: Rule) -> N
     if threads == 1 or gradient.numel() < SHARED:
         kernel(*arrays, 0, V, H, *numbers)
     else:
-        size = -(-V // (threads * PIECES))
+        size = -(-V // (threads * BLOCKS))
         starts = range(0, V, size)
-        list(_pool(threads, os.getpid()).map(lambda at: kernel(*arrays, at, min(at + size, V), H, *numbers), starts))
+        list(
+            _pool(threads, os.getpid()).map(
+                lambda start: kernel(*arrays, start, min(start + size, V), H, *numbers), starts
+            )
+        )
     if step is not table.step:
         table.step.copy_(step)
     increment_version(table)  # or autograd would not notice that a weight it saved has changed
@@ -94,8 +126,8 @@ def kernel_for(dtype: torch.dtype) -> Kernel:
     Raises:
         RuntimeError: If there is no C compiler, or it fails.
     """
-    wished = os.environ.get("CC")
-    command = shlex.split(wished) if wished else next(([name] for name in COMPILERS if shutil.which(name)), None)
+    preferred = os.environ.get("CC")
+    command = shlex.split(preferred) if preferred else next(([name] for name in COMPILERS if shutil.which(name)), None)
     if command is None:
         raise RuntimeError("compiled=True needs a C compiler and found none; install gcc or clang, or name one in CC")
     native = X86 if platform.machine().lower() in ("x86_64", "amd64") else ()
@@ -106,8 +138,8 @@ def kernel_for(dtype: torch.dtype) -> Kernel:
             subprocess.run(command, check=True, capture_output=True, text=True)
             kernel = ctypes.CDLL(str(library)).step_rows
         except (OSError, subprocess.CalledProcessError) as error:
-            said = getattr(error, "stderr", "") or str(error)
-            raise RuntimeError(f"{shlex.join(command)} failed; name another C compiler in CC\n{said}") from error
+            message = getattr(error, "stderr", "") or str(error)
+            raise RuntimeError(f"{shlex.join(command)} failed; name another C compiler in CC\n{message}") from error
     pointer, size, number, flag = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double, ctypes.c_int
     kernel.argtypes = [pointer] * 5 + [size] * 3 + [number] * 5 + [flag] * 4
     kernel.restype = None

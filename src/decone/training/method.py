@@ -5,16 +5,11 @@ Objectives joined by + are composed, see `objectives.compose`; the optimiser sta
 
 import difflib
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
 from decone import objectives, optim
 from decone.models.nano import Nano
-
-OPTIMIZERS = ("adamw", "row-adamw")
-ROW_OPTIONS = ("touched", "decay", "momentum", "compiled")
 
 
 @dataclass(frozen=True)
@@ -39,22 +34,20 @@ class Method:
             ValueError: the word does not follow the grammar, a name or setting is unknown, or the objectives cannot
                 be composed.
         """
+        optimizers = optim.names()
         first, *rest = (_part(text, part) for part in text.strip().split("+"))
-        optimizer, options = rest.pop() if rest and rest[-1][0] in OPTIMIZERS else ("adamw", {})
+        optimizer, options = rest.pop() if rest and rest[-1][0] in optimizers else ("adamw", {})
         for name, _ in rest:
-            if name in OPTIMIZERS:
+            if name in optimizers:
                 raise ValueError(f"method {text!r} goes on after its optimiser; name one optimiser, and name it last")
-            known = [*objectives.names(), *OPTIMIZERS]
+            known = [*objectives.names(), *optimizers]
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}"
                 raise ValueError(f"{name!r} in {text!r} is neither an objective nor an optimiser; {hint}")
-        for key in options:
-            if optimizer != "row-adamw" or key not in ROW_OPTIONS:
-                raise ValueError(f"optimiser {optimizer!r} has no setting {key!r}; row-adamw knows {ROW_OPTIONS}")
         method = cls(text.strip(), (first, *rest), optimizer, options)
         method.build_objective()
-        method._options()
+        optim.options(optimizer, options)
         return method
 
     def build_objective(self) -> objectives.Objective:
@@ -64,7 +57,7 @@ class Method:
 
     def build_optimizer(
         self, model: Nano, lr: float, betas: tuple[float, float], weight_decay: float
-    ) -> torch.optim.AdamW:
+    ) -> torch.optim.Optimizer:
         """A fresh optimiser over the model: matrices decay, gains do not; row-adamw takes the tables by rows."""
         parameters = [p for p in model.parameters() if p.requires_grad]
         groups = [
@@ -72,20 +65,9 @@ class Method:
             {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
         ]
         fused = parameters[0].device.type in ("cpu", "cuda")
-        if self.optimizer == "adamw":
-            return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused)
         tables = [model.embedding.weight] if model.config.tied else [model.embedding.weight, model.head]
-        return optim.RowAdamW(groups, lr=lr, betas=betas, fused=fused, rows=tables, **self._options())
-
-    def _options(self) -> dict[str, Any]:
-        hints = get_type_hints(optim.RowAdamW.__init__)
-        typed = {}
-        for key, value in self.optimizer_settings.items():
-            try:
-                typed[key] = TypeAdapter(hints[key]).validate_python(value)
-            except ValidationError as error:
-                raise ValueError(f"row-adamw setting {key}={value}: {error.errors()[0]['msg']}") from None
-        return typed
+        settings = self.optimizer_settings
+        return optim.build(self.optimizer, groups, tables, lr=lr, betas=betas, fused=fused, settings=settings)
 
 
 def _part(text: str, part: str) -> tuple[str, dict[str, str]]:
