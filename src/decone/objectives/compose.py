@@ -34,9 +34,11 @@ class Compose(Objective):
         tensor([8., 1.])
     """
 
+    members: list[Objective]
+
     def __init__(self, *objectives: Objective) -> None:
         super().__init__()
-        members = [
+        members: list[Objective] = [
             member
             for objective in objectives
             for member in (objective.members if isinstance(objective, Compose) else [objective])

@@ -184,7 +184,7 @@ def trim(
         tokens_after=tokens_before - len(plan.dropped),
         rows_before=source.rows,
         rows_after=layout.rows,
-        retained={reason: len(ids) for reason, ids in plan.retained.items()},
+        kept={reason: len(ids) for reason, ids in plan.retained.items()},
         dropped=[token[:LENGTH] for token in plan.dropped[:: max(1, len(plan.dropped) // SAMPLE)][:SAMPLE]],
         bytes_of_rows=(source.rows - layout.rows) * row_bytes,
         checked=0,

@@ -58,7 +58,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 
 def _norms(norms: Sequence[RowNorms]) -> Grid:
-    columns = (GridColumn("", wrap=True), *QUANTILES.values())
+    columns: tuple[GridColumn | str, ...] = (GridColumn("", wrap=True), *QUANTILES.values())
     rows = [
         (
             f"{name}, {', '.join(plain(tensor, 60) for tensor in table.tensors)}",
@@ -72,7 +72,7 @@ def _norms(norms: Sequence[RowNorms]) -> Grid:
 
 def _tokens(tokens: Sequence[NewToken]) -> Grid:
     text = [GridColumn(heading, align="left") for heading in ("pieces before", "nearest tokens")]
-    columns = (GridColumn("new token", wrap=False), "id", "length", *text)
+    columns: tuple[GridColumn | str, ...] = (GridColumn("new token", wrap=False), "id", "length", *text)
     rows = [
         (
             Token(token.token, TOKEN_LENGTH),
