@@ -163,12 +163,8 @@ class HuggingFaceModel:
             max_new_tokens=length,
             min_new_tokens=length,
             do_sample=decoding.stochastic,
-            # Said outright where they count, for left alone k is 50; where nothing is drawn they would be warned of.
-            **(
-                {"top_k": decoding.k or 0, "top_p": decoding.p or 1.0, "temperature": 1.0}
-                if decoding.stochastic
-                else {}
-            ),
+            # Explicit where they count, for the default of k is 50; where nothing is drawn they would be warned of.
+            **(sampling if decoding.stochastic else {}),
             num_beams=decoding.beams,
             eos_token_id=self.ends or None,
             pad_token_id=0,  # nothing is padded, but without one it warns
