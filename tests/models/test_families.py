@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from decone.models.families import FAMILIES, Family, by_width, divisor, factor, positive
+from decone.models.families import FAMILIES, Family, by_width, divisor, factor, family_of, positive
 
 # Some cannot be made without arguments; that many can.
 COMPARED = 100
@@ -65,3 +65,21 @@ def test_a_softcap_may_be_switched_off() -> None:
     family = Family("causal", ("a.weight",), ("b.weight",), softcap=("cap", 30.0))
     assert (family.cap({}), family.cap({"cap": None}), family.cap({"cap": 5})) == (30.0, None, 5.0)
     assert Family("causal", (), ()).cap({"cap": 5}) is None
+
+
+def test_what_ids_mean_is_known_without_a_row_of_tables() -> None:
+    assert [name for name in ("fsmt", "marian", "new") if family_of(name).two_vocabularies] == ["fsmt"]
+    assert [name for name in ("whisper", "moonshine", "new") if family_of(name).timestamp_ids] == ["whisper"]
+    padded = ["roberta", "mpnet", "xglm", "m2m_100", "esm"]
+    assert [name for name in (*padded, "gte", "bert", "pegasus_x", "new") if family_of(name).padded_positions] == padded
+    highest = ["clip", "clip_text_model", "clipseg"]
+    assert [name for name in (*highest, "siglip", "new") if family_of(name).reads_highest_id] == highest
+
+
+def test_positions_count_from_the_padding_in_these_families() -> None:
+    names = """
+    roberta xlm-roberta camembert xlm-roberta-xl xmod roberta-prelayernorm data2vec-text ibert longformer luke mluke
+    mpnet esm layoutlmv3 lilt markuplm m2m_100 nllb-moe xglm fsmt prophetnet speech_to_text jina_embeddings_v3
+    """
+    assert all(family_of(name).padded_positions for name in names.split())
+    assert {name for name, family in FAMILIES.items() if family.padded_positions} <= set(names.split())

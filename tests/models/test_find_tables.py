@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models
 from torch import Tensor
 
-from decone.models.find_tables import find_tables
+from decone.models.families import FAMILIES
+from decone.models.find_tables import find_tables, match_name, match_tables
 from decone.models.nano import Nano, NanoConfig
 from decone.models.tables import ModelTables
 from decone.training.config import RunConfig
@@ -541,3 +542,77 @@ def test_importing_is_quick() -> None:
     code = f"import sys, decone.models.find_tables; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_name_may_have_any_prefix_but_no_other_beginning() -> None:
+    shapes = {"transformer.wte.weight": (9, 2), "xwte.weight": (9, 2), "wte.weight.scale": (9,)}
+    assert match_name(["wte.weight"], shapes) == "transformer.wte.weight"
+    assert match_name(["lm_head.weight"], shapes) is None
+
+
+def test_the_least_nested_is_taken() -> None:
+    """Some decoders repeat their tables in a layer that predicts several tokens ahead."""
+    shapes = {"model.layers.61.embed_tokens.weight": (9, 2), "model.embed_tokens.weight": (9, 2)}
+    assert match_name(["embed_tokens.weight"], shapes) == "model.embed_tokens.weight"
+
+
+def test_the_number_of_rows_tells_namesakes_apart() -> None:
+    shapes = {"talker.embed_tokens.weight": (5, 2), "thinker.embed_tokens.weight": (9, 2)}
+    assert match_name(["embed_tokens.weight"], shapes, rows=9) == "thinker.embed_tokens.weight"
+    with pytest.raises(ValueError, match=r"candidates: talker.*, thinker.*; pass --embedding NAME, --head NAME"):
+        match_name(["embed_tokens.weight"], shapes)
+
+
+def test_an_earlier_name_wins() -> None:
+    shapes = {"encoder.embed_tokens.weight": (9, 2), "shared.weight": (9, 2)}
+    assert match_tables(shapes, FAMILIES["t5"], 9) == ("shared.weight", None)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "rows", "names"),
+    [
+        ({"x.table": (90, 4), "x.up": (16, 4)}, None, ("x.table", None)),
+        ({"x.table": (20, 4), "x.up": (64, 4)}, 20, ("x.table", None)),
+        ({"x.emb": (90, 4), "x.out": (90, 4)}, None, ("x.emb", "x.out")),
+        ({"a.wte.weight": (90, 4), "lm_head.weight": (90, 4), "b": (80, 4)}, None, ("a.wte.weight", "lm_head.weight")),
+        ({"x.emb": (90, 4), "y": (90, 4), "lm_head.weight": (90, 4)}, None, ("x.emb", "lm_head.weight")),
+        (
+            {"model.embed_tokens.weight": (98, 4), "lm_head.weight": (96, 4)},
+            96,
+            ("model.embed_tokens.weight", "lm_head.weight"),
+        ),
+        ({"x.table": (90, 4), "x.bias": (90,), "conv": (90, 4, 3)}, None, ("x.table", None)),
+    ],
+)
+def test_shapes_tell_tables_of_an_unknown_family(
+    shapes: dict[str, tuple[int, ...]], rows: int | None, names: tuple[str, str | None]
+) -> None:
+    assert match_tables(shapes, None, rows) == names
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"a": (90, 4), "b": (80, 4)},  # neither is by far the longest
+        {"a": (90, 4), "b": (4, 80)},
+        {"a": (90, 90)},
+        {"a": (900, 4), "b": (900, 4)},  # which is which?
+        {"emb": (900, 4), "token": (900, 4)},
+        {"emb": (900, 4), "b": (900, 4), "c": (900, 4)},
+        {"a": (9,)},
+        {},
+    ],
+)
+def test_what_cannot_be_told_is_refused(shapes: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError, match="pass --embedding NAME, --head NAME"):
+        match_tables(shapes, None, None)
+
+
+def test_what_the_user_names_is_taken() -> None:
+    shapes = {"a": (90, 4), "b": (80, 4), "lm_head.weight": (90, 4)}
+    assert match_tables(shapes, None, None, embedding="a") == ("a", "lm_head.weight")
+    assert match_tables(shapes, None, None, embedding="b") == ("b", None)
+    assert match_tables(shapes, None, None, embedding="a", head="b") == ("a", "b")
+    assert match_tables(shapes, FAMILIES["llama"], None, embedding="a", head="a") == ("a", None)
+    with pytest.raises(ValueError, match=r"no tensor 'lm_head' for --embedding; near to it: lm_head\.weight"):
+        match_tables(shapes, None, None, embedding="lm_head")

@@ -1,7 +1,9 @@
-"""Where a model keeps its embedding and its head, found without loading the rest of it or running any of its code."""
+"""Finds the input and the output table of a model without loading the rest of it or running any of its code."""
 
+import difflib
 import re
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,26 @@ from torch import Tensor
 from decone.files.folder import inside, read_object, read_text
 from decone.files.foreign import plain
 from decone.files.safetensors import FileTable, Weights, open_weights
-from decone.models.families import FAMILIES, Config, Family
+from decone.models.families import FAMILIES, UNKNOWN, Config, Family
 from decone.models.load import RUN_CONFIG, first_line
-from decone.models.placing import SAME_VOCABULARY, named, place
 from decone.models.tables import Kind, ModelTables, same_table
 from decone.models.tokenizer_files import read_tokenizer
 
 # Of a hub only these are fetched; subfolders hold the same model in other formats.
 DOWNLOADED = ("*.json", "merges.txt", "vocab.txt", "*.safetensors")
-LEFT_OUT = ("*/*", "consolidated*", "adapter_*", "optimizer*")
+NOT_DOWNLOADED = ("*/*", "consolidated*", "adapter_*", "optimizer*")
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
-_WORDS = re.compile(r".*(ForMaskedLM|ForCausalLM|LMHead|ForConditionalGeneration|MTModel|EncoderDecoderModel)")
+_WITH_HEAD = re.compile(r".*(ForMaskedLM|ForCausalLM|LMHead|ForConditionalGeneration|MTModel|EncoderDecoderModel)")
 NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "decoder", "text_encoder")
-_UNKNOWN = Family("causal", (), (), softcap=("final_logit_softcapping", None))
 _RUN = Family("run", ("embedding.weight",), ("untied.weight",))
+
+INPUT_LIKE = ("emb", "wte", "tok", "shared")  # parts of names that only input tables have
+SAME_VOCABULARY = 0.9  # tables whose row counts differ by more do not belong together
+DOMINANT = 2  # a vocabulary must be this many times longer than any other dimension to be recognised by its length
+_INPUTS = tuple(dict.fromkeys(name for family in FAMILIES.values() for name in family.embedding))
+_OUTPUTS = tuple(dict.fromkeys(name for family in FAMILIES.values() for name in family.head))
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 def find_tables(name: str, embedding: str | None = None, head: str | None = None) -> ModelTables:
@@ -34,12 +41,12 @@ def find_tables(name: str, embedding: str | None = None, head: str | None = None
     Args:
         name: a folder with config.json and safetensors, a .safetensors file, a run of decone, or a name at the
             Hugging Face hub.
-        embedding: name of the input table's tensor, where it cannot be told or is told wrongly.
+        embedding: name of the input table's tensor, where it is not found or the wrong one is.
         head: likewise of the output table.
 
     Raises:
-        ValueError: there is no such model, its weights are pickled, damaged or outside its folder, or it cannot be
-            told which tensor is which.
+        ValueError: there is no such model, its weights are pickled, damaged or outside its folder, or it is
+            not clear which tensor is which.
     """
     path = Path(name)
     try:
@@ -63,43 +70,43 @@ def find_tables(name: str, embedding: str | None = None, head: str | None = None
     )
 
 
-def _model(name: str, folder: Path, whole: dict[str, Any], embedding: str | None, head: str | None) -> ModelTables:
+def _model(name: str, folder: Path, outer: dict[str, Any], embedding: str | None, head: str | None) -> ModelTables:
     """A folder of transformers."""
-    config = _settled(whole)
-    keys = [key for key in (whole.get("model_type"), config.get("model_type")) if isinstance(key, str)]
+    config = _language_config(outer)
+    keys = [key for key in (outer.get("model_type"), config.get("model_type")) if isinstance(key, str)]
     family = next((FAMILIES[key] for key in keys if key in FAMILIES), None)
-    called = keys[0] if keys and re.fullmatch(r"[\w.-]{1,64}", keys[0]) else "unknown"
-    row, notes = family or _UNKNOWN, []
+    label = keys[0] if keys and re.fullmatch(r"[\w.-]{1,64}", keys[0]) else "unknown"
+    row, notes = family or UNKNOWN, []
     if family is None:
         notes.append(
-            f"the family {called} is not known: its tables were told by names and shapes, and a scale of its logits "
+            f"the family {label} is not known: its tables were told by names and shapes, and a scale of its logits "
             "would not be seen"
         )
     elif family.note:
         notes.append(family.note)
     scale, softcap = row.scale(config), row.cap(config)
     weights, rows = open_weights(folder), config.get("vocab_size")
-    found, other = place(weights.shapes, family, rows if isinstance(rows, int) else None, embedding, head)
-    table, output = _fitted(weights, found, other, notes)
-    bias = _bias(weights, row, output or table, other)
-    tied = _tied(table, output, _says_tied(config, family, bias is not None), head is not None, notes)
+    names = match_tables(weights.shapes, family, rows if isinstance(rows, int) else None, embedding, head)
+    table, output = _equally_long(weights, *names, notes)
+    bias = _bias(weights, row, output or table, names[1])
+    tied = _tied(table, output, _configured_tied(config, family, bias is not None), head is not None, notes)
     output = None if tied else output
-    kind = _kind(config, row, tied or output is not None, notes)
-    tokenizer, special, about = read_tokenizer(folder)
-    speaks = tied or output is not None
+    has_output = tied or output is not None
+    kind = _kind(config, row, has_output, notes)
+    tokenizer, special, tokenizer_notes = read_tokenizer(folder)
     return ModelTables(
         name=name,
-        family=called,
+        family=label,
         kind=kind,
         embedding=table,
         head=output,
         tied=tied,
-        bias=bias if speaks else None,
-        softcap=softcap if speaks else None,
-        logit_scale=scale if speaks else 1.0,
+        bias=bias if has_output else None,
+        softcap=softcap if has_output else None,
+        logit_scale=scale if has_output else 1.0,
         tokenizer=tokenizer,
         special=frozenset(index for index in special if index < table.shape[0]),
-        notes=[*notes, *about],
+        notes=[*notes, *tokenizer_notes],
     )
 
 
@@ -107,8 +114,8 @@ def _run(name: str, folder: Path, settings: str, embedding: str | None, head: st
     """A run of decone; its configuration is the resolved one, so every key is there."""
     try:
         config = tomllib.loads(settings)
-        low, says = config["language"]["low_resource"], config["model"]["tied"]
-        copies = 2 if float(low) > 0 else 1
+        low_resource, configured = config["language"]["low_resource"], config["model"]["tied"]
+        copies = 2 if float(low_resource) > 0 else 1
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         reason = plain(error)
         raise ValueError(
@@ -117,26 +124,26 @@ def _run(name: str, folder: Path, settings: str, embedding: str | None, head: st
     if not inside(folder, "model.safetensors").is_file():
         raise ValueError(f"the run {name} is not done; finish it with: decone train --resume {name}")
     weights, notes = open_weights(folder), list[str]()
-    found, other = place(weights.shapes, _RUN, None, embedding, head)
-    table, output = _fitted(weights, found, other, notes)
-    tied = _tied(table, output, says is True, head is not None, notes)
-    tokenizer, special, about = read_tokenizer(folder)
+    names = match_tables(weights.shapes, _RUN, None, embedding, head)
+    table, output = _equally_long(weights, *names, notes)
+    tied = _tied(table, output, configured is True, head is not None, notes)
+    tokenizer, special, tokenizer_notes = read_tokenizer(folder)
     if tokenizer is not None and copies * tokenizer.get_vocab_size() != table.shape[0]:
         raise ValueError(
             f"{name} has {table.shape[0]} rows for {copies} x {tokenizer.get_vocab_size()} tokens; its files do not "
             "belong together, so train the run again"
         )
     output = None if tied else output
-    notes += about
+    notes += tokenizer_notes
     return ModelTables(name, "decone", "run", table, output, tied, None, None, 1.0, tokenizer, copies, special, notes)
 
 
 def _file(name: str, path: Path, embedding: str | None, head: str | None) -> ModelTables:
     """Bare tensors."""
     weights, notes = open_weights(path), list[str]()
-    found, other = place(weights.shapes, None, None, embedding, head)
-    table, output = _fitted(weights, found, other, notes)
-    bias = _bias(weights, _UNKNOWN, output or table, other)
+    names = match_tables(weights.shapes, None, None, embedding, head)
+    table, output = _equally_long(weights, *names, notes)
+    bias = _bias(weights, UNKNOWN, output or table, names[1])
     tied = _tied(table, output, False, head is not None, notes)
     notes.append(
         "a file alone has no configuration and no tokenizer: whether the output is tied, and its scale, are unknown, "
@@ -154,7 +161,7 @@ def _downloaded(name: str) -> Path:
     except ImportError:
         raise ValueError(f'there is no folder {name}; to fetch it from a hub: pip install "decone[hf]"') from None
     try:
-        return Path(snapshot_download(name, allow_patterns=list(DOWNLOADED), ignore_patterns=list(LEFT_OUT)))
+        return Path(snapshot_download(name, allow_patterns=list(DOWNLOADED), ignore_patterns=list(NOT_DOWNLOADED)))
     except Exception as error:  # those of the hub, of its network library, of the disk
         reason = plain(first_line(error))
         raise ValueError(
@@ -162,41 +169,41 @@ def _downloaded(name: str) -> Path:
         ) from None
 
 
-def _settled(whole: dict[str, Any]) -> Config:
+def _language_config(outer: dict[str, Any]) -> Config:
     """A configuration with that of its language model unpacked.
 
-    On tying the outer one has the word, unless it joins two whole models.
+    On tying the outer one decides, unless it joins two complete models.
     """
-    config = whole
+    config = outer
     for key in NESTED * 2:  # some nest twice
         if isinstance(inner := config.get(key), dict):
             config = {**config, **inner, key: None}
-    if isinstance(outer := whole.get("tie_word_embeddings"), bool) and not isinstance(whole.get("decoder"), dict):
-        config = {**config, "tie_word_embeddings": outer}
-    return {**config, "architectures": whole.get("architectures")}
+    if isinstance(tied := outer.get("tie_word_embeddings"), bool) and not isinstance(outer.get("decoder"), dict):
+        config = {**config, "tie_word_embeddings": tied}
+    return {**config, "architectures": outer.get("architectures")}
 
 
 def _architecture(config: Config) -> str:
-    listed = config.get("architectures")
-    return str(listed[0]) if isinstance(listed, list) and listed else ""
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else ""
 
 
-def _says_tied(config: Config, family: Family | None, biased: bool) -> bool:
-    """Whether a model without a stored head uses its input table as one."""
+def _configured_tied(config: Config, family: Family | None, biased: bool) -> bool:
+    """True for a model that uses its input table as output where no head is stored."""
     architecture = _architecture(config)
-    words = _WORDS.fullmatch(architecture) is not None
-    says = config.get("tie_word_embeddings")
-    if not isinstance(says, bool):
-        says = words if family is None else family.tied
+    has_head = _WITH_HEAD.fullmatch(architecture) is not None
+    tied = config.get("tie_word_embeddings")
+    if not isinstance(tied, bool):
+        tied = has_head if family is None else family.tied
     if family is None or family.kind == "masked":  # such models mostly come without a head, whatever they say
-        return says and (words or biased)
-    return says and family.kind != "encoder" and not architecture.endswith("EncoderModel")
+        return tied and (has_head or biased)
+    return tied and family.kind != "encoder" and not architecture.endswith("EncoderModel")
 
 
-def _kind(config: Config, family: Family, speaks: bool, notes: list[str]) -> Kind:
+def _kind(config: Config, family: Family, has_output: bool, notes: list[str]) -> Kind:
     architecture = _architecture(config)
-    if not speaks:
-        if _WORDS.fullmatch(architecture):
+    if not has_output:
+        if _WITH_HEAD.fullmatch(architecture):
             notes.append("no output table is stored though the model is said to have one; only the input table is seen")
         return "encoder"
     if architecture.endswith("EncoderDecoderModel"):
@@ -205,43 +212,147 @@ def _kind(config: Config, family: Family, speaks: bool, notes: list[str]) -> Kin
         return "masked"
     if "ForCausalLM" in architecture or (architecture.endswith("LMHeadModel") and family.kind != "seq2seq"):
         return "causal"
-    return "seq2seq" if family is _UNKNOWN and config.get("is_encoder_decoder") is True else family.kind
+    return "seq2seq" if family is UNKNOWN and config.get("is_encoder_decoder") is True else family.kind
 
 
-def _fitted(weights: Weights, found: str, other: str | None, notes: list[str]) -> tuple[FileTable, FileTable | None]:
+def _equally_long(
+    weights: Weights, embedding: str, head: str | None, notes: list[str]
+) -> tuple[FileTable, FileTable | None]:
     """Both tables with the same number of rows; a few that only one of them has are left out."""
-    table, output = weights.table(found), None if other is None else weights.table(other)
+    table, output = weights.table(embedding), None if head is None else weights.table(head)
     if output is None:
         return table, None
-    few, many = sorted((table.shape[0], output.shape[0]))
-    if few < SAME_VOCABULARY * many:
+    rows, longest = sorted((table.shape[0], output.shape[0]))
+    if rows < SAME_VOCABULARY * longest:
         raise ValueError(
-            f"{plain(found)} {list(table.shape)} and {plain(output.name)} {list(output.shape)} are not tables of the "
-            "same tokens; pass --embedding NAME and --head NAME"
+            f"{plain(embedding)} {list(table.shape)} and {plain(output.name)} {list(output.shape)} are not tables of "
+            "the same tokens; pass --embedding NAME and --head NAME"
         )
-    if few < many:
-        longer = table if table.shape[0] == many else output
-        notes.append(f"{plain(longer.name)} has {many - few} rows more than the other table; they are left out")
+    if rows < longest:
+        longer = table if table.shape[0] == longest else output
+        notes.append(f"{plain(longer.name)} has {longest - rows} rows more than the other table; they are left out")
     if table.shape[1] != output.shape[1]:
         notes.append(f"input rows have width {table.shape[1]}, output rows {output.shape[1]}")
-    return table.first(few), output.first(few)
+    return table.first(rows), output.first(rows)
 
 
 def _bias(weights: Weights, family: Family, table: FileTable, head: str | None) -> Float[Tensor, " V"] | None:
     V = table.shape[0]
     vectors = {name: shape for name, shape in weights.shapes.items() if shape in ((V,), (1, V))}
-    own = () if head is None else (head.removesuffix("weight") + "bias",)
-    found = named((*own, *family.bias), vectors)
-    return None if found is None else weights.vector(found)
+    beside_head = () if head is None else (head.removesuffix("weight") + "bias",)
+    name = match_name((*beside_head, *family.bias), vectors)
+    return None if name is None else weights.vector(name)
 
 
-def _tied(table: FileTable, head: FileTable | None, says: bool, chosen: bool, notes: list[str]) -> bool:
-    """Whether both tables are one: what is stored decides before what the configuration says."""
-    if head is None or chosen:
-        return head is None and (says or chosen)
+def _tied(table: FileTable, head: FileTable | None, configured: bool, explicit: bool, notes: list[str]) -> bool:
+    """True for one table in both roles: what is stored decides before what the configuration says."""
+    if head is None or explicit:
+        return head is None and (configured or explicit)
     same = same_table(table, head)
-    if same and not says:
+    if same and not configured:
         notes.append("the output table is stored apart but equals the input table, so they count as tied")
-    elif says and not same:
+    elif configured and not same:
         notes.append("the configuration ties the tables, but the output table that is stored differs; both are seen")
     return same
+
+
+def match_name(patterns: Iterable[str], shapes: Shapes, rows: int | None = None) -> str | None:
+    """The tensor that one of some names fits, with or without a prefix; the least nested if several do.
+
+    Args:
+        patterns: names, likeliest first.
+        shapes: of the tensors that may be meant.
+        rows: preferred where there are several.
+
+    Raises:
+        ValueError: several fit equally well.
+
+    Example:
+        >>> match_name(["wte.weight"], {"transformer.wte.weight": (9, 2), "transformer.wpe.weight": (4, 2)})
+        'transformer.wte.weight'
+    """
+    for pattern in patterns:
+        fitting = [name for name in shapes if name == pattern or name.endswith(f".{pattern}")]
+        fitting = [name for name in fitting if shapes[name][0] == rows] or fitting
+        least = min((name.count(".") for name in fitting), default=0)
+        nearest = [name for name in fitting if name.count(".") == least]
+        if len(nearest) > 1:
+            raise ValueError(_unclear(nearest, shapes))
+        if nearest:
+            return nearest[0]
+    return None
+
+
+def match_tables(
+    shapes: Shapes, family: Family | None, rows: int | None, embedding: str | None = None, head: str | None = None
+) -> tuple[str, str | None]:
+    """Names of the input and of the output table; of the latter None where no tensor of its own is stored.
+
+    Args:
+        shapes: of all tensors, [V, H] of the tables.
+        family: None for a model that is not in the list of families; then shapes decide.
+        rows: V as the configuration has it.
+        embedding: name the user gave, which overrides everything.
+        head: likewise.
+
+    Raises:
+        ValueError: there is no such tensor, or several may be meant.
+    """
+    for requested, option in ((embedding, "--embedding"), (head, "--head")):
+        if requested is not None and requested not in shapes:
+            names = [name for name in shapes if len(name) < 200][:10000]
+            near = _with_shapes(difflib.get_close_matches(requested, names, n=3, cutoff=0.3), shapes)
+            raise ValueError(f"there is no tensor {plain(requested)!r} for {option}; near to it: {near}")
+    tables = {name: shape for name, shape in shapes.items() if len(shape) == 2 and 0 not in shape}
+    if family is not None:
+        embedding = embedding or match_name(family.embedding, tables, rows)
+        head = head or match_name(family.head, tables, rows)
+    elif embedding is not None:
+        head = head or match_name(_OUTPUTS, {name: tables[name] for name in _as_long_as(embedding, tables)})
+    else:
+        embedding, output = _match_shapes(tables, rows)
+        head = head or output
+    embedding = embedding or head  # of two names for one tensor some savers keep that of the head
+    if embedding is None:
+        raise ValueError(_unclear(_longest(tables), shapes))
+    return embedding, None if head == embedding else head
+
+
+def _match_shapes(tables: Shapes, rows: int | None) -> tuple[str | None, str | None]:
+    """The tables of an unknown model: those with V rows, or, where V is not known, with the most."""
+    certain = rows is not None and any(shape[0] == rows for shape in tables.values())
+    V = rows if certain and rows is not None else max((shape[0] for shape in tables.values()), default=0)
+    candidates = {name: shape for name, shape in tables.items() if shape[0] == V}
+    if match_name(_INPUTS, candidates) is None and match_name(_OUTPUTS, candidates) is not None:
+        # Some have input rows without an output, for images for example.
+        candidates = {name: shape for name, shape in tables.items() if V <= shape[0] <= V / SAME_VOCABULARY}
+    embedding = match_name(_INPUTS, candidates)
+    lengths = [size for name, shape in tables.items() for size in (shape if name not in candidates else shape[1:])]
+    if embedding is None and not certain and max(lengths, default=0) * DOMINANT > V:
+        return None, None
+    inputs = [name for name in candidates if any(stem in name.lower() for stem in INPUT_LIKE)] or list(candidates)
+    embedding = embedding or (inputs[0] if len(inputs) == 1 else None)
+    outputs = {name: shape for name, shape in candidates.items() if name != embedding and name not in inputs}
+    if embedding is None or len(outputs) < 2:
+        return embedding, next(iter(outputs), None)
+    head = match_name(_OUTPUTS, outputs)
+    return (None, None) if head is None else (embedding, head)
+
+
+def _as_long_as(name: str, tables: Shapes) -> list[str]:
+    return [peer for peer, shape in tables.items() if name in tables and shape[0] == tables[name][0]]
+
+
+def _longest(tables: Shapes) -> list[str]:
+    return sorted(tables, key=lambda name: -tables[name][0])[:6]
+
+
+def _unclear(names: list[str], shapes: Shapes) -> str:
+    return (
+        f"cannot tell which tensor is the vocabulary's table (candidates: {_with_shapes(names, shapes)}); "
+        "pass --embedding NAME, --head NAME"
+    )
+
+
+def _with_shapes(names: Iterable[str], shapes: Shapes) -> str:
+    return ", ".join(f"{plain(name, 80)} {list(shapes[name])}" for name in names) or "none"

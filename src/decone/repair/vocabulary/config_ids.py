@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from decone.files.foreign import plain
+from decone.models.families import family_of
 from decone.models.find_tables import NESTED
 
 SIZES = ("vocab_size", "n_words", "n_vocab", "padded_vocab_size", "decoder_vocab_size")
@@ -16,12 +17,6 @@ _REQUIRED = re.compile(
 )
 # Ids that are only forbidden or favoured: those that go leave the list.
 _LISTED = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids", "sequence_bias")
-# In these families the first position is that of the padding token's id and one: that id must not change.
-_BY_PADDING = """
-roberta xlm-roberta camembert xlm-roberta-xl xmod roberta-prelayernorm data2vec-text ibert longformer luke mluke mpnet
-esm layoutlmv3 lilt markuplm m2m_100 nllb-moe xglm fsmt prophetnet speech_to_text jina_embeddings_v3
-"""
-BY_PADDING = frozenset(_BY_PADDING.split())
 
 
 def set_vocab_size(config: dict[str, Any], before: int, after: int) -> bytes:
@@ -96,7 +91,7 @@ def fixed_ids(family: str, config: Mapping[str, Any]) -> set[int]:
         ([0, 1], set())
     """
     pad = config.get("pad_token_id", 1)
-    return set(range(pad + 1)) if family in BY_PADDING and isinstance(pad, int) else set()
+    return set(range(pad + 1)) if family_of(family).padded_positions and isinstance(pad, int) else set()
 
 
 def remap_ids(config: Mapping[str, Any], new_ids: Mapping[int, int], name: str) -> tuple[dict[str, Any], list[str]]:

@@ -21,6 +21,7 @@ from decone.files.foreign import join_names, plain
 from decone.files.safetensors import DTYPES
 from decone.metrics.norms import row_norms
 from decone.metrics.row_change import nearest_rows
+from decone.models.families import family_of
 from decone.models.find_tables import find_tables
 from decone.models.tables import ModelTables, Table, blocks
 from decone.repair.measure import NEIGHBOURS, QUANTILES, SHOWN
@@ -387,11 +388,11 @@ def _definitions(
 
 def _require_room(model: VocabModel) -> None:
     """Refuses models to which the highest id means something."""
-    name, family = model.model_tables.name, model.model_tables.family
-    if family == "whisper":
+    name, family = model.model_tables.name, family_of(model.model_tables.family)
+    if family.timestamp_ids:
         raise ValueError(f"{name} takes every id behind its first timestamp for a time, so no token can be added there")
     eos_ids = [section.get("eos_token_id") for section in language_configs(model.config)]
-    if family.startswith("clip") and 2 in eos_ids:
+    if family.reads_highest_id and 2 in eos_ids:
         raise ValueError(
             f"{name} reads a text off where its highest id stands, for its eos_token_id is 2; correct it to the id of "
             "the token that ends a text"

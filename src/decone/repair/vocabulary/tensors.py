@@ -8,7 +8,7 @@ from typing import Any, Literal
 from decone.files.folder import inside, read_object
 from decone.files.foreign import join_names, plain
 from decone.files.safetensors import FileTable, Weights, open_weights
-from decone.models.families import FAMILIES
+from decone.models.families import FAMILIES, family_of
 from decone.models.tables import ModelTables
 from decone.models.tokenizer_files import MAKE
 from decone.repair.tables import home, targets
@@ -18,7 +18,6 @@ Role = Literal["input", "output", "bias"]
 _INPUTS = tuple({name for family in FAMILIES.values() for name in family.embedding})
 _OUTPUTS = tuple({name for family in FAMILIES.values() for name in family.head})
 _BIASES = tuple({name for family in FAMILIES.values() for name in family.bias})
-_TWO_VOCABULARIES = ("fsmt",)  # families whose source and target have vocabularies of their own
 _SECOND_TABLE = "embed_tokens_per_layer.weight"  # a second input table of another length
 
 
@@ -90,7 +89,8 @@ def open_vocab_model(model_tables: ModelTables, leave: Collection[str] = ()) -> 
         raise ValueError(f"{name} is no folder of transformers (config.json); a vocabulary is changed in such a folder")
     if isinstance(config.get("encoder"), dict) and isinstance(config.get("decoder"), dict):
         raise ValueError(f"{name} joins two models, each with its own vocabulary; change them one by one, then join")
-    if model_tables.family in _TWO_VOCABULARIES or config.get("share_encoder_decoder_embeddings") is False:
+    separate = config.get("share_encoder_decoder_embeddings") is False
+    if family_of(model_tables.family).two_vocabularies or separate:
         raise ValueError(f"{name} has one vocabulary for the source and another for the target; that is not supported")
     if not inside(folder, "tokenizer.json").is_file():
         raise ValueError(f"{name} has no tokenizer.json, and without it its vocabulary cannot be changed; {MAKE}")
