@@ -4,7 +4,8 @@ A view builds a `Document` once; `document.html`, `document.terminal` and `docum
 from strangers: renderers make control characters visible, cut what is long and escape what their medium would obey.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Flag
 from itertools import groupby
@@ -112,14 +113,31 @@ def commands(text: str) -> Phrase:
     return tuple(Code(span) if code else span for span, code in code_spans(text))
 
 
+def dotted_pairs(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested values as dotted keys with their values as text, for `Facts`.
+
+    Example:
+        >>> list(dotted_pairs({"model": {"width": 64}, "commit": None}))
+        [('model.width', '64'), ('commit', 'not known')]
+    """
+    for key, value in values.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from dotted_pairs(value, f"{dotted}.")
+        elif value is None:
+            yield dotted, "not known"
+        else:
+            yield dotted, value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
 @dataclass(frozen=True)
 class GridCell:
     """A cell of a grid.
 
     Attributes:
-        content: a phrase; or a number, which `format` turns into text; None is a dash.
+        content: a phrase; or a count; or another number, which `format` turns into text; None is a dash.
         value: the number a reader sorts by; that of the content by default.
-        format: text of a number.
+        format: text of a number that is no count.
         emphasis: of the cell.
         below: smaller lines under the content.
         bar: share in [0, 1] that a page draws as a bar beside the content.
@@ -130,7 +148,7 @@ class GridCell:
     value: float | None = None
     format: Callable[[float], str] = significant
     emphasis: Emphasis | None = None
-    below: tuple[Phrase, ...] = ()
+    below: Sequence[Phrase] = ()
     bar: float | None = None
     tooltip: str = ""
 
@@ -139,7 +157,9 @@ class GridCell:
         """The content as text."""
         if self.content is None:
             return "—"
-        return self.format(self.content) if isinstance(self.content, int | float) else self.content
+        if isinstance(self.content, int):
+            return f"{self.content:,}"
+        return self.format(self.content) if isinstance(self.content, float) else self.content
 
     @property
     def number(self) -> float | None:
@@ -160,13 +180,13 @@ class GridColumn:
         heading: raw text or swatches.
         align: numbers stand right, text left; by default the first column is text and others are numbers.
         media: renderers that draw the column.
-        wrap: long content may break into several lines.
+        wrap: long content breaks into lines of a readable width; by default a terminal folds text where it must.
     """
 
     heading: Phrase
     align: Literal["left", "right"] | None = None
     media: Media = Media.ALL
-    wrap: bool | None = None  # by default text may, numbers may not
+    wrap: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +226,7 @@ class Verdict(ContentBlock):
     title: str
     meaning: str
     remedy: str = ""
-    evidence: tuple[tuple[str, Phrase], ...] = ()
+    evidence: Sequence[tuple[str, Phrase]] = ()
     source: str = ""
 
 
@@ -214,7 +234,7 @@ class Verdict(ContentBlock):
 class Chips(ContentBlock):
     """Short claims in a row, a line each in a terminal; good and bad ones bear a sign there."""
 
-    items: tuple[tuple[Phrase, Literal["good", "bad", ""]], ...]
+    items: Sequence[tuple[Phrase, Literal["good", "bad", ""]]]
     label: str = ""  # for those who hear the page
 
 
@@ -222,7 +242,7 @@ class Chips(ContentBlock):
 class Facts(ContentBlock):
     """Names and values; `inline` draws them in one line."""
 
-    pairs: tuple[tuple[str, Phrase], ...]
+    pairs: Sequence[tuple[str, Phrase]]
     inline: bool = False
 
 
@@ -231,7 +251,7 @@ class KeyNumber:
     """A large number: its name, its values with what each belongs to (or ""), and what a good value is."""
 
     name: str
-    values: tuple[tuple[str, str], ...]
+    values: Sequence[tuple[str, str]]
     hint: str = ""
 
 
@@ -239,7 +259,7 @@ class KeyNumber:
 class KeyNumbers(ContentBlock):
     """The few numbers that say most."""
 
-    numbers: tuple[KeyNumber, ...]
+    numbers: Sequence[KeyNumber]
 
 
 @dataclass(frozen=True)
@@ -250,27 +270,28 @@ class Grid(ContentBlock):
         columns: headings, or columns.
         rows: cells, or bare phrases and numbers.
         caption: above the table; a terminal writes it over the first column.
+        quiet: a page does not show the caption, where the heading of the section says the same.
         search: what one may search for, e.g. "a token or an id": the page's table can be searched, sorted and paged.
         page: rows on a page of a table that can be searched.
         brief: rows in a terminal and in markdown, None for all.
     """
 
-    columns: tuple[GridColumn | Phrase, ...]
-    rows: tuple[tuple[CellContent, ...], ...]
+    columns: Sequence[GridColumn | Phrase]
+    rows: Sequence[Sequence[CellContent]]
     caption: Phrase = ""
+    quiet: bool = False
     search: str = ""
     page: int = 25
     brief: int | None = None
 
     def visible_columns(self, media: Media) -> list[tuple[int, GridColumn]]:
-        """Columns that a renderer draws, with their indices in a row; alignment and wrapping are decided."""
+        """Columns that a renderer draws, with their indices in a row; their alignment is decided."""
         columns = []
         for index, item in enumerate(self.columns):
             column = item if isinstance(item, GridColumn) else GridColumn(item)
             align = column.align or ("right" if index else "left")
-            wrap = align == "left" if column.wrap is None else column.wrap
             if media & column.media:
-                columns.append((index, replace(column, align=align, wrap=wrap)))
+                columns.append((index, replace(column, align=align)))
         return columns
 
     def visible_rows(self, media: Media) -> Iterator[list[GridCell]]:
@@ -312,14 +333,14 @@ class Passage(ContentBlock):
 class Samples(ContentBlock):
     """Prompts and their continuations."""
 
-    pairs: tuple[tuple[str, str], ...]
+    pairs: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Words(ContentBlock):
     """Tokens in a row; `more` says that there are others."""
 
-    tokens: tuple[str, ...]
+    tokens: Sequence[str]
     more: bool = False
 
 
@@ -328,7 +349,7 @@ class Folded(ContentBlock):
     """Blocks that a page shows on demand."""
 
     summary: Phrase
-    blocks: tuple[ContentBlock, ...]
+    blocks: Sequence[ContentBlock]
     opened: bool = False
 
 
@@ -337,7 +358,7 @@ class Card(ContentBlock):
     """Blocks that belong together, under a heading; narrow ones stand side by side."""
 
     heading: Phrase
-    blocks: tuple[ContentBlock, ...]
+    blocks: Sequence[ContentBlock]
     narrow: bool = False
 
 
@@ -357,9 +378,9 @@ class Section:
 
     name: str
     heading: str
-    blocks: tuple[ContentBlock, ...]
+    blocks: Sequence[ContentBlock]
     lede: str = ""
-    switches: tuple[tuple[str, Swatch], ...] = ()
+    switches: Sequence[tuple[str, Swatch]] = ()
     media: Media = Media.ALL
     heading_media: Media = Media.FILE
 
@@ -398,7 +419,7 @@ class Document:
     """
 
     title: Title
-    sections: tuple[Section, ...]
+    sections: Sequence[Section]
     window: str = ""
 
     def visible_sections(self, media: Media) -> list[Section]:

@@ -204,13 +204,14 @@ def _grid(block: Grid) -> Table:
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, (_, column) in enumerate(columns):
         heading = text(block.caption or column.heading if index == 0 else column.heading)
+        wrap = column.align == "left" if column.wrap is None else column.wrap
         grid.add_column(
             heading,
             justify=column.align or "left",
-            no_wrap=not column.wrap,
+            no_wrap=not wrap,
             overflow="fold",
             min_width=10 if index == 0 else None,
-            max_width=28 if index == 0 and column.wrap else None,
+            max_width=28 if index == 0 and wrap else None,
             header_style="bold underline" if index == 0 else "dim",
         )
     rows = list(block.visible_rows(Media.TERMINAL))
