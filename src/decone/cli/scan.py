@@ -43,8 +43,9 @@ def scan(
     from decone.diagnosis import scan as scanning
     from decone.diagnosis.result import ScanResult
     from decone.diagnosis.verdict import checks, parse_limits
+    from decone.diagnosis.view import scan_document
+    from decone.document import html, markdown, terminal
     from decone.files.atomic import write_text
-    from decone.report import scan_markdown, scan_page, scan_terminal
     from decone.training.run import makeable
 
     if schema:
@@ -75,12 +76,13 @@ def scan(
     target.mkdir(parents=True, exist_ok=True)
     content = json.loads(result.model_dump_json(by_alias=True))  # NaN and infinity become null
     write_text(target / "scan.json", json.dumps(content, indent=1) + "\n")  # ASCII: strangers' characters are escaped
-    write_text(target / "card.md", scan_markdown.render(result))
-    page = scan_page.write(target / "report.html", result, drawings)
+    document = scan_document(result, drawings)
+    write_text(target / "card.md", markdown.render(document))
+    page = html.save(target / "report.html", document)
     if as_json:
         print_json(content)
     else:
-        write(scan_terminal.render(result))
+        write(terminal.render(document))
     say(f"the page is {page}")
     if not all(check.passed for check in result.checks):
         raise typer.Exit(1)

@@ -79,7 +79,7 @@ def _behaviour_figures(behaviour: Behaviour) -> Iterator[Figure]:
     lengths = sorted({*behaviour.rep_at, *behaviour.rep_at_human}, key=_as_number)
     colours = figures.SERIES_COLOURS
     if lengths:
-        series: dict[str, Mapping[str, float]] = {"model": behaviour.rep_at, "human": behaviour.rep_at_human}
+        series: dict[str, Mapping[str, float | int]] = {"model": behaviour.rep_at, "human": behaviour.rep_at_human}
         reading = "Share of the model's next tokens that stand among the last l already; the text itself in grey."
         draw = partial(bars, lengths, series, colours, "last l tokens", percent=True)
         yield Figure("Does it repeat what was just said?", reading, draw)

@@ -1,7 +1,7 @@
 """A scan as a document: the verdict first, then the numbers and plots that it rests on."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from decone.diagnosis.result import (
     ScanResult,
     TableFacts,
 )
+from decone.diagnosis.table_metrics import table_metrics
 from decone.document.blocks import (
     SEVERITIES,
     Card,
@@ -221,26 +222,20 @@ def _numbers(result: ScanResult) -> Iterator[ContentBlock]:
     for name, facts in result.tables.items():
         yield from _table(name, facts, result)
     reading = "I(W) is the isotropy of Mu and Viswanath: 1 when all directions are used alike; ± lets directions point "
-    yield Note(f"{reading}either way. Mean cosines are between different rows.", "hint", media=Media.PAGE)
+    reading += "either way. Own cosine is the mean between different rows of a group, the others are means to rows of "
+    yield Note(f"{reading}another group.", "hint", media=Media.PAGE)
 
 
 def _key_numbers(result: ScanResult) -> Iterator[KeyNumber]:
     """The few numbers that say most, each for every table."""
-    full = min(result.model.rows, result.model.width)
-    first_direction = f"of the energy; even would be {proportion(1, full)}"
-    measures: list[tuple[str, str, Callable[[TableFacts], str]]] = [
-        ("Mean cosine", "0 is spread evenly, 1 is one direction", _mean_cosine),
-        ("Isotropy I(W)", "1 is even in all directions", _isotropy),
-        ("Effective rank", f"of {full:,} directions", lambda facts: number(facts.spectrum.effective_rank, 0)),
-        ("First direction", first_direction, lambda facts: proportion(facts.spectrum.energy_first)),
-    ]
     owners = {"embedding": "embedding", "head": "output"} if len(result.tables) > 1 else {}
-    for name, hint, text in measures:
-        values = [(owners.get(table, ""), text(facts)) for table, facts in result.tables.items()]
-        yield KeyNumber(name, values or [("", DASH)], hint)
+    for metric in table_metrics():
+        if metric.key:
+            values = [(owners.get(name, ""), metric.text(metric.value(facts))) for name, facts in result.tables.items()]
+            yield KeyNumber(metric.key, values or [("", DASH)], metric.hint(result.model))
     unusual = sum(suspect.score > UNUSUAL for suspect in result.suspects)
     suspects = f"{unusual}+" if unusual >= LISTED else str(unusual)
-    yield KeyNumber("Suspects", (("", suspects),), f"tokens with a score above {UNUSUAL}")
+    yield KeyNumber("Suspects", [("", suspects)], f"tokens with a score above {UNUSUAL}")
     behaviour = result.behaviour
     if behaviour is not None:
         perplexity, bits = significant(behaviour.perplexity), significant(behaviour.bits_per_byte)
@@ -250,54 +245,41 @@ def _key_numbers(result: ScanResult) -> Iterator[KeyNumber]:
         yield KeyNumber("Best temperature", [("", best)], "1 is a right scale of logits")
 
 
-def _mean_cosine(facts: TableFacts) -> str:
-    return significant(facts.cosine.get("all", {}).get("all"))
-
-
-def _isotropy(facts: TableFacts) -> str:
-    return significant(facts.isotropy.get("all", {}).get("raw"))
-
-
 def _table(name: str, facts: TableFacts, result: ScanResult) -> Iterator[ContentBlock]:
-    """Isotropy and cosines by group, then the other numbers of the table."""
+    """Metrics by group, and cosines between groups; then the metrics of the whole table in a line."""
     names = [group for group in GROUPS if group in facts.isotropy or group in facts.cosine]
     names += sorted((facts.isotropy.keys() | facts.cosine.keys()) - {*names, "all"})
+    by_group = [metric for metric in table_metrics() if metric.per_group]
+    peers = [group for group in names if group != "frequent"]  # cosines to frequent and to all rows are metrics
     sizes = result.frequencies.sizes
     rows = []
     for group in [*names, "all"]:
-        cosine = {peer: GridCell(facts.cosine.get(group, {}).get(peer), format=_cosine) for peer in [*names, "all"]}
         size = sizes.get(group) if group != "all" else sum(sizes.values())
-        isotropy = facts.isotropy.get(group, {})
-        cells = [group_swatch(group), size or None, isotropy.get("raw"), isotropy.get("plus_minus")]
-        brief = [cosine[group], cosine.get("frequent"), cosine["all"]]
-        rows.append((*cells, *brief, *cosine.values()))
+        cells = [metric.text(metric.value(facts, group)) for metric in by_group]
+        cosines = [_cosine(facts.cosine.get(group, {}).get(peer)) for peer in peers]
+        rows.append((group_swatch(group), size or None, *cells, *cosines))
     columns: list[str | GridColumn] = [
-        "Group", "Rows", "I(W)", "I(W) ±",
-        *(GridColumn(heading, media=Media.TERMINAL) for heading in ("own cosine", "to frequent", "to all")),
-        *(GridColumn(f"cosine to {peer}", media=Media.PAGE) for peer in [*names, "all"]),
-    ]  # fmt: skip
-    title = TABLES[name]
-    several = len(result.tables) > 1
-    caption = f"Groups of the {title}" if several else "Frequency groups"
-    yield Grid(columns, rows, caption, media=Media.SCREEN)
-    norms = facts.norms
-    pairs = [
-        ("IsoScore", significant(facts.spectrum.isoscore)),
-        ("energy in the first ten directions", proportion(facts.spectrum.energy_ten)),
-        ("mean direction", significant(facts.mean_direction)),
-        ("correlation of norm and frequency rank", significant(norms.rank_correlation, signed=True)),
+        *("Group", "Rows", *(metric.label for metric in by_group)),
+        *(GridColumn(f"to {peer}", media=Media.PAGE) for peer in peers),
     ]
-    median = norms.quantiles.get("0.5")
-    if median is not None:
-        ends = f"{significant(norms.quantiles.get('0'))} to {significant(norms.quantiles.get('1'))}"
-        pairs.append(("norm of a row", f"median {significant(median)}, {ends}"))
+    several = len(result.tables) > 1
+    caption = f"Groups of the {TABLES[name]}" if several else "Frequency groups"
+    yield Grid(columns, rows, caption, media=Media.SCREEN)
+    pairs = [
+        (metric.label, metric.text(metric.value(facts)))
+        for metric in table_metrics()
+        if not (metric.per_group or metric.key)
+    ]
+    quantiles = facts.norms.quantiles
+    if "0" in quantiles and "1" in quantiles:
+        pairs.append(("norms", f"{significant(quantiles['0'])} to {significant(quantiles['1'])}"))
     if several:
-        pairs[0] = (f"{title.capitalize()}: {pairs[0][0]}", pairs[0][1])
+        pairs[0] = (f"{TABLES[name].capitalize()}: {pairs[0][0]}", pairs[0][1])
     yield Facts(pairs, inline=True)
 
 
-def _cosine(value: float) -> str:
-    return number(value, 3, signed=True)
+def _cosine(value: float | None) -> str:
+    return DASH if value is None else number(value, 3, signed=True)
 
 
 def _tables_lede(result: ScanResult) -> str:

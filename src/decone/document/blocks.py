@@ -144,12 +144,12 @@ class GridCell:
         tooltip: what a page says when pointed at.
     """
 
-    content: Phrase | float | None
-    value: float | None = None
-    format: Callable[[float], str] = significant
+    content: Phrase | float | int | None
+    value: float | int | None = None
+    format: Callable[[float | int], str] = significant
     emphasis: Emphasis | None = None
     below: Sequence[Phrase] = ()
-    bar: float | None = None
+    bar: float | int | None = None
     tooltip: str = ""
 
     @property
@@ -162,14 +162,14 @@ class GridCell:
         return self.format(self.content) if isinstance(self.content, float) else self.content
 
     @property
-    def number(self) -> float | None:
+    def number(self) -> float | int | None:
         """The number the cell is sorted by, None for text."""
         if self.value is None and isinstance(self.content, int | float):
             return self.content
         return self.value
 
 
-CellContent = GridCell | Phrase | float | None
+CellContent = GridCell | Phrase | float | int | None
 
 
 @dataclass(frozen=True)

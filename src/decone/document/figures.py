@@ -131,7 +131,7 @@ def figure(traces: list[Any], height: int = 360, **layout: Any) -> Plot:
     return go.Figure(data=traces, layout={"template": {"layout": frame}, "height": height, **layout})
 
 
-def log_axis(title: str, low: float, high: float) -> dict[str, Any]:
+def log_axis(title: str, low: float | int, high: float | int) -> dict[str, Any]:
     """A logarithmic axis from `low` to `high`, with ticks at 1, 2 and 5 where there is room for them.
 
     Example:
@@ -147,7 +147,7 @@ def log_axis(title: str, low: float, high: float) -> dict[str, Any]:
 
 def bars(
     categories: Sequence[str],
-    series: Mapping[str, Mapping[str, float]],
+    series: Mapping[str, Mapping[str, float | int]],
     colours: Mapping[str, str],
     title: str,
     percent: bool,

@@ -5,11 +5,9 @@ cuts what is long, and is then escaped; only `Markup` made here is exempt.
 """
 
 import base64
-import contextlib
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +35,7 @@ from decone.document.blocks import (
     spans,
     visible_blocks,
 )
+from decone.files.atomic import write_text
 from decone.files.foreign import code_points, shorten, terminal_text, token_label
 
 # What could end a script or be read as markup inside it, as JSON escapes.
@@ -103,21 +102,12 @@ def fragment(document: Document) -> str:
 
 
 def save(path: Path, document: Document) -> Path:
-    """Writes a page beside its path and renames it, so that a kill leaves the old file or the new one.
+    """Writes a page; a kill leaves the old file or the new one.
 
     Raises:
         ValueError: the file cannot be written, or plotly is missing.
     """
-    content = page(document)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.writing")
-    try:
-        beside.write_text(content, encoding="utf-8", newline="\n")
-        os.replace(beside, path)
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror}; choose another place") from None
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()  # after the rename there is none
+    write_text(path, page(document))
     return path
 
 
@@ -180,6 +170,7 @@ class _HtmlWriter:
                     "split_words": lambda text: shorten(text, 400).split(" "),
                     "symbols": SYMBOLS,
                     "token_label": token_label,
+                    "remaining_rows": self.remaining_rows,
                     "visible_rows": self.rows,
                 }
             )
@@ -217,6 +208,11 @@ class _HtmlWriter:
         """Rows of a grid; a fragment, which cannot page, has the first page of a long one."""
         rows = list(grid.visible_rows(Media.PAGE))
         return rows if self.with_figures or not grid.search else rows[: grid.page]
+
+    def remaining_rows(self, grid: Grid) -> str:
+        """A note on the rows that a fragment leaves out."""
+        remaining = len(grid.rows) - len(self.rows(grid))
+        return f"and {remaining:,} more" if remaining else ""
 
     def _macro(self, element: ContentBlock | Inline) -> Markup:
         macro = getattr(self.macros, type(element).__name__.lower())

@@ -23,7 +23,7 @@ class Estimate(Protocol):
     def high(self) -> float: ...
 
 
-def number(value: float, digits: int, signed: bool = False) -> str:
+def number(value: float | int, digits: int, signed: bool = False) -> str:
     """A number with a fixed count of digits and a true minus sign; a dash for NaN.
 
     Example:
@@ -40,7 +40,7 @@ def number(value: float, digits: int, signed: bool = False) -> str:
     return f"{'+' if signed and value > 0 else ''}{text}".replace("-", "−", 1)
 
 
-def significant(value: float | None, signed: bool = False) -> str:
+def significant(value: float | int | None, signed: bool = False) -> str:
     """A number with about three digits that say something; a dash for None.
 
     Example:
@@ -58,7 +58,7 @@ def significant(value: float | None, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−")
 
 
-def amount(value: float | None) -> str:
+def amount(value: float | int | None) -> str:
     """A number that may be a count: without a point where it is an integer.
 
     Example:
@@ -106,7 +106,7 @@ def bounds(interval: Estimate, digits: int, signed: bool = False) -> str:
     return f"{number(interval.low, digits, signed)} to {number(interval.high, digits, signed)}"
 
 
-def percent(share: float) -> str:
+def percent(share: float | int) -> str:
     r"""A share in [0, 1] in percent, with a space that does not break.
 
     Example:
@@ -116,7 +116,7 @@ def percent(share: float) -> str:
     return DASH if math.isnan(share) else f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
-def proportion(count: float | None, total: float = 1.0) -> str:
+def proportion(count: float | int | None, total: float | int = 1) -> str:
     r"""A share in percent; small ones with a digit more, and never 0 for something.
 
     Example:
