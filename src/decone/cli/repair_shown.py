@@ -7,9 +7,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
+from decone.document.numbers import DASH
 from decone.files.foreign import terminal_text, token_label
 from decone.repair.result import Compared, DeltaFacts, Geometry, Report, TableReport, Written
-from decone.report.format import DASH
 
 SIGNS, NEAR = 20, 3  # of a token; neighbours shown
 LISTED = 8  # files

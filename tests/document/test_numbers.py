@@ -3,7 +3,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decone.report.format import number
+from decone.document.numbers import number
 
 
 @given(st.floats(-99999, 99999), st.integers(0, 4))
