@@ -19,16 +19,20 @@ if TYPE_CHECKING:
     from decone.repair.vocabulary.grow import grow as grow
     from decone.repair.vocabulary.trim import trim as trim
     from decone.training.doctor import doctor as doctor
+    from decone.training.session import evaluate as evaluate
+    from decone.training.session import train as train
 
 __version__ = "0.1.0"
 
 _DOORS = {
     "doctor": "training.doctor",
+    "evaluate": "training.session",
     "grow": "repair.vocabulary.grow",
     "methods": "objectives.cards",
+    "train": "training.session",
     "trim": "repair.vocabulary.trim",
 }
-__all__ = ["__version__", "doctor", "grow", "methods", "trim"]
+__all__ = ["__version__", "doctor", "evaluate", "grow", "methods", "train", "trim"]
 
 
 def __getattr__(name: str) -> Any:

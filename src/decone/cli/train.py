@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from decone.cli.console import bars, print_json, say, write
+from decone.cli.console import bars, print_json, print_result, say
 from decone.cli.options import Device, Json, OptionalDevice, Quiet
 
 
@@ -66,11 +66,6 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure a model on a text: perplexity, its best temperature, ranks, isotropy, frequency groups."""
-    from decone.report import measured
     from decone.training import session
 
-    evaluation = session.evaluate(model, text, batch=batch, device=device).to_dict()
-    if as_json:
-        print_json(evaluation)
-    else:
-        write(measured.render(evaluation))
+    print_result(session.evaluate(model, text, batch=batch, device=device), as_json)

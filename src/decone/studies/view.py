@@ -357,17 +357,19 @@ def _neighbour_grids(table: Table, exhibits: Sequence[Exhibit]) -> Iterator[Grid
         words = tuple((name, exhibit.tokens[index]) for name in exhibit.languages.offsets() for index in probes)
         groups.setdefault(words, []).append(exhibit)
     for words, members in groups.items():
-        headings = [GridColumn(Styled(_word(*word), "mono"), "left") for word in words]
+        headings = [Styled(_word(*word), "mono") for word in words]
         lines = []
         for exhibit in members:
-            cells: list[Phrase] = [method_swatch(table.labels, exhibit.label)]
+            cells: list[GridCell | Phrase] = [method_swatch(table.labels, exhibit.label)]
             for (name, index), neighbours in figures.nearest_rows(exhibit).items():
-                words_nearby = []
-                for language, neighbour, cosine in neighbours:
-                    text = f"{_word(language, exhibit.tokens[neighbour])} {number(cosine, 2)}"
-                    translation = neighbour == index and language != name
-                    words_nearby.append(Styled(text, "mark" if translation else "mono"))
-                cells.append(joined(words_nearby, ", "))
+                nearest, *others = (
+                    Styled(
+                        f"{_word(language, exhibit.tokens[neighbour])} {number(cosine, 2)}",
+                        "mark" if neighbour == index and language != name else "mono",
+                    )
+                    for language, neighbour, cosine in neighbours
+                )
+                cells.append(GridCell(nearest, below=tuple(others)))
             lines.append(tuple(cells))
         yield Grid(("Method", *headings), tuple(lines), "Nearest neighbours")
 

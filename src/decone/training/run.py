@@ -19,12 +19,14 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from decone.data.tokenizers import TextTokenizer
+from decone.document import Document, DocumentModel
 from decone.files.atomic import UNFINISHED, write_text
 from decone.files.settings import explain_mistake
 from decone.models.load import RUN_CONFIG
 from decone.models.nano import Nano
 from decone.training.checkpoint import load_weights
 from decone.training.config import RunConfig
+from decone.training.view import run_document
 
 LOG = "metrics.jsonl"
 
@@ -62,7 +64,7 @@ class Measurement(ResultModel):
     alignment: float | None = None
 
 
-class RunResult(ResultModel):
+class RunResult(ResultModel, DocumentModel):
     """A finished run: the content of its `result.json`.
 
     Attributes:
@@ -115,6 +117,10 @@ class RunResult(ResultModel):
     def scores(self) -> dict[str, LanguageScores]:
         """Scores of the delivered state by language."""
         return self.measured[self.select].languages
+
+    def to_document(self) -> Document:
+        """The scores of the delivered state as blocks."""
+        return run_document(self)
 
 
 class Run:

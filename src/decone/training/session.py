@@ -7,6 +7,7 @@ from typing import Any
 
 from decone.data.corpora import read_text
 from decone.data.languages import Languages
+from decone.document import Document, DocumentModel
 from decone.files.settings import merge_settings
 from decone.metrics.isotropy import isotropy
 from decone.models.huggingface import HuggingFaceModel
@@ -16,12 +17,13 @@ from decone.training.evaluation import measure, scores
 from decone.training.loop import Trainer
 from decone.training.machine import resolve_device
 from decone.training.run import LanguageScores, ResultModel, Run, RunResult
+from decone.training.view import evaluation_document
 from decone.vocab.counts import count_tokens
 
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
 
-class TextEvaluation(ResultModel):
+class TextEvaluation(ResultModel, DocumentModel):
     """Scores of one model on one text.
 
     Attributes:
@@ -37,6 +39,10 @@ class TextEvaluation(ResultModel):
     tokens: int
     languages: dict[str, LanguageScores]
     alignment: float | None = None
+
+    def to_document(self) -> Document:
+        """The scores as blocks."""
+        return evaluation_document(self)
 
 
 def train(
