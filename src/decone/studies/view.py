@@ -1,11 +1,12 @@
 """A comparison as a document: numbers for a terminal and for markdown; findings, plots and provenance for a page."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
 from decone.document.blocks import (
     Card,
+    CellContent,
     Chips,
     ContentBlock,
     Document,
@@ -14,7 +15,6 @@ from decone.document.blocks import (
     Grid,
     GridCell,
     GridColumn,
-    Inline,
     Media,
     Note,
     Passage,
@@ -86,7 +86,7 @@ def comparison_document(
     """
     subject = "low-resource language" if main_language(table) == "LR" else "text"
     switches = tuple((group(index), method_swatch(table.labels, label)) for index, label in enumerate(table.labels))
-    sections = [
+    sections: list[tuple[str, str, str, Iterable[ContentBlock]]] = [
         ("findings", "In short", f"What each method did to the {subject}.", _findings(table)),
         ("numbers", "Numbers", "Mean over seeds ± half a 95 % interval.", _page_numbers(table)),
         ("seeds", "Every seed", "A mean can hide two kinds of runs; here is each one.", _seed_figures(table)),
@@ -161,9 +161,9 @@ def _lines(table: Table, row: Row, stacked: bool) -> Iterator[tuple[GridCell | P
             tone = _tone(verdict(measure, change))
             texts.append(Styled(text, tone) if tone else text)
         else:
-            word: Inline = verdict(measure, change)
-            word = Styled(word, "strong") if is_clear(change) else word
-            texts.append((f"{estimate(change, measure.digits, signed=True)} ", word))
+            word = verdict(measure, change)
+            emphasized = Styled(word, "strong") if is_clear(change) else word
+            texts.append((f"{estimate(change, measure.digits, signed=True)} ", emphasized))
     yield Styled(f"{indent}change", "dim") if stacked else "change", seed_range(counts), *texts
     if stacked and max(counts) > 1:
         yield _dim("  ± 95 %", "", ["" if c is None else f"{half(c, m.digits)} " for m, c in changes])
@@ -272,7 +272,7 @@ def _page_numbers(table: Table) -> Iterator[ContentBlock]:
     """Mean, interval, published number and change, one grid per language; then alignment."""
     for language in _languages(table):
         rows = [row for row in table.rows if row.language == language]
-        lines = []
+        lines: list[tuple[CellContent, ...]] = []
         for row in rows:
             cells = [_page_cell(measure, row.cells[measure.key]) for measure in table.measures]
             runs = max(row.cells[measure.key].mean.count for measure in table.measures)
