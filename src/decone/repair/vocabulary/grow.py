@@ -38,14 +38,11 @@ from decone.repair.vocabulary.initialisations import (
 )
 from decone.repair.vocabulary.result import (
     GROW_SCHEMA,
-    HISTORY_FILE,
     IDS_FILE,
     Divergence,
     GrowthReport,
     NewToken,
-    ResizedTable,
     RowNorms,
-    extend_history,
     read_history,
 )
 from decone.repair.vocabulary.tensors import VocabModel, open_vocab_model
@@ -181,6 +178,9 @@ def grow(
     if out is not None:
         require_vacant(out, source.folder)
     history = read_history(source.folder)
+    kind = model_tables.kind
+    if text is not None and kind not in KINDS:
+        notes.append("the model has no outputs, so none were compared; only its input table grew")
     config = set_vocab_size(source.config, source.rows, plan.layout.rows)
     advance("new rows", 0, 1)
     tensors = new_tensors(plan, make_rows, neighbours, seed)
@@ -206,9 +206,6 @@ def grow(
     if out is None:
         return report
     divergences: list[Divergence] = []
-    kind = model_tables.kind
-    if text is not None and kind not in KINDS:
-        notes.append("the model has no outputs, so none were compared; only its input table grew")
 
     def check(folder: Path) -> None:
         new = find_tables(str(folder), embedding, head)
@@ -220,20 +217,10 @@ def grow(
             old_ids = torch.tensor(sorted(plan.vocabulary.values()))
             divergences.append(compare_outputs(source.folder, folder, kind, text, old_ids, torch.tensor(plan.ids)))
 
-    def describe(tables: list[ResizedTable], more: list[str]) -> dict[str, bytes]:
-        return {HISTORY_FILE: extend_history(history, "grow", report, model_tables, tables, [*notes, *more])}
-
     advance("writing", 0, 1)
-    edited = {"config.json": config, **plan.files, HISTORY_FILE: b"", IDS_FILE: None}
-    result = write_model(source, plan.layout, tensors, out, edited, check, describe, link)
-    return report.model_copy(
-        update={
-            "tables": result.tables,
-            "divergence": next(iter(divergences), None),
-            "notes": [*notes, *result.notes],
-            "written": result.files(out, link),
-        }
-    )
+    edited = {"config.json": config, **plan.files, IDS_FILE: None}
+    report = write_model(source, plan.layout, tensors, out, edited, report, history, check, link)
+    return report.model_copy(update={"divergence": next(iter(divergences), None)})
 
 
 def plan_growth(

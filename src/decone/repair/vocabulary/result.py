@@ -3,6 +3,7 @@
 A field may be added; one that changes its meaning or goes raises the number in its schema.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,6 @@ from decone import __version__
 from decone.document import Document, DocumentModel
 from decone.files.folder import read_text
 from decone.files.foreign import plain
-from decone.models.tables import ModelTables
 from decone.repair.result import Digest, Neighbour, Part
 from decone.training.machine import provenance
 
@@ -52,6 +52,9 @@ class VocabularyStep(Part):
     decone: str = Field(description="version")
     date: str
     provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+_STEP_FIELDS = {"settings", "tokens_before", "tokens_after", "rows_before", "rows_after", "tables", "notes"}
 
 
 class VocabularyHistory(Part):
@@ -172,38 +175,16 @@ def read_history(folder: Path) -> list[VocabularyStep]:
         ) from None
 
 
-def extend_history(
-    steps: list[VocabularyStep],
-    method: Literal["grow", "trim"],
-    report: VocabularyReport,
-    model_tables: ModelTables,
-    tables: list[ResizedTable],
-    notes: list[str],
-) -> bytes:
-    """Content of decone.json with one more step.
-
-    Args:
-        steps: earlier changes.
-        method: name of this one.
-        report: its report, before anything is written.
-        model_tables: the source.
-        tables: tables that were resized.
-        notes: sentences for the user, the report's included.
-    """
-    path = Path(model_tables.name)
+def extend_history(steps: Sequence[VocabularyStep], report: VocabularyReport) -> bytes:
+    """Content of decone.json with the change of a report as the last step."""
+    path = Path(report.model)
     step = VocabularyStep(
-        method=method,
-        settings=report.settings,
-        model=path.resolve().name if path.exists() else model_tables.name,
-        tokens_before=report.tokens_before,
-        tokens_after=report.tokens_after,
-        rows_before=report.rows_before,
-        rows_after=report.rows_after,
-        tables=tables,
-        notes=notes,
+        method="grow" if isinstance(report, GrowthReport) else "trim",
+        model=path.resolve().name if path.exists() else report.model,
         decone=__version__,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         provenance=provenance(),
+        **report.model_dump(include=_STEP_FIELDS),
     )
     history = VocabularyHistory(schema=SCHEMA, steps=[*steps, step])
     return (history.model_dump_json(by_alias=True, indent=2) + "\n").encode()

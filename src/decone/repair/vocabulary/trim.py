@@ -31,15 +31,7 @@ from decone.repair.vocabulary.check import (
     tokenize,
 )
 from decone.repair.vocabulary.config_ids import fixed_ids, json_bytes, remap_ids, required_ids, set_vocab_size
-from decone.repair.vocabulary.result import (
-    HISTORY_FILE,
-    IDS_FILE,
-    TRIM_SCHEMA,
-    ResizedTable,
-    TrimReport,
-    extend_history,
-    read_history,
-)
+from decone.repair.vocabulary.result import IDS_FILE, TRIM_SCHEMA, TrimReport, read_history
 from decone.repair.vocabulary.tensors import VocabModel, open_vocab_model
 from decone.repair.vocabulary.tokenizer import (
     build_tokenizer,
@@ -205,21 +197,11 @@ def trim(
         advance("texts", 0, 1)
         counts.append(_check_tokenizer(plan, selection, build_tokenizer(read_spec(folder), folder)))
 
-    def describe(tables: list[ResizedTable], more: list[str]) -> dict[str, bytes]:
-        return {HISTORY_FILE: extend_history(history, "trim", report, model_tables, tables, [*notes, *more])}
-
     advance("writing", 0, 1)
     ids = save({"old": layout.origin}, metadata={"model": "old id per new row"})
-    edited = {**plan.files, HISTORY_FILE: b"", IDS_FILE: ids}
-    result = write_model(source, layout, tensors, out, edited, check, describe, link)
-    return report.model_copy(
-        update={
-            "tables": result.tables,
-            "checked": counts[0],
-            "notes": [*notes, *result.notes],
-            "written": result.files(out, link),
-        }
-    )
+    edited = {**plan.files, IDS_FILE: ids}
+    report = write_model(source, layout, tensors, out, edited, report, history, check, link)
+    return report.model_copy(update={"checked": counts[0]})
 
 
 def plan_trim(model_tables: ModelTables, selection: TokenSelection, leave: Collection[str] = ()) -> TrimPlan:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -22,12 +22,19 @@ from decone.files.folder import EXCLUDED, copy_file, list_files
 from decone.files.foreign import join_names, plain
 from decone.files.safetensors import INDEX, NUMBER_BYTES, StoredTensor, copy_range, open_weights, read_header
 from decone.repair.delta import digest
-from decone.repair.vocabulary.result import ResizedTable, WrittenFiles
+from decone.repair.vocabulary.result import (
+    HISTORY_FILE,
+    ResizedTable,
+    VocabularyReport,
+    VocabularyStep,
+    WrittenFiles,
+    extend_history,
+)
 from decone.repair.vocabulary.tensors import VocabModel, VocabTensor
 
 STEP = 1 << 24  # bytes copied at once
 
-Files = Mapping[str, bytes | None]
+Report = TypeVar("Report", bound=VocabularyReport)
 
 
 @dataclass(frozen=True)
@@ -74,45 +81,17 @@ class ResizedTensor:
         return self.fresh.contiguous().view(torch.uint8).numpy().reshape(len(self.fresh), self.width)
 
 
-@dataclass(frozen=True)
-class WrittenModel:
-    """Files of a model that was written.
-
-    Attributes:
-        tables: every resized tensor, with its SHA-256 before and after.
-        rewritten: names of files that hold a resized tensor, or were edited.
-        unchanged: names of files that are the source's.
-        bytes_saved: size of all files of the source less that of the new ones.
-        notes: sentences for the user on files of other kinds.
-    """
-
-    tables: list[ResizedTable]
-    rewritten: list[str]
-    unchanged: list[str]
-    bytes_saved: int
-    notes: list[str]
-
-    def files(self, out: Path, link: bool) -> WrittenFiles:
-        """The files for a report; with `link` those unchanged are links."""
-        return WrittenFiles(
-            folder=str(out),
-            rewritten=self.rewritten,
-            copied=[] if link else self.unchanged,
-            linked=self.unchanged if link else [],
-            bytes_saved=self.bytes_saved,
-        )
-
-
 def write_model(
     model: VocabModel,
     layout: RowLayout,
     tensors: Sequence[ResizedTensor],
     out: Path,
-    edited: Files,
+    edited: Mapping[str, bytes | None],
+    report: Report,
+    history: Sequence[VocabularyStep],
     check: Callable[[Path], None],
-    describe: Callable[[list[ResizedTable], list[str]], Files],
     link: bool = False,
-) -> WrittenModel:
+) -> Report:
     """Writes a model with resized tensors into a folder beside `out`, reads it back, and renames it.
 
     Args:
@@ -121,14 +100,19 @@ def write_model(
         tensors: every tensor of the model that has an entry per token.
         out: the new folder.
         edited: new content of other files by name; None leaves a file out.
+        report: report of the change so far; a step of decone.json comes from it.
+        history: earlier steps.
         check: called with the folder before it is renamed; an exception stops everything.
-        describe: gives further files, once the tables and the notes are final.
         link: other files are not copied but linked.
+
+    Returns:
+        The report with tables, files, and notes on files of other kinds.
 
     Raises:
         ValueError: as `new_folder`; or the disk does not give back what was written.
     """
     files = list_files(model.folder)
+    edited = {**edited, HISTORY_FILE: b""}
     omitted, notes = _omitted_files(model, files, edited)
     by_file: dict[Path, dict[str, ResizedTensor]] = {}
     for resized in tensors:
@@ -152,7 +136,9 @@ def write_model(
                 copy_file(path, target, link)
                 unchanged.append(name)
         tables = [_resized_table(model, resized, layout, digests) for resized in tensors]
-        for name, content in {**edited, **describe(tables, notes)}.items():
+        report = report.model_copy(update={"tables": tables, "notes": [*report.notes, *notes]})
+        edited[HISTORY_FILE] = extend_history(history, report)
+        for name, content in edited.items():
             if content is not None:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(content)
@@ -160,8 +146,14 @@ def write_model(
         open_weights(folder)
         check(folder)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        bytes_saved = sum(path.stat().st_size for path in files.values()) - size
-    return WrittenModel(tables, sorted(rewritten), unchanged, bytes_saved, notes)
+    written = WrittenFiles(
+        folder=str(out),
+        rewritten=sorted(rewritten),
+        copied=[] if link else unchanged,
+        linked=unchanged if link else [],
+        bytes_saved=sum(path.stat().st_size for path in files.values()) - size,
+    )
+    return report.model_copy(update={"written": written})
 
 
 def blocks_of_rows(layout: RowLayout, height: int) -> Iterator[tuple[slice, slice]]:
@@ -269,7 +261,9 @@ def _read_rows(file: BinaryIO, begin: int, width: int, rows: slice) -> UInt8[np.
     return np.frombuffer(content, dtype=np.uint8).reshape(-1, width)
 
 
-def _omitted_files(model: VocabModel, files: Mapping[str, Path], edited: Files) -> tuple[set[str], list[str]]:
+def _omitted_files(
+    model: VocabModel, files: Mapping[str, Path], edited: Mapping[str, bytes | None]
+) -> tuple[set[str], list[str]]:
     """Names of files that hold the old vocabulary in another form, and notes on them."""
     weights = model.weights.unread(files)
     omitted = [name for name in weights if "/" not in name]  # in folders may be weights of other components
