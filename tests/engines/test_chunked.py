@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from decone.engines import chunked as chunked_module
-from decone.engines import job as job_module
+from decone.engines import sweep
 from decone.engines.chunked import chunked
 from decone.objectives import MLE, Threshold
 
@@ -77,13 +77,12 @@ def test_what_is_frozen_costs_no_product(frozen: str, rule: Any, monkeypatch: py
     hidden, weight, target = leaves()
     expected = torch.autograd.grad(rule(hidden, weight, target, engine="chunked").mean(), (hidden, weight))
     made = []
-    start = chunked_module._start
 
-    def watched(*given: Any) -> job_module.Sums:
-        made.append(start(*given))
+    def watched(*arguments: Any) -> sweep.SweepGradients:
+        made.append(sweep.zero_gradients(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(chunked_module, "_start", watched)
+    monkeypatch.setattr(chunked_module, "zero_gradients", watched)
     free = {"hidden": weight, "weight": hidden}[frozen]
     inputs = (hidden.detach(), weight) if frozen == "hidden" else (hidden, weight.detach())
     (grad,) = torch.autograd.grad(rule(*inputs, target, engine="chunked").mean(), free)
@@ -130,11 +129,11 @@ def test_details_stand_where_their_targets_do() -> None:
 def test_a_chunk_fits_its_budget(V: int, budget: int | None, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
 
-    def stop(job: Any, part: slice, memory: Tensor, plain: bool) -> None:
-        sizes.append(part.stop - part.start)
+    def stop(inputs: Any, positions: slice, memory: Tensor, plain: bool) -> None:
+        sizes.append(positions.stop - positions.start)
         raise InterruptedError
 
-    monkeypatch.setattr(chunked_module, "relative", stop)
+    monkeypatch.setattr(chunked_module, "relative_chunk", stop)
     with pytest.raises(InterruptedError):
         MLE()(
             torch.zeros(500, 1),

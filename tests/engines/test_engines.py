@@ -13,11 +13,11 @@ from tests.objectives.naive import log_sum_exp, naive
 from torch import Tensor
 
 import decone.engines.chunked as chunked_module
+from decone.engines.chunk_target_relative import RelativeChunk, relative_chunk
 from decone.engines.chunked import chunked
 from decone.engines.contract import Engine, Gate, Request, Rule, Shift, Tokens
-from decone.engines.job import Job
 from decone.engines.reference import reference
-from decone.engines.relative import Chunk, relative
+from decone.engines.sweep import TableInputs
 from decone.objectives import MLE, Objective, Threshold
 
 
@@ -157,12 +157,12 @@ def test_no_more_logits_live_than_a_chunk_holds(rows: int, monkeypatch: pytest.M
     hidden, weight, _, tokens = sample(7, 5, 3)
     sizes = []
 
-    def watched(job: Job, part: slice, memory: Tensor, plain: bool) -> Chunk | None:
-        sizes.append(part.stop - part.start)
+    def watched(inputs: TableInputs, positions: slice, memory: Tensor, plain: bool) -> RelativeChunk | None:
+        sizes.append(positions.stop - positions.start)
         assert memory.numel() == 5 * min(rows, 7)
-        return relative(job, part, memory, plain)
+        return relative_chunk(inputs, positions, memory, plain)
 
-    monkeypatch.setattr(chunked_module, "relative", watched)
+    monkeypatch.setattr(chunked_module, "relative_chunk", watched)
     chunked(hidden.requires_grad_(), weight, None, tokens, MLE(), chunk_bytes=4 * 5 * rows + 3).loss.backward()
     assert sizes == [rows] * (7 // rows) + ([7 % rows] if 7 % rows else [])
 

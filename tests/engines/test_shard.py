@@ -22,8 +22,8 @@ def mesh() -> Iterator[Any]:
 @pytest.mark.parametrize(("low", "high"), [(0, 4), (3, 4), (2, 7), (7, 7)])
 def test_ids_are_placed_by_the_offset_of_the_shard(low: int, high: int) -> None:
     ids = torch.tensor([3, 0, 6, 3, 2])
-    mine, row = Shard(None, 3, low, high, 4, 7).place(ids)
-    assert mine.tolist() == [id in range(low, high) for id in ids.tolist()]
+    is_local, row = Shard(None, 3, low, high, 4, 7).local_rows(ids)
+    assert is_local.tolist() == [id in range(low, high) for id in ids.tolist()]
     assert row.tolist() == [id - low if id in range(low, high) else 0 for id in ids.tolist()]
 
 

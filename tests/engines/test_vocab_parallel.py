@@ -327,12 +327,12 @@ def test_only_what_learns_gets_a_gradient(mesh: Any, learns: str, each: bool) ->
 
 def test_without_gradients_nothing_is_done_for_them(mesh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, table, tokens = some()
-    seen: list[Any] = []
-    real = module.evaluate
-    monkeypatch.setattr(module, "evaluate", lambda *given: (seen.append(given[4]), real(*given))[1])
+    gradients: list[Any] = []
+    accumulate = module.accumulate_shard
+    monkeypatch.setattr(module, "accumulate_shard", lambda *given: (gradients.append(given[5]), accumulate(*given))[1])
     with torch.no_grad():
         loss, nll, *rest = vocab_parallel(hidden, shard(table, mesh), None, tokens, Threshold(1.0))
-    assert seen == [None]
+    assert gradients == [None]
     assert not loss.requires_grad
     assert nll is not None
     assert rest == [None] * 3
@@ -356,11 +356,11 @@ def test_under_autocast_products_are_made_in_low_precision(mesh: Any) -> None:
 
 def test_chunks_hold_what_they_may(mesh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, table, tokens = some(N=7)
-    parts: list[slice] = []
-    real = module.evaluate
-    monkeypatch.setattr(module, "evaluate", lambda *given: (parts.append(given[1]), real(*given))[1])
+    chunks: list[slice] = []
+    accumulate = module.accumulate_shard
+    monkeypatch.setattr(module, "accumulate_shard", lambda *given: (chunks.append(given[1]), accumulate(*given))[1])
     vocab_parallel(hidden, shard(table, mesh), None, tokens, MLE(), chunk_bytes=3 * 9 * 4 + 5)
-    assert [part.stop - part.start for part in parts] == [3, 3, 1]
+    assert [chunk.stop - chunk.start for chunk in chunks] == [3, 3, 1]
     with pytest.raises(ValueError, match="chunk_bytes 35 cannot hold one position; give at least 36"):
         vocab_parallel(hidden, shard(table, mesh), None, tokens, MLE(), chunk_bytes=35)
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import decone.engines.chunked as chunked_module
-from decone.engines import absolute, products
+from decone.engines import chunk_dense, chunk_target_relative
 from decone.objectives import Threshold
 
 
@@ -22,8 +22,9 @@ def test_without_gradients_none_are_made(
     quiet: Any, reduction: Any, variant: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden, weight, bias, target, expected = sample(variant, torch.float64)
-    for room, work in ((chunked_module, "_start"), (products, "_multiply"), (absolute, "_multiply")):
-        monkeypatch.setattr(room, work, None)
+    monkeypatch.setattr(chunked_module, "zero_gradients", None)
+    for chunks in (chunk_target_relative, chunk_dense):
+        monkeypatch.setattr(chunks, "_add_products", None)
     h, w, b = leaves(hidden, weight, bias)
     for inputs in ((hidden, weight, bias), (h, w, b)):
         with quiet():

@@ -1,4 +1,4 @@
-"""A table cut along the vocabulary: which rows this rank holds, and how the ranks add up what each of them knows."""
+"""A table cut along the vocabulary: the rows of this rank, and sums over ranks."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from decone.engines.contract import Gate, Pairs, Rule, Tokens, upcast
 
 @dataclass(frozen=True)
 class Shard:
-    """The rows [low, high) of a table of `vocabulary` rows, and the ranks that hold the others.
+    """The rows [low, high) of a table of `vocabulary` rows, and the ranks that hold the remaining ones.
 
     Attributes:
         group: the ranks of the mesh dimension along which the table is cut.
-        ranks: how many they are.
+        ranks: number of ranks.
         low: first row of this rank.
         high: one past its last row; equal to low on a rank without rows.
         most: rows of the longest shard, the same number on all ranks.
-        vocabulary: rows of the whole table.
+        vocabulary: rows of the complete table.
     """
 
     group: Any
@@ -32,10 +32,10 @@ class Shard:
     most: int
     vocabulary: int
 
-    def place(self, token: Int[Tensor, " n"]) -> tuple[Bool[Tensor, " n"], Int[Tensor, " n"]]:
-        """Which ids this rank holds, and their rows here; row 0 stands for an id that lies elsewhere."""
-        mine = (token >= self.low) & (token < self.high)
-        return mine, torch.where(mine, token.long() - self.low, 0)
+    def local_rows(self, token: Int[Tensor, " n"]) -> tuple[Bool[Tensor, " n"], Int[Tensor, " n"]]:
+        """Mask of the ids that this rank holds, and their rows; row 0 stands for an id of another rank."""
+        is_local = (token >= self.low) & (token < self.high)
+        return is_local, torch.where(is_local, token.long() - self.low, 0)
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over ranks, the same bits on all of them; changes `values`."""
@@ -44,30 +44,30 @@ class Shard:
             distributed.all_reduce(values, group=self.group)
         return values
 
-    def joined(self, values: Shaped[Tensor, "*S"]) -> Shaped[Tensor, "R *S"]:
-        """What every rank gave, in the order of ranks."""
+    def gather(self, values: Shaped[Tensor, "*S"]) -> Shaped[Tensor, "R *S"]:
+        """The values of all ranks, in the order of ranks."""
         every = values.new_empty(self.ranks, *values.shape)
         if values.numel():
             distributed.all_gather(list(every), values.contiguous(), group=self.group)
         return every
 
     def agree(self, rows: int, target: Int[Tensor, " N"], settings: dict[str, Any]) -> None:
-        """Stops all ranks together where one would add up what does not belong together.
+        """Stops all ranks together where their sums would mix different calls.
 
         Args:
-            rows: rows of the table that this rank really holds.
+            rows: rows of the table that this rank really has.
             target: its targets.
-            settings: whatever else must be the same on all ranks, by the names that an error gives them; the same
+            settings: all else that must be the same on all ranks, by the names that an error gives them; the same
                 names everywhere, and values that differ must print differently.
 
         Raises:
             ValueError: ranks hold other targets, rows or settings than each other, or a target is no row of the table.
         """
         index = torch.arange(1, target.numel() + 1, device=target.device)
-        marks = [_mark(value) for value in settings.values()]
-        mine = torch.tensor([self.vocabulary, rows, target.numel(), *marks], device=target.device)
+        marks = [_digest(value) for value in settings.values()]
+        facts = torch.tensor([self.vocabulary, rows, target.numel(), *marks], device=target.device)
         ends = torch.stack(target.aminmax()).long() if target.numel() else target.new_zeros(2, dtype=torch.int64)
-        every = self.joined(torch.cat((mine, (index * target.long()).sum()[None], ends))).tolist()
+        every = self.gather(torch.cat((facts, (index * target.long()).sum()[None], ends))).tolist()
         if any(row[2:3] + row[-3:] != every[0][2:3] + every[0][-3:] for row in every):
             raise ValueError(
                 "the ranks of this mesh dimension hold different targets; give them the same hidden states and "
@@ -80,8 +80,8 @@ class Shard:
                 f"the shards hold {_list(lengths)} rows, which a weight of {self.vocabulary} rows does not; "
                 "make the weight with decone.engines.shard.shard(local, mesh)"
             )
-        others = [row[3:-3] for row in every]
-        names = [name for name, *marks in zip(settings, *others, strict=True) if len(set(marks)) > 1]
+        digests = [row[3:-3] for row in every]
+        names = [name for name, *marks in zip(settings, *digests, strict=True) if len(set(marks)) > 1]
         if names:
             raise ValueError(
                 f"the ranks were called with different {_list(names)}; call the engine with the same arguments on "
@@ -95,8 +95,8 @@ class Shard:
             )
 
 
-def stated(rule: Rule, gate: Gate | None, hidden: Float[Tensor, "N H"], vocabulary: int) -> dict[str, Any]:
-    """What a rule is, as far as its hooks say it of made-up positions: for `Shard.agree`.
+def describe_rule(rule: Rule, gate: Gate | None, hidden: Float[Tensor, "N H"], vocabulary: int) -> dict[str, Any]:
+    """Describes a rule by its hooks on invented positions, for `Shard.agree`.
 
     Args:
         rule: the objective.
@@ -106,13 +106,13 @@ def stated(rule: Rule, gate: Gate | None, hidden: Float[Tensor, "N H"], vocabula
 
     Example:
         >>> from decone.objectives import Threshold
-        >>> stated(Threshold(2.0), None, torch.zeros(3, 4), 9)["margins"]
+        >>> describe_rule(Threshold(2.0), None, torch.zeros(3, 4), 9)["margins"]
         [-2.0]
     """
     one, vector = torch.zeros(1, dtype=torch.int64, device=hidden.device), upcast(hidden.detach()[:0])
     tokens = Tokens(one, one, one, hidden=vector.new_ones(1, hidden.size(1)))
     tokens = tokens.select(slice(None), tokens.hidden, tokens.hidden)
-    floor = charge = parts = None
+    floor = charge = gate_sums = None
     if rule.history:
         tokens = tokens.with_earlier(vocabulary)
         # A token before another target, once of chance 1 / e and once of chance 1.
@@ -123,28 +123,28 @@ def stated(rule: Rule, gate: Gate | None, hidden: Float[Tensor, "N H"], vocabula
     if gate is not None:
         index = torch.arange(1, vocabulary + 1, device=gate.rare.device)
         sums = gate.rare.sum(), (gate.rare * index).sum(), (gate.on_common * index).sum(), (gate.on_rare * index).sum()
-        parts = torch.stack([value.double() for value in sums]).tolist()
+        gate_sums = torch.stack([value.double() for value in sums]).tolist()
     return {
         "objectives": (type(rule).__name__, rule.general, rule.history, rule.vectors, rule.scale(), rule.shift()),
         "margins": None if floor is None else floor.tolist(),
         "charges": None if charge is None else charge.tolist(),
-        "gates": parts,
+        "gates": gate_sums,
     }
 
 
-def _mark(value: Any) -> int:
+def _digest(value: Any) -> int:
     return int.from_bytes(hashlib.sha256(repr(value).encode()).digest()[:7], "big")
 
 
 def shard_of(weight: Tensor, bias: Tensor | None) -> Shard:
-    """This rank's part of a table given as a DTensor.
+    """The shard of this rank, of a table given as a DTensor.
 
     Args:
         weight: output table, [V, H], cut along its rows over exactly one mesh dimension.
         bias: output bias, [V], cut in the same way, or None.
 
     Raises:
-        ValueError: the table is whole, or cut in another way, or the bias is cut differently.
+        ValueError: the table is not cut, or cut in another way, or the bias is cut differently.
     """
     from torch.distributed.tensor import DTensor  # half a second that only sharded models pay
 
@@ -188,14 +188,14 @@ def shard(local: Float[Tensor, "v *S"], mesh: DeviceMesh) -> Float[Tensor, "V *S
 
     Args:
         local: this rank's rows, [v, H] or [v]; the gradient reaches it as a plain tensor. All ranks hold the same
-            number; the last ones may hold fewer or none, as `torch.chunk` cuts.
+            number; the last ranks may hold fewer or none, as `torch.chunk` cuts.
         mesh: the ranks, one dimension (`mesh["tp"]` of a mesh with more).
 
     Returns:
         A DTensor, [V, H] or [V], with placement Shard(0).
 
     Raises:
-        ValueError: the mesh has several dimensions, or the lengths of the shards are none that a DTensor can have.
+        ValueError: the mesh has several dimensions, or the lengths of the shards are not those of a DTensor.
 
     Example:
         >>> from torch.distributed import HashStore, destroy_process_group, init_process_group
@@ -209,9 +209,9 @@ def shard(local: Float[Tensor, "v *S"], mesh: DeviceMesh) -> Float[Tensor, "V *S
 
     if mesh.ndim != 1:
         raise ValueError(f'the mesh has {mesh.ndim} dimensions; pass the one for the vocabulary, such as mesh["tp"]')
-    mine = torch.tensor([local.size(0)], device=local.device)
-    every = [torch.empty_like(mine) for _ in range(mesh.size())]
-    distributed.all_gather(every, mine, group=mesh.get_group())
+    length = torch.tensor([local.size(0)], device=local.device)
+    every = [torch.empty_like(length) for _ in range(mesh.size())]
+    distributed.all_gather(every, length, group=mesh.get_group())
     lengths = torch.cat(every).tolist()
     V = sum(lengths)
     if lengths != _lengths(V, mesh.size()):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from decone import objectives
-from decone.engines import relative as relative_module
+from decone.engines import chunk_target_relative
 from decone.engines.chunked import chunked
 from decone.engines.contract import Evaluation, Gate, Readout, Request, Shift, Tokens
 from decone.engines.reference import reference
@@ -23,8 +23,8 @@ V, H = 300, 6  # several blocks of 64 rows
 @pytest.fixture(autouse=True, scope="module")
 def small_blocks() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(relative_module, "BLOCK", 1)
-        patch.setattr(relative_module, "SMALL", 0)
+        patch.setattr(chunk_target_relative, "BLOCK", 1)
+        patch.setattr(chunk_target_relative, "SMALL", 0)
         yield
 
 
@@ -179,14 +179,14 @@ def test_logits_that_exp_cannot_take_go_the_other_way(kind: str, monkeypatch: py
     hidden[4] = -1e3 * weight[tokens.target[4]]
     bias[7] = -math.inf
     ways = []
-    relative = relative_module.relative
+    relative_chunk = chunk_target_relative.relative_chunk
 
     def watched(*given: Any) -> Any:
-        made = relative(*given)
+        made = relative_chunk(*given)
         ways.append(made is not None)
         return made
 
-    monkeypatch.setattr("decone.engines.chunked.relative", watched)
+    monkeypatch.setattr("decone.engines.chunked.relative_chunk", watched)
     ours, mine = evaluate(partial(chunked, chunk_bytes=4 * V), RULES[kind](), hidden, weight, bias, tokens)
     assert set(ways) == {True, False}, "one position overflows, the others do not"
     theirs, others = evaluate(reference, RULES[kind](), hidden, weight, bias, tokens)

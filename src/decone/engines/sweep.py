@@ -1,0 +1,252 @@
+"""One pass over all positions, as the engines share it: inputs, order, losses, gradients, precision.
+
+An engine sweeps over positions in chunks. It decides what a chunk is and how its logits are made; the state of the
+sweep, the order in which positions are taken, and the types of inputs and gradients are the same for all.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from decone.engines.contract import Gate, Pairs, Readout, Rule, Tokens, upcast
+
+PAIR_BYTES = 32  # size of one pair of a position and an earlier target while a chunk is alive
+
+
+@dataclass
+class SweepInputs:
+    """Inputs of a sweep, in the precision of the large products.
+
+    Attributes:
+        hidden: hidden states, [N, H].
+        weight: output table, or the rows of it that this process holds, [V, H].
+        bias: output bias, [V].
+        tokens: targets, N of them.
+        rule: the objective.
+        gate: its gate, asked for once.
+        readout: the model's own treatment of its logits.
+    """
+
+    hidden: Float[Tensor, "N H"]
+    weight: Float[Tensor, "V H"]
+    bias: Float[Tensor, " V"] | None
+    tokens: Tokens
+    rule: Rule
+    gate: Gate | None
+    readout: Readout
+
+    def gate_factor(self, rare: bool) -> Tensor | None:
+        """The gate's factor per row of the table for a chunk whose targets are all rare or all common, [V]."""
+        if self.gate is None:
+            return None
+        return self.gate.on_rare if rare else self.gate.on_common
+
+
+@dataclass
+class TableInputs(SweepInputs):
+    """Inputs of a sweep over a complete table whose targets' logits are computed before it.
+
+    Attributes:
+        target_logit: the targets' logits after the readout and the rule's scale, [N], at least float32.
+        slack: bound on the rounding error of the products against `target_logit`.
+        detail: collect log-sum-exps and numbers of kept logits too.
+    """
+
+    target_logit: Float[Tensor, " N"]
+    slack: float
+    detail: bool
+
+    def select(self, index: Int[Tensor, " M"]) -> "TableInputs":
+        """The positions in another order."""
+        hidden, target_logit = self.hidden[index], self.target_logit[index]
+        return replace(self, hidden=hidden, tokens=self.tokens.select(index), target_logit=target_logit)
+
+    def chunk_tokens(self, positions: slice, learning: bool = False) -> Tokens:
+        """The tokens of a chunk, with the vectors that the rule asks for; if `learning`, as leaves of a new graph."""
+        if not self.rule.vectors:
+            return self.tokens.select(positions)
+        hidden = upcast(self.hidden[positions]).detach()
+        row = upcast(self.weight[self.tokens.target[positions]]).detach()
+        return self.tokens.select(positions, hidden.requires_grad_(learning), row.requires_grad_(learning))
+
+
+@dataclass
+class SweepLosses:
+    """Results of a sweep per position, [N]; None where they are not requested.
+
+    Attributes:
+        loss: loss of each target, without its importance.
+        nll: plain negative log-likelihood.
+        lse: log of the sum of exponentials of the logits that were kept.
+        support: number of those logits.
+        touched: rows of the table that the gradient's products had to touch, summed over positions.
+    """
+
+    loss: Float[Tensor, " N"]
+    nll: Float[Tensor, " N"] | None
+    lse: Float[Tensor, " N"] | None
+    support: Int[Tensor, " N"] | None
+    touched: int = 0
+
+    @classmethod
+    def empty(cls, like: Tensor, nll: bool, detail: bool) -> "SweepLosses":
+        """Uninitialised results, of the size and the type of a tensor."""
+        lse = torch.empty_like(like) if detail else None
+        support = torch.empty_like(like, dtype=torch.int64) if detail else None
+        return cls(torch.empty_like(like), torch.empty_like(like) if nll else None, lse, support)
+
+    def restore(self, order: Int[Tensor, " N"]) -> "SweepLosses":
+        """The results of positions that were swept in `order`, as the positions came."""
+        values = (self.loss, self.nll, self.lse, self.support)
+        loss, nll, lse, support = (None if v is None else restore_order(v, order) for v in values)
+        assert loss is not None
+        return SweepLosses(loss, nll, lse, support, self.touched)
+
+
+@dataclass
+class SweepGradients:
+    """Gradients under construction; None where none is requested.
+
+    Attributes:
+        hidden: gradient of the hidden states, [N, H].
+        table: gradient of the output table, [V, H].
+        bias: gradient of the output bias, [V].
+        target_logit: gradient of each target's logit, [N]; zero where a chunk adds it to the others itself.
+    """
+
+    hidden: Float[Tensor, "N H"] | None
+    table: Float[Tensor, "V H"] | None
+    bias: Float[Tensor, " V"] | None
+    target_logit: Float[Tensor, " N"]
+
+    def add_target_logits(self, inputs: SweepInputs) -> None:
+        """Adds the gradient through the targets' logits, formed apart from the large products and never gated."""
+        target = inputs.tokens.target
+        if self.hidden is not None:
+            self.hidden.addcmul_(self.target_logit[:, None], upcast(inputs.weight[target]))
+        if self.table is not None:
+            self.table.index_add_(0, target, self.target_logit[:, None] * upcast(inputs.hidden))
+        if self.bias is not None:
+            self.bias.index_add_(0, target, self.target_logit)
+
+    def cast(self, types: Sequence[torch.dtype | None]) -> tuple[Tensor | None, ...]:
+        """Gradients of hidden states, table and bias in the types of the inputs."""
+        return cast_gradients((self.hidden, self.table, self.bias), types)
+
+
+def zero_gradients(inputs: SweepInputs, requires_grad: Sequence[bool], dtype: torch.dtype) -> SweepGradients:
+    """Gradients of zero for those of hidden states, table and bias that require one."""
+    pairs = zip((inputs.hidden, inputs.weight, inputs.bias), requires_grad, strict=True)
+    hidden, table, bias = (
+        torch.zeros_like(t, dtype=dtype) if t is not None and needed else None for t, needed in pairs
+    )
+    return SweepGradients(hidden, table, bias, inputs.hidden.new_zeros(inputs.hidden.size(0), dtype=dtype))
+
+
+def cast_gradients(
+    gradients: Sequence[Tensor | None], types: Sequence[torch.dtype | None]
+) -> tuple[Tensor | None, ...]:
+    """Gradients in the types of the inputs."""
+    return tuple(None if g is None else g.to(kind) for g, kind in zip(gradients, types, strict=True))
+
+
+def storage_types(types: Sequence[torch.dtype | None]) -> list[torch.dtype | None]:
+    """Types in which gradients wait for the backward pass: a sum over many tokens overflows in float16."""
+    return [torch.float32 if kind == torch.float16 else kind for kind in types]
+
+
+def input_types(*inputs: Tensor | None) -> tuple[torch.dtype | None, ...]:
+    """Types of the inputs, in which their gradients are returned."""
+    return tuple(None if tensor is None else tensor.dtype for tensor in inputs)
+
+
+def product_dtype(hidden: Tensor) -> torch.dtype:
+    """The type of the large products, which autocast decides as it does for `F.linear`."""
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return hidden.dtype
+
+
+def autocast_inputs(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Inputs as autocast casts them for a product; as they are without it, and in float64."""
+    if not torch.is_autocast_enabled(hidden.device.type) or hidden.dtype == torch.float64:
+        return hidden, weight, bias
+    dtype = product_dtype(hidden)
+    return hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def refuse_second_derivative(engine: str, mend: str = "use engine='reference'") -> None:
+    """Stops a backward pass that is itself to be differentiated.
+
+    Gradients made by hand carry no graph: a penalty on them would be left out without a word.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(f"{engine} gives no second derivative (create_graph); {mend}")
+
+
+def sort_positions(key: Float[Tensor, " N"] | None, rare: Bool[Tensor, " N"] | None) -> Int[Tensor, " N"] | None:
+    """The order of a sweep: common targets before rare ones, by ascending key inside a class.
+
+    Args:
+        key: height of the floor, by which positions that need the same rows become neighbours; None without a floor.
+        rare: mask of rare targets, so that a chunk holds a single class; None without a gate.
+
+    Returns:
+        The order; None to take positions as they come.
+
+    Example:
+        >>> sort_positions(torch.tensor([0.3, 0.1, 0.2]), torch.tensor([False, True, False]))
+        tensor([2, 0, 1])
+    """
+    order = None if key is None else key.argsort(stable=True)
+    if rare is None:
+        return order
+    by_class = (rare if order is None else rare[order]).to(torch.uint8).argsort(stable=True)
+    return by_class if order is None else order[by_class]
+
+
+def restore_order(values: Shaped[Tensor, "N *S"], order: Int[Tensor, " N"]) -> Shaped[Tensor, "N *S"]:
+    """Values that stand in `order`, as the positions came."""
+    return torch.empty_like(values).index_copy_(0, order, values)
+
+
+def chunk_positions(N: int, rows: int, common: int) -> Iterator[tuple[slice, bool]]:
+    """Slices of at most `rows` positions, each with common targets alone or with rare ones alone, and True for rare.
+
+    Example:
+        >>> list(chunk_positions(5, 2, 3))
+        [(slice(0, 2, None), False), (slice(2, 3, None), False), (slice(3, 5, None), True)]
+    """
+    for rare, low, high in ((False, 0, common), (True, common, N)):
+        for start in range(low, high, rows):
+            yield slice(start, min(high, start + rows)), rare
+
+
+def charges_earlier(rule: Rule, like: Tensor) -> bool:
+    """True if the rule charges anything for earlier targets; it is asked with no pair at all."""
+    if not rule.history:
+        return False
+    return rule.charge(like.new_empty(0), Pairs.none(like.device)) is not None
+
+
+def longest_history(tokens: Tokens) -> int:
+    """The largest number of earlier targets of a position; waits for the device."""
+    earlier = tokens.earlier
+    return int(earlier.length.max()) if earlier is not None and earlier.length.numel() else 0
+
+
+def low_product(slope: Float[Tensor, "M K"], vectors: Float[Tensor, "K L"]) -> Float[Tensor, "M L"]:
+    """A product in the low precision of `vectors`, returned in that of `slope`.
+
+    In float16 a slope of 1e-8 is zero and a sum ends at 65504, so slopes are scaled by a power of two that keeps the
+    sum just below that.
+    """
+    if vectors.dtype != torch.float16:
+        return (slope.to(vectors.dtype) @ vectors).to(slope.dtype)
+    bound = slope.abs().sum(1).amax() * vectors.abs().amax().to(slope.dtype)
+    scale = torch.exp2(torch.log2(32000 / bound).floor().clamp(-100, 20)) if bool(bound > 0) else torch.ones_like(bound)
+    return ((slope * scale).half() @ vectors).to(slope.dtype) / scale
