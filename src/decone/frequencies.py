@@ -319,7 +319,7 @@ def _readable_offline(name: str) -> bool:
     """A text can be read without fetching anything."""
     if name not in corpora.PUBLISHED:
         return name == corpora.DEFAULT or Path(name).is_file()
-    return any(path.is_file() for path in published.places(corpora.PUBLISHED[name]))
+    return any(path.is_file() for path in published.local_paths(corpora.PUBLISHED[name]))
 
 
 def _facts_of_order(model_tables: ModelTables, why: str) -> FrequencyFacts:

@@ -3,8 +3,7 @@
 import json
 import os
 import shutil
-import urllib.error
-import urllib.request
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -350,10 +349,10 @@ def test_what_cannot_be_measured(arguments: tuple[str, ...], message: str, decon
 def test_a_corpus_without_network(
     command: tuple[str, ...], decone: Decone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def offline(address: str, timeout: float) -> None:
-        raise urllib.error.URLError("Name or service not known")
+    def offline(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
     monkeypatch.setenv("DECONE_DATA", str(tmp_path / "nothing"))
     monkeypatch.delenv("DECONE_CACHE")
     refused(decone, (*command, "--set", "corpus.name=shakespeare"), "cannot download shakespeare from https://")

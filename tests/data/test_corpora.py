@@ -1,14 +1,13 @@
 """Corpora: by name, by file, downloaded once, and refused in one sentence."""
 
 import hashlib
-import http.client
-import io
 import lzma
 import os
-import urllib.error
-import urllib.request
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,23 +28,50 @@ def published(monkeypatch: pytest.MonkeyPatch) -> corpora.Published:
     return public
 
 
-class Answer(io.BytesIO):
-    def __init__(self, content: bytes, length: int | None = None) -> None:
-        super().__init__(content)
-        self.headers = {"Content-Length": str(len(content) if length is None else length)}
+class Server:
+    """Answers every request with the same bytes, as they are.
+
+    Attributes:
+        paths: that were requested.
+    """
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer, self.paths = answer, list[str]()
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self.socket.getsockname()[1]}/tiny.txt"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:  # closed
+                return
+            with connection:
+                self.paths.append(connection.recv(1 << 16).split()[1].decode())
+                connection.sendall(self.answer)
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, answer: Answer | Exception) -> list[str]:
-    asked = []
+def http_answer(content: bytes, length: int | None = None, status: str = "200 OK") -> bytes:
+    size = len(content) if length is None else length
+    return f"HTTP/1.1 {status}\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n".encode() + content
 
-    def urlopen(address: str, timeout: float) -> Answer:
-        asked.append(address)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    return asked
+@pytest.fixture
+def serve(published: corpora.Published, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], Server]]:
+    """Starts a server from which the text of `published` is fetched."""
+    servers = []
+
+    def start(answer: bytes) -> Server:
+        servers.append(Server(answer))
+        monkeypatch.setitem(corpora.PUBLISHED, "shakespeare", replace(published, address=servers[0].address))
+        return servers[0]
+
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    yield start
+    for server in servers:
+        server.socket.close()
 
 
 def test_the_default_text_is_on_every_machine() -> None:
@@ -102,15 +128,18 @@ def test_what_is_no_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_data_folder_is_looked_at_first(
-    published: corpora.Published, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    published: corpora.Published,
+    serve: Callable[[bytes], Server],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    asked = serve(monkeypatch, urllib.error.URLError("no network"))
+    server = serve(b"")
     path = tmp_path / "data" / published.path
     path.parent.mkdir(parents=True)
     path.write_text(TEXT)
     monkeypatch.setenv("DECONE_DATA", str(tmp_path / "data"))
     assert corpora.load("shakespeare").text == TEXT
-    assert not asked
+    assert not server.paths
 
 
 def test_a_compressed_text_is_unpacked(
@@ -140,14 +169,12 @@ def test_another_text_in_its_place_is_refused(
         corpora.load("shakespeare")
 
 
-def test_a_text_is_downloaded_once(
-    published: corpora.Published, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    asked = serve(monkeypatch, Answer(TEXT.encode()))
+def test_a_text_is_downloaded_once(serve: Callable[[bytes], Server], capfd: pytest.CaptureFixture[str]) -> None:
+    server = serve(http_answer(TEXT.encode()))
     first, second = corpora.load("shakespeare"), corpora.load("shakespeare")
     assert first == second
     assert first.text == TEXT
-    assert asked == [published.address]
+    assert server.paths == ["/tiny.txt"]
     assert capfd.readouterr() == ("", ""), "a progress bar is for terminals, and stdout for results"
     assert [path.name for path in (files.cache() / "tiny").iterdir()] == ["input.txt"]
 
@@ -155,20 +182,42 @@ def test_a_text_is_downloaded_once(
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (urllib.error.URLError("no network"), "cannot download shakespeare .*set DECONE_DATA=DIR, or use --corpus"),
-        (TimeoutError("timed out"), "cannot download shakespeare .*timed out"),
-        (http.client.BadStatusLine("?"), "cannot download shakespeare"),
-        (Answer(TEXT.encode()[:9], len(TEXT)), "cannot download shakespeare .*ended after 9 of 61 bytes"),
-        (Answer(b"<html>log in</html>"), "no longer gives the published shakespeare text"),
+        (b"", "cannot download shakespeare .*set DECONE_DATA=DIR, or use --corpus"),
+        (b"?\r\n\r\n", "cannot download shakespeare"),
+        (http_answer(b"gone", status="404 Not Found"), "cannot download shakespeare .*404"),
+        (http_answer(TEXT.encode()[:9], len(TEXT)), "cannot download shakespeare .*9 bytes read, 52 more expected"),
+        (http_answer(b"<html>log in</html>"), "no longer gives the published shakespeare text"),
     ],
 )
 def test_a_download_that_fails_says_what_to_do_and_leaves_nothing(
-    answer: Any, message: str, published: corpora.Published, monkeypatch: pytest.MonkeyPatch
+    answer: bytes, message: str, serve: Callable[[bytes], Server]
 ) -> None:
-    serve(monkeypatch, answer)
-    with pytest.raises(ValueError, match=message):
+    serve(answer)
+    with pytest.raises(ValueError, match=message) as error:
+        corpora.load("shakespeare")
+    assert "\n" not in str(error.value)
+    assert not files.cache().exists()
+
+
+def test_without_a_network_one_sentence_says_so(serve: Callable[[bytes], Server]) -> None:
+    server = serve(b"")
+    server.socket.shutdown(socket.SHUT_RDWR)
+    server.socket.close()
+    with pytest.raises(
+        ValueError, match=r"cannot download .*txt \(\[Errno \d+\] Connection refused\); fetch it elsewhere"
+    ):
         corpora.load("shakespeare")
     assert not files.cache().exists()
+
+
+def test_a_server_that_says_nothing_is_given_up(
+    published: corpora.Published, monkeypatch: pytest.MonkeyPatch, serve: Callable[[bytes], Server]
+) -> None:
+    monkeypatch.setattr(Server, "_serve", lambda server: None)
+    monkeypatch.setattr(files, "TIMEOUT", 0.2)
+    serve(b"")
+    with pytest.raises(ValueError, match=r"cannot download shakespeare .*timed out"):
+        corpora.load("shakespeare")
 
 
 @pytest.mark.parametrize(("name", "length"), [("shakespeare", 1_115_394), ("wikitext-2", 10_780_437)])

@@ -1,17 +1,21 @@
-"""Public files: found on this machine or fetched once, and taken only when their SHA-256 is the published one."""
+"""Public files: read on this machine or fetched once, and used only when their SHA-256 is the published one."""
 
 import hashlib
-import http.client
 import lzma
 import os
-import urllib.request
-from collections.abc import Callable, Iterator
+import shutil
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
+from decone.files.atomic import atomic_file
+from decone.files.foreign import plain
+
+TIMEOUT = 30.0  # seconds without an answer
 MAX_PACKED = 2**28  # no published file is larger when it is unpacked
 
 
@@ -20,10 +24,10 @@ class Published:
     """A public file.
 
     Attributes:
-        path: where it lies under the data folder.
-        address: where it is fetched, None where no stable address gives it.
+        path: below the data folder.
+        address: it is fetched from, None where no stable address gives it.
         sha256: digest of its content, unpacked.
-        source: where a user finds it, in words, where there is no address.
+        source: hint in words for a user who has to fetch it, where there is no address.
     """
 
     path: str
@@ -33,7 +37,7 @@ class Published:
 
 
 def find(public: Published, name: str | None = None, otherwise: str = "") -> tuple[bytes, Path]:
-    """Finds a published file, in DECONE_DATA, in `../shared/data`, in the cache; else fetches it; `.xz` will do.
+    """Reads a published file from DECONE_DATA, `../shared/data` or the cache, else fetches it; `.xz` will do.
 
     Args:
         public: the file.
@@ -47,7 +51,7 @@ def find(public: Published, name: str | None = None, otherwise: str = "") -> tup
         ValueError: it has another digest, or is nowhere and cannot be fetched; the message says what to put where.
     """
     name = name or public.path
-    for path in places(public):
+    for path in local_paths(public):
         if path.is_file():
             data = _content(path)
             if data is not None and hashlib.sha256(data).hexdigest() == public.sha256:
@@ -57,8 +61,8 @@ def find(public: Published, name: str | None = None, otherwise: str = "") -> tup
     return path.read_bytes(), path
 
 
-def places(public: Published) -> Iterator[Path]:
-    """Where a published file may lie on this machine, in the order in which it is looked for."""
+def local_paths(public: Published) -> Iterator[Path]:
+    """Paths of a published file on this machine, in the order in which they are tried."""
     folders = [Path(os.environ["DECONE_DATA"])] if os.environ.get("DECONE_DATA") else []
     for folder in (*folders, Path.cwd().parent / "shared" / "data", cache()):
         yield from (folder / public.path, folder / f"{public.path}.xz")
@@ -90,31 +94,53 @@ def _download(public: Published, name: str, otherwise: str) -> Path:
             f"no public address gives {name} as it is used here; {public.source or 'fetch it elsewhere'}, {put} "
             f"(checked by SHA-256 {public.sha256[:16]}...)"
         )
+    import pooch
+
     path = cache() / public.path
+    pooch.get_logger().setLevel("WARNING")
     console = Console(stderr=True)
     columns = (TextColumn("downloading {task.description}"), BarColumn(), DownloadColumn())
-    try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task(name, total=None)
-            data = _fetch(public.address, lambda done, total: progress.update(task, completed=done, total=total))
-    except (OSError, http.client.HTTPException) as error:
-        raise ValueError(f"cannot download {name} from {public.address} ({error}); fetch it elsewhere, {put}") from None
-    if hashlib.sha256(data).hexdigest() != public.sha256:
-        raise ValueError(f"{public.address} no longer gives the published {name} text (SHA-256 differs)")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    beside.write_bytes(data)
-    beside.replace(path)
+    with (
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        downloader = pooch.HTTPDownloader(_Bar(progress, progress.add_task(name, total=None)), timeout=TIMEOUT)
+        try:
+            file = pooch.retrieve(
+                public.address, f"sha256:{public.sha256}", path.name, Path(folder), downloader=downloader
+            )
+        except OSError as error:  # those of requests too
+            raise ValueError(
+                f"cannot download {name} from {public.address} ({_root(error)}); fetch it elsewhere, {put}"
+            ) from None
+        except ValueError:  # what pooch raises for another digest
+            raise ValueError(f"{public.address} no longer gives the published {name} text (SHA-256 differs)") from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as beside:
+            shutil.copyfile(file, beside)
     return path
 
 
-def _fetch(address: str, report: Callable[[int, int | None], None]) -> bytes:
-    data = bytearray()
-    with urllib.request.urlopen(address, timeout=30) as answer:
-        total = int(answer.headers["Content-Length"]) if answer.headers.get("Content-Length") else None
-        while block := answer.read(1 << 16):
-            data += block
-            report(len(data), total)
-    if total is not None and len(data) < total:
-        raise OSError(f"the answer ended after {len(data)} of {total} bytes")
-    return bytes(data)
+class _Bar:
+    """A progress bar of rich as pooch moves it."""
+
+    total = 0
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self.progress, self.task = progress, task
+
+    def update(self, size: int) -> None:
+        self.progress.update(self.task, advance=size, total=self.total or None)
+
+    def reset(self) -> None:
+        self.progress.reset(self.task)
+
+    def close(self) -> None:
+        self.progress.stop_task(self.task)
+
+
+def _root(error: BaseException) -> str:
+    """Message of the error that an error of the network was made from; requests wraps several times."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return plain(str(error).strip() or type(error).__name__)
