@@ -1,10 +1,9 @@
 """Provenance of a comparison: its settings, corpus, checkpoint rule, versions, machines, dates."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from decone.document.blocks import ContentBlock, Facts, Folded, Grid, Note, Phrase, Swatch
+from decone.document.blocks import ContentBlock, Facts, Folded, Grid, Note, Phrase, Swatch, dotted_pairs
 from decone.document.figures import colour, mark
 from decone.document.numbers import DASH, count
 from decone.studies.table import Results, Table
@@ -29,26 +28,9 @@ def provenance_blocks(table: Table, results: Results, provenance: Mapping[str, A
         )
     elif len(runs) > 1:
         yield Note("Apart from method and seed, all runs have the same settings.")
-    for heading, pairs in (("Settings of all runs", common), ("Drawn with", dict(flatten(provenance)))):
+    for heading, pairs in (("Settings of all runs", common), ("Drawn with", dict(dotted_pairs(provenance)))):
         if pairs:
             yield Folded(heading, (Facts(tuple(pairs.items())),))
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested values as dotted keys with their values as text.
-
-    Example:
-        >>> list(flatten({"model": {"width": 64}, "commit": None}))
-        [('model.width', '64'), ('commit', 'not known')]
-    """
-    for key, value in values.items():
-        dotted = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{dotted}.")
-        elif value is None:
-            yield dotted, "not known"
-        else:
-            yield dotted, value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
 def split_settings(results: Results) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
@@ -61,7 +43,7 @@ def split_settings(results: Results) -> tuple[dict[str, str], dict[str, dict[str
     values: dict[str, dict[str, list[str]]] = {}
     for label, runs in results.items():
         for result in runs.values():
-            for key, value in flatten(result["config"]):
+            for key, value in dotted_pairs(result["config"]):
                 if key not in IDENTITY and not key.startswith("machine."):
                     distinct = values.setdefault(key, {}).setdefault(label, [])
                     distinct += [value] if value not in distinct else []
