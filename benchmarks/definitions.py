@@ -30,14 +30,12 @@ from decone.metrics.word_similarity import spearman, spearman_interval
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable, ModelTables
 from decone.repair import checkpoint
-from decone.repair.alignment import Alignment, align
-from decone.repair.definitions.lengths import scaled
+from decone.repair.alignment.align import Alignment, align
+from decone.repair.comparison import compare_geometry
+from decone.repair.definitions.fit import Reconstructor, doubtful, row_ranks, scale_rows, score_predictions
 from decone.repair.definitions.recipe import Recipe
-from decone.repair.definitions.reconstructor import Reconstructor
-from decone.repair.definitions.scores import doubtful, ranks, score
-from decone.repair.delta import Change, write_delta
-from decone.repair.measure import compare
-from decone.repair.tables import targets
+from decone.repair.delta import RowDelta, write_delta
+from decone.repair.tables import repair_targets
 from decone.training.finetuning.sentences import similarity_correlation
 from decone.training.machine import provenance
 
@@ -67,7 +65,7 @@ class Judge:
         self.pairs: dict[str, tuple[list[int], list[int], np.ndarray]] = {}
         for name, file in SETS.items():
             found = [
-                (pair.first.lower(), pair.second.lower(), pair.score)
+                (pair.first.lower(), pair.second.lower(), pair.score_predictions)
                 for pair in read_word_pairs(data / "word-sim" / file)
             ]
             found = [pair for pair in found if pair[0] in words and pair[1] in words]
@@ -93,11 +91,13 @@ def recovered(found: dict[str, list[float]], damaged: dict[str, list[float]], or
 def damage(folder: str, ids: Tensor, place: Path, seed: int) -> tuple[ModelTables, str]:
     """A copy of a model in which some rows are shuffled."""
     model_tables = find_tables(folder)
-    (target,) = targets(model_tables)
+    (target,) = repair_targets(model_tables)
     order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))
     rows = target.table.read()[ids][order]
-    write_delta(place / "loss.safetensors", model_tables, "loss", {}, [Change(target, ids, MemoryTable("loss", rows))])
-    checkpoint.apply(folder, place / "loss.safetensors", place / "damaged")
+    write_delta(
+        place / "loss.safetensors", model_tables, "loss", {}, [RowDelta(target, ids, MemoryTable("loss", rows))]
+    )
+    checkpoint.apply_delta(folder, place / "loss.safetensors", place / "damaged")
     return find_tables(str(place / "damaged")), str(place / "damaged")
 
 
@@ -121,7 +121,7 @@ def run(
     """Plants the loss, mends it in several ways, and writes what was measured after each."""
     console = Console(stderr=True)
     alignment = whole_words(model, lexicon)
-    defined = torch.tensor(alignment.covered())
+    defined = torch.tensor(alignment.defined_ids())
     lost = defined[len(defined) - int(SHARE * len(defined)) :]
     words = {alignment.surfaces[id].text: id for id in reversed(defined.tolist())}
     table = find_tables(model).embedding.read().float()
@@ -170,26 +170,26 @@ def run(
                 "commit": made["commit"],
             }
             result["threads"] = torch.get_num_threads()
-            result["read"] = 1 + reconstructor.read_again(~chosen, chosen)
-            told = None
+            result["read"] = 1 + reconstructor.refine_features(~chosen, chosen)
+            fit = None
             if way == GLOSS:
                 rebuilt = reconstructor.features[chosen][:, -table.shape[1] :]
             else:
-                told = reconstructor.learn(~chosen)
-                rebuilt = reconstructor.predict(told, chosen.nonzero().squeeze(1))
+                fit = reconstructor.fit(~chosen)
+                rebuilt = reconstructor.predict(fit, chosen.nonzero().squeeze(1))
             seconds = time.perf_counter() - begun
             usable = torch.ones(len(table), dtype=torch.bool)
-            found = ranks(rebuilt, table[lost], MemoryTable("original", table), usable)
+            found = row_ranks(rebuilt, table[lost], MemoryTable("original", table), usable)
             result["seconds"] = seconds
-            result["lost"] = score(rebuilt, table[lost], mean, found, len(table)).facts()
-            if told is not None:
-                result["held_out"] = told.scores.facts()
-                result["errors"] = None if told.trained is None else told.trained.errors
+            result["lost"] = score_predictions(rebuilt, table[lost], mean, found, len(table)).to_dict()
+            if fit is not None:
+                result["held_out"] = fit.scores.to_dict()
+                result["errors"] = None if fit.trained is None else fit.trained.errors
             kept = broken[reconstructor.ids[~chosen]]
             for scale in ("none", "row", "table", "spread"):
-                new = put(scaled(rebuilt, broken[lost], kept, scale)[0].float())
+                new = put(scale_rows(rebuilt, broken[lost], kept, scale)[0].float())
                 judged = judge(new)
-                geometry = compare(broken, new)
+                geometry = compare_geometry(broken, new)
                 result[scale] = {"judged": judged, "recovered": recovered(judged, damaged, original)}
                 result[scale]["geometry"] = geometry.model_dump(mode="json")
             content["ways"][way] = result

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from decone.repair.coverage import Coverage
+from decone.repair.alignment.result import LexiconCoverage
 
 Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
 
@@ -54,10 +54,10 @@ def test_the_report_as_data(decone: Decone, model: Path) -> None:
         "lexicon", "model", "words.tsv", "more.jsonl", *ways, "--counts", "counts.tsv", "--json", "--out", "c.json"
     )
     assert (code, err) == (0, "the report is c.json\n")
-    report = Coverage.model_validate_json(out)
-    assert report == Coverage.model_validate_json(Path("c.json").read_text())
+    report = LexiconCoverage.model_validate_json(out)
+    assert report == LexiconCoverage.model_validate_json(Path("c.json").read_text())
     assert json.loads(out)["schema"] == "decone.lexicon/1"
-    assert report.ways == {"exact": 4, "normalised": 1, "inflection": 1, "number": 1}
+    assert report.matches == {"exact": 4, "normalised": 1, "inflection": 1, "number": 1}
     assert report.senses == report.covered == 7
     assert [source.senses for source in report.sources] == [5, 1]
     assert report.groups is not None

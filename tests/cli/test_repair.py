@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from tests.repair.checkpoints import INPUT, V, cone, contents, llama, minilm
 
-from decone.repair.result import DeltaFacts, Report, Written
+from decone.repair.result import DeltaFacts, RepairReport, WrittenCheckpoint
 
 Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
 WORDS = "embeddings.word_embeddings.weight"
@@ -46,7 +46,7 @@ def test_from_repair_to_undo(decone: Decone, model: Path) -> None:
 def test_json_documents(decone: Decone, model: Path) -> None:
     arguments = ("--table", "both", "--rows", "last:0.25", "--centre", "kept", "--tokens", "4", "--json")
     code, out, _ = decone("repair", "directions", "m", "--out", "sub/d.safetensors", *arguments)
-    report = Report.model_validate_json(out)
+    report = RepairReport.model_validate_json(out)
     assert code == 0
     assert report.delta == "sub/d.safetensors"
     assert report.bytes == Path(report.delta).stat().st_size
@@ -60,7 +60,7 @@ def test_json_documents(decone: Decone, model: Path) -> None:
     assert DeltaFacts.model_validate_json(out).tables[1].role == "output"
     for verb, source, target in (("apply", "m", "n"), ("undo", "n", "b")):
         code, out, _ = decone("repair", verb, source, "sub/d.safetensors", "--out", target, "--json")
-        assert len(Written.model_validate_json(out).rewritten) == 2
+        assert len(WrittenCheckpoint.model_validate_json(out).rewritten) == 2
     assert contents(Path("b")) == contents(model)
 
 
@@ -71,7 +71,7 @@ def test_a_dry_run_writes_nothing(decone: Decone, model: Path) -> None:
     assert "a dry run: nothing was written" in out
     code, out, _ = decone("repair", "directions", "m", "--dry-run", "--json")
     assert code == 0
-    assert Report.model_validate_json(out).delta is None
+    assert RepairReport.model_validate_json(out).delta is None
     assert contents(Path()) == before
 
 
@@ -153,7 +153,7 @@ def test_a_real_encoder(decone: Decone) -> None:
     before = contents(source)
     code, out, _ = decone("repair", "directions", str(source), "--out", "d.safetensors", "--tokens", "2", "--json")
     assert code == 0
-    (table,) = Report.model_validate_json(out).tables
+    (table,) = RepairReport.model_validate_json(out).tables
     found = table.groups["all"]
     assert (table.shape, table.changed, table.tensors) == ((30522, 384), 30522, [WORDS])
     assert found.before.isotropy_plus_minus == pytest.approx(0.8434, abs=5e-4)

@@ -13,7 +13,7 @@ from tests.repair.checkpoints import contents
 from tests.repair.definitions.worlds import FAMILIES, TOLD, WORDS, glosses, saved, tokenizer, tsv
 
 from decone.models.find_tables import find_tables
-from decone.repair.result import DeltaFacts, Report
+from decone.repair.result import DeltaFacts, RepairReport
 
 transformers = pytest.importorskip("transformers")
 Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
@@ -75,7 +75,7 @@ def test_json_documents(decone: Decone, model: Path) -> None:
     code, out, err = decone(
         "repair", "definitions", "m", "-l", "words.tsv", "--out", "d.safetensors", *arguments, "--json", *QUICK
     )
-    report = Report.model_validate_json(out)
+    report = RepairReport.model_validate_json(out)
     assert (code, err) == (0, "")
     assert report.delta == "d.safetensors"
     assert report.method == "definitions"
@@ -86,7 +86,7 @@ def test_json_documents(decone: Decone, model: Path) -> None:
     )
     recipe = report.settings["recipe"]
     assert (recipe["ridge"], recipe["scale"], recipe["seed"]) == (10.0, "spread", 4)
-    found = report.found["input"]
+    found = report.results["input"]
     assert (found["defined"], found["rebuilt"], found["learned_from"], found["ridge"]) == (40, 10, 30, 10.0)
     held = found["held_out"]
     assert held["tokens"] == 30
@@ -101,7 +101,7 @@ def test_json_documents(decone: Decone, model: Path) -> None:
     assert report.tables[0].changed == 10
     assert len(report.tables[0].tokens) == 3
     code, out, _ = decone("repair", "show", "d.safetensors", "--json")
-    assert DeltaFacts.model_validate_json(out).found["input"]["held_out"]["r2"] == pytest.approx(held["r2"])
+    assert DeltaFacts.model_validate_json(out).results["input"]["held_out"]["r2"] == pytest.approx(held["r2"])
 
 
 def test_one_held_out_token_makes_strict_json(decone: Decone, model: Path) -> None:
@@ -131,8 +131,8 @@ def test_the_paper_s_preset(decone: Decone, model: Path) -> None:
     chosen = ("--preset", "paper", "--set", "epochs=1", "--rows", "all")
     code, out, err = decone("repair", "definitions", "m", "-l", "words.tsv", "--dry-run", *chosen, "--json", *QUICK)
     assert (code, err) == (0, "")
-    report = Report.model_validate_json(out)
-    assert report.found["input"]["rebuilt"] == 40 == report.found["input"]["learned_from"]
+    report = RepairReport.model_validate_json(out)
+    assert report.results["input"]["rebuilt"] == 40 == report.results["input"]["learned_from"]
     assert report.settings["recipe"]["noise"] == [0.5, 0.25, 0.25]
     assert report.delta is None
     assert not Path("d.safetensors").exists()
@@ -187,11 +187,11 @@ def test_several_lexicons_and_ways(decone: Decone, model: Path) -> None:
     code, out, _ = decone(
         "repair", "definitions", "m", "-l", "words.tsv", *more, "--rows", "rare", "--dry-run", "--json", *QUICK
     )
-    report = Report.model_validate_json(out)
+    report = RepairReport.model_validate_json(out)
     assert code == 0
     assert report.settings["lexicon"] == ["words.tsv", "more.tsv"]
     assert report.settings["alignment"]["pieces"] is True
-    assert report.found["input"]["defined"] > 41
+    assert report.results["input"]["defined"] > 41
 
 
 def test_an_untied_head_stays(decone: Decone) -> None:
@@ -216,7 +216,7 @@ def test_a_tied_table_that_is_stored_twice(decone: Decone, model: Path) -> None:
         "repair", "definitions", "m", "-l", "words.tsv", "--rows", "rare", "--out", "d.safetensors", "--json", *QUICK
     )
     assert code == 0
-    assert set(Report.model_validate_json(out).tables[0].tensors) == {TABLE, "cls.predictions.decoder.weight"}
+    assert set(RepairReport.model_validate_json(out).tables[0].tensors) == {TABLE, "cls.predictions.decoder.weight"}
     assert decone("repair", "apply", "m", "d.safetensors", "--out", "n").code == 0
     new = load_file("n/model.safetensors")
     assert torch.equal(new[TABLE], new["cls.predictions.decoder.weight"])

@@ -13,20 +13,24 @@ from decone.files import folder as folders
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable
 from decone.repair import checkpoint
-from decone.repair.checkpoint import apply, undo
-from decone.repair.delta import Change, read_delta, write_delta
-from decone.repair.directions import remove_directions
-from decone.repair.tables import Which, targets
+from decone.repair.checkpoint import apply_delta, undo_delta
+from decone.repair.delta import RowDelta, read_delta, write_delta
+from decone.repair.methods.directions import remove_directions
+from decone.repair.tables import TableChoice, repair_targets
 
 DELTA = Path("d.safetensors")
 SHARD = "model-00001-of-00002.safetensors"
 
 
-def make(folder: Path, which: Which = "input", ids: torch.Tensor | None = None) -> Path:
+def make(folder: Path, which: TableChoice = "input", ids: torch.Tensor | None = None) -> Path:
     model_tables = find_tables(str(folder))
     ids = torch.arange(model_tables.embedding.shape[0]) if ids is None else ids
     write_delta(
-        DELTA, model_tables, "directions", {}, [remove_directions(t, ids, 2)[0] for t in targets(model_tables, which)]
+        DELTA,
+        model_tables,
+        "directions",
+        {},
+        [remove_directions(t, ids, 2)[0] for t in repair_targets(model_tables, which)],
     )
     return DELTA
 
@@ -39,7 +43,7 @@ def test_only_the_shard_with_the_table_changes_and_undo_restores_it(
     folder = llama(Path("m"), table=cone(dtype=dtype))
     before = contents(folder)
     delta = make(folder, ids=torch.tensor([0, 1, 50, V - 1]))
-    result = apply("m", delta, Path("n"))
+    result = apply_delta("m", delta, Path("n"))
     assert result.rewritten == [SHARD]
     assert not result.linked
     assert not result.notes
@@ -50,14 +54,14 @@ def test_only_the_shard_with_the_table_changes_and_undo_restores_it(
     moved = (old[INPUT] != new[INPUT]).any(1).nonzero().squeeze(1).tolist()
     assert moved == [0, 1, 50, V - 1]
     assert torch.equal(new[INPUT][[0, 1, 50, V - 1]], load_file(delta)["0.new"])
-    undo("n", delta, Path("back"))
+    undo_delta("n", delta, Path("back"))
     assert contents(Path("back")) == before == contents(folder)
     assert not [path for path in Path().iterdir() if path.name.startswith(".") and path.name != ".cache"]
 
 
 def test_linked_files_share_their_bytes() -> None:
     folder = llama(Path("m"), sharded=False)
-    result = apply("m", make(folder), Path("n"), link=True)
+    result = apply_delta("m", make(folder), Path("n"), link=True)
     assert result.rewritten == ["model.safetensors"]
     assert "config.json" in result.linked
     assert not result.copied
@@ -69,15 +73,15 @@ def test_both_tables_and_ties() -> None:
     folder = llama(Path("m"), head=cone(seed=3))
     before = contents(folder)
     delta = make(folder, "both")
-    result = apply("m", delta, Path("n"))
+    result = apply_delta("m", delta, Path("n"))
     assert len(result.rewritten) == 2
-    undo("n", delta, Path("back"))
+    undo_delta("n", delta, Path("back"))
     assert contents(Path("back")) == before
 
 
 def test_tied_tables_stored_twice_stay_equal() -> None:
     folder = llama(Path("m"), head=cone(), tied=True)
-    apply("m", make(folder, "both"), Path("n"))
+    apply_delta("m", make(folder, "both"), Path("n"))
     one, two = (load_file(path) for path in sorted(Path("n").glob("*.safetensors")))
     assert torch.equal(one[INPUT], two[OUTPUT])
     assert not torch.equal(one[INPUT], cone())
@@ -89,8 +93,8 @@ def test_a_bare_file() -> None:
     (folder / "model.safetensors").rename("bare.safetensors")
     before = Path("bare.safetensors").read_bytes()
     delta = make(Path("bare.safetensors"))
-    assert apply("bare.safetensors", delta, Path("n")).rewritten == ["bare.safetensors"]
-    undo("n/bare.safetensors", delta, Path("back"))
+    assert apply_delta("bare.safetensors", delta, Path("n")).rewritten == ["bare.safetensors"]
+    undo_delta("n/bare.safetensors", delta, Path("back"))
     assert Path("back/bare.safetensors").read_bytes() == before
 
 
@@ -98,7 +102,7 @@ def refused(said: str, model: str, delta: Path = DELTA, out: str = "n", backward
     before = contents(Path())
     folders = {path for path in Path().rglob("*") if path.is_dir()}
     with pytest.raises(ValueError, match=said) as raised:
-        apply(model, delta, Path(out), backwards=backwards)
+        apply_delta(model, delta, Path(out), backwards=backwards)
     assert "\n" not in str(raised.value)
     assert contents(Path()) == before
     assert {path for path in Path().rglob("*") if path.is_dir()} == folders
@@ -113,7 +117,7 @@ def test_a_delta_for_another_model() -> None:
     refused("for another model, m: larger has no model.embed_tokens.weight", "larger")
     refused("not as d.safetensors left it", "other", backwards=True)
     refused("is the original already", "m", backwards=True)
-    apply("m", DELTA, Path("fixed"))
+    apply_delta("m", DELTA, Path("fixed"))
     refused("is applied to fixed already", "fixed")
 
 
@@ -160,7 +164,7 @@ def test_an_interrupt_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders.shutil, "copyfile", stop)
     before = contents(Path())
     with pytest.raises(KeyboardInterrupt):
-        apply("m", DELTA, Path("n"))
+        apply_delta("m", DELTA, Path("n"))
     assert contents(Path()) == before
     assert not Path("n").exists()
 
@@ -178,7 +182,7 @@ def test_links_out_of_the_folder_are_not_followed() -> None:
     (folder / "linked").unlink()
     os.mkfifo(folder / "pipe")
     with pytest.raises(ValueError, match="no ordinary file"):
-        apply("m", DELTA, Path("n"))
+        apply_delta("m", DELTA, Path("n"))
     assert not Path("n").exists()
 
 
@@ -196,7 +200,7 @@ def test_a_hub_cache_of_links() -> None:
     before = contents(snapshot)
     delta = make(snapshot)
     for link, out in ((False, "n"), (True, "o")):
-        apply(str(snapshot), delta, Path(out), link=link)
+        apply_delta(str(snapshot), delta, Path(out), link=link)
         assert {name for name, digest in contents(Path(out)).items() if digest != before[name]} == {SHARD}
         assert not any(path.is_symlink() for path in Path(out).rglob("*"))
     assert contents(snapshot) == before
@@ -207,7 +211,7 @@ def test_other_weights_are_told_of() -> None:
     (folder / "pytorch_model.bin").write_bytes(b"old")
     (folder / ".git").mkdir()
     (folder / ".git" / "HEAD").write_text("x")
-    result = apply("m", make(folder), Path("n"))
+    result = apply_delta("m", make(folder), Path("n"))
     assert result.notes == [
         "taken over as they are, with the old table if they hold it: pytorch_model.bin",
         "left out: .git",
@@ -222,7 +226,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     delta = make(folder)
     monkeypatch.setattr(checkpoint, "STEP", 1000)
     largest = 0
-    original = checkpoint.patched
+    original = checkpoint.patch_table
 
     def watched(*arguments: object) -> object:
         nonlocal largest
@@ -230,21 +234,25 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             largest = max(largest, len(piece))
             yield piece
 
-    monkeypatch.setattr(checkpoint, "patched", watched)
-    apply("m", delta, Path("n"))
+    monkeypatch.setattr(checkpoint, "patch_table", watched)
+    apply_delta("m", delta, Path("n"))
     assert 0 < largest <= 1000
     assert torch.equal(load_file("n/model.safetensors")[INPUT], load_file(delta)["0.new"])
 
 
 def test_several_repairs_in_a_row() -> None:
     folder = llama(Path("m"))
-    apply("m", make(folder), Path("n"))
-    (target,) = targets(find_tables("n"))
+    apply_delta("m", make(folder), Path("n"))
+    (target,) = repair_targets(find_tables("n"))
     write_delta(
-        Path("e.safetensors"), find_tables("n"), "x", {}, [Change(target, torch.tensor([4]), MemoryTable("w", cone(1)))]
+        Path("e.safetensors"),
+        find_tables("n"),
+        "x",
+        {},
+        [RowDelta(target, torch.tensor([4]), MemoryTable("w", cone(1)))],
     )
-    apply("n", Path("e.safetensors"), Path("o"))
+    apply_delta("n", Path("e.safetensors"), Path("o"))
     assert read_delta(Path("e.safetensors")).facts.tables[0].before == read_delta(DELTA).facts.tables[0].after
-    undo("o", Path("e.safetensors"), Path("p"))
-    undo("p", DELTA, Path("q"))
+    undo_delta("o", Path("e.safetensors"), Path("p"))
+    undo_delta("p", DELTA, Path("q"))
     assert contents(Path("q")) == contents(folder)

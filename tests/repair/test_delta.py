@@ -18,17 +18,17 @@ from decone.files.safetensors import read_header
 from decone.models import tables as blocks_of
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable, ModelTables
-from decone.repair.delta import Change, read_delta, vacant, write_delta
-from decone.repair.tables import targets
+from decone.repair.delta import RowDelta, read_delta, require_vacant_delta, write_delta
+from decone.repair.tables import repair_targets
 
 IDS = torch.tensor([0, 3, 60, 119])
 OUT = Path("d.safetensors")
 
 
-def change(model_tables: ModelTables, ids: Tensor = IDS, rows: Tensor | None = None) -> Change:
-    (target,) = targets(model_tables)
-    rows = cone(len(ids), dtype=target.whole.dtype, seed=5) if rows is None else rows
-    return Change(target, ids, MemoryTable("new", rows))
+def change(model_tables: ModelTables, ids: Tensor = IDS, rows: Tensor | None = None) -> RowDelta:
+    (target,) = repair_targets(model_tables)
+    rows = cone(len(ids), dtype=target.full_table.dtype, seed=5) if rows is None else rows
+    return RowDelta(target, ids, MemoryTable("new", rows))
 
 
 @pytest.fixture
@@ -104,10 +104,10 @@ def test_places_that_are_taken(model_tables: ModelTables, tmp_path: Path) -> Non
         ("m/x/d.safetensors", "own"),
     ):
         with pytest.raises(ValueError, match=said):
-            vacant(tmp_path / name, model_tables)
+            require_vacant_delta(tmp_path / name, model_tables)
     (tmp_path / "link").symlink_to(tmp_path / "m")
     with pytest.raises(ValueError, match="own folder"):
-        vacant(tmp_path / "link" / "d.safetensors", model_tables)
+        require_vacant_delta(tmp_path / "link" / "d.safetensors", model_tables)
 
 
 def test_a_full_disk_leaves_nothing(model_tables: ModelTables, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,10 +126,10 @@ def test_rows_that_cannot_be_made_leave_nothing(model_tables: ModelTables) -> No
         def read(self, start: int = 0, stop: int | None = None) -> Tensor:
             raise ValueError("cannot be made")
 
-    (target,) = targets(model_tables)
+    (target,) = repair_targets(model_tables)
     before = contents(Path())
     with pytest.raises(ValueError, match="cannot be made"):
-        write_delta(OUT, model_tables, "x", {}, [Change(target, IDS, Broken("w", torch.zeros(4, 8)))])
+        write_delta(OUT, model_tables, "x", {}, [RowDelta(target, IDS, Broken("w", torch.zeros(4, 8)))])
     assert contents(Path()) == before
 
 

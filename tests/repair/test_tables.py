@@ -8,35 +8,35 @@ from tests.repair.checkpoints import INPUT, OUTPUT, V, cone, llama
 
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable, ModelTables
-from decone.repair.tables import home, targets
+from decone.repair.tables import model_path, repair_targets
 
 
 def test_untied(tmp_path: Path) -> None:
     model_tables = find_tables(str(llama(tmp_path / "m", head=cone(seed=1))))
     assert not model_tables.tied
-    assert [(found.role, found.names) for found in targets(model_tables)] == [("input", (INPUT,))]
-    assert [(found.role, found.names) for found in targets(model_tables, "output")] == [("output", (OUTPUT,))]
-    assert [found.role for found in targets(model_tables, "both")] == ["input", "output"]
-    assert home(model_tables) == tmp_path / "m"
+    assert [(found.role, found.names) for found in repair_targets(model_tables)] == [("input", (INPUT,))]
+    assert [(found.role, found.names) for found in repair_targets(model_tables, "output")] == [("output", (OUTPUT,))]
+    assert [found.role for found in repair_targets(model_tables, "both")] == ["input", "output"]
+    assert model_path(model_tables) == tmp_path / "m"
 
 
 def test_tied_is_one_table_whatever_is_asked(tmp_path: Path) -> None:
     model_tables = find_tables(str(llama(tmp_path / "m", tied=True)))
     assert model_tables.tied
     for which in ("input", "output", "both"):
-        assert [found.names for found in targets(model_tables, which)] == [(INPUT,)]
+        assert [found.names for found in repair_targets(model_tables, which)] == [(INPUT,)]
 
 
 def test_tied_but_stored_twice_names_both_tensors(tmp_path: Path) -> None:
     model_tables = find_tables(str(llama(tmp_path / "m", head=cone(), tied=True)))
     assert model_tables.tied
     assert model_tables.head is None
-    assert [found.names for found in targets(model_tables, "both")] == [(INPUT, OUTPUT)]
+    assert [found.names for found in repair_targets(model_tables, "both")] == [(INPUT, OUTPUT)]
 
 
 def test_a_padded_table_keeps_its_whole_length(tmp_path: Path) -> None:
-    (target,) = targets(find_tables(str(llama(tmp_path / "m", table=cone(V + 4), head=cone(seed=1)))))
-    assert (target.table.shape[0], target.whole.shape[0]) == (V, V + 4)
+    (target,) = repair_targets(find_tables(str(llama(tmp_path / "m", table=cone(V + 4), head=cone(seed=1)))))
+    assert (target.table.shape[0], target.full_table.shape[0]) == (V, V + 4)
 
 
 def test_without_an_output(tmp_path: Path) -> None:
@@ -48,6 +48,6 @@ def test_without_an_output(tmp_path: Path) -> None:
     ):
         for which in ("output", "both"):
             with pytest.raises(ValueError, match="no output table"):
-                targets(model_tables, which)
+                repair_targets(model_tables, which)
     with pytest.raises(ValueError, match="not in a file"):
-        targets(ModelTables("m", "bert", "encoder", MemoryTable("w", cone())))
+        repair_targets(ModelTables("m", "bert", "encoder", MemoryTable("w", cone())))

@@ -1,39 +1,31 @@
-"""`decone repair`: mends a table of a model that exists, as a delta that can be shown, applied and undone."""
+"""`decone repair`: mends a table of a model that exists, as a delta that can be shown, applied and undone.
 
-from collections.abc import Callable
+A repair of `decone.repair.methods` is a command of its name; its options are the fields of its class.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
-from jaxtyping import Int64
-from torch import Tensor
+from typer.core import TyperGroup
 
-from decone.cli import repair_shown
-from decone.cli.console import stages
+from decone.cli.console import print_json, stages, write
 from decone.cli.options import Json, Quiet
-from decone.cli.repair_definitions import definitions
-from decone.cli.repairing import finish, require_place, tell
-from decone.frequencies import frequencies
-from decone.models.find_tables import find_tables
-from decone.models.tables import ModelTables
-from decone.repair import checkpoint
-from decone.repair.delta import Change, read_delta
-from decone.repair.directions import Centre, Statistics, remove_directions
-from decone.repair.rows import last_rows, read_ids
-from decone.repair.tables import Which, targets
+from decone.repair.methods.registry import find_method, method_names
 
-HELP = """Mend a table of a model without training it.
+if TYPE_CHECKING:
+    from decone.document import Document, DocumentModel
+    from decone.repair.methods.base import Setting
+
+HEAD = """Mend a table of a model without training it.
 
 \b
-decone repair directions MODEL --out DELTA.safetensors   take the mean and the strongest directions out of rows
-       [--components K] [--centre mean|released|kept|origin] [--rows all|rare|last:SHARE|FILE] [--counts FILE]
-       [--statistics all|chosen] [--table input|output|both] [--embedding NAME] [--head NAME]
-       [--dry-run] [--tokens N] [--seed S] [--json] [--quiet]
-decone repair definitions MODEL --lexicon FILE --out DELTA.safetensors   rebuild rows from a dictionary
-       [--rows doubtful|rare|last:SHARE|seen:SHARE|all|FILE] [--counts FILE] [--preset decone|paper] [--set key=value]
-       [--format F] [--language L] [--case C] [--forms F] [--inflections] [--numbers] [--pieces] [--mask TOKEN]
-       [--embedding NAME] [--device D] [--dry-run] [--tokens N] [--seed S] [--json] [--quiet]
+"""
+TAIL = """\
 decone repair show DELTA [--json]                        what a delta changes, and where it comes from
 decone repair apply MODEL DELTA --out FOLDER [--link]    a new checkpoint with the repaired table
 decone repair undo FOLDER DELTA --out FOLDER [--link]    the original again, to the last byte
@@ -41,75 +33,89 @@ decone repair undo FOLDER DELTA --out FOLDER [--link]    the original again, to 
 A repair writes a delta and leaves the model as it is.
 """
 
-ROWS = "Which rows change: all, rare (by --counts, or the order of ids), last:SHARE of the ids, or a file of ids."
-CENTRE = (
-    "mean: rows minus their mean, then the components of that; released: components of the rows as they were; kept: "
-    "the mean stays; origin: components around 0."
-)
+Answering = Callable[[Callable[..., None]], Callable[..., None]]
 Delta = Annotated[Path, typer.Argument(help="A delta that a repair wrote.")]
 Link = Annotated[bool, typer.Option("--link", help="Link other files instead of copying: both share their bytes.")]
 Folder = Annotated[Path, typer.Option("--out", "-o", help="The new folder; it must not exist.")]
+Model = Annotated[str, typer.Argument(help="A Hugging Face model (folder or hub name), a file, or a decone run.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="The delta to write, a .safetensors file.")]
+Tokens = Annotated[int, typer.Option(min=0, help="Changed rows shown one by one.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Measure and show, write nothing.")]
 
 
-def group(answering: Callable[[Callable[..., None]], Callable[..., None]]) -> typer.Typer:
-    """The commands; `answering` makes exit codes and sentences of exceptions."""
-    app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-    for command in (directions, definitions, show, apply, undo):
+def group(answering: Answering) -> typer.Typer:
+    """Builds the commands; `answering` makes exit codes and sentences of exceptions."""
+
+    class RepairGroup(TyperGroup):
+        """Commands of all repairs, built when they are called, and those on deltas.
+
+        Typer has its own copy of click, whose types are private.
+        """
+
+        def list_commands(self, ctx: Any) -> list[str]:
+            return [*method_names(), *super().list_commands(ctx)]
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            if cmd_name not in method_names():
+                return super().get_command(ctx, cmd_name)
+            app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+            app.command(name=cmd_name)(answering(repair_command(cmd_name)))
+            return typer.main.get_command(app)
+
+        def format_help(self, ctx: Any, formatter: Any) -> None:
+            self.help = HEAD + "".join(find_method(name).usage for name in method_names()) + TAIL
+            super().format_help(ctx, formatter)
+
+    app = typer.Typer(
+        cls=RepairGroup,
+        help=HEAD,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    for command in (show, apply, undo):
         app.command(name=command.__name__)(answering(command))
     return app
 
 
-def directions(
-    model: Annotated[str, typer.Argument(help="A Hugging Face model (folder or hub name), a file, or a decone run.")],
-    delta: Annotated[Path | None, typer.Option("--out", "-o", help="The delta to write, a .safetensors file.")] = None,
-    components: Annotated[
-        int | None, typer.Option(min=0, help="Components taken out; 0 is the mean alone.", show_default="width / 100")
-    ] = None,
-    centre: Annotated[Centre, typer.Option(help=CENTRE)] = "mean",
-    rows: Annotated[str, typer.Option(help=ROWS)] = "all",
-    counts: Annotated[Path | None, typer.Option(help="Token frequencies: lines of id or token, tab, count.")] = None,
-    statistics: Annotated[Statistics, typer.Option(help="Mean and components of all rows, or the chosen.")] = "all",
-    table: Annotated[Which, typer.Option(help="Which of two tables; tied ones are one.")] = "input",
-    embedding: Annotated[str | None, typer.Option(help="Name of the input table in the file.")] = None,
-    head: Annotated[str | None, typer.Option(help="Name of the output table in the file.")] = None,
-    tokens: Annotated[int, typer.Option(min=0, help="Changed rows shown one by one.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the rows shown.")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and show, write nothing.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Take the mean and the strongest principal components out of rows of a table.
+def repair_command(name: str) -> Callable[..., None]:
+    """Builds the command of a repair: an option per setting, and those that all repairs have."""
+    method = find_method(name)
 
-    All-but-the-top (Mu and Viswanath 2018); with --centre released, DelDirection. Writes a delta, see apply.
-    """
-    with stages(quiet) as progress:
-        progress("tables", 0, 1)
-        model_tables = find_tables(model, embedding, head)
-        require_place(delta, model_tables, dry_run)
-        ids, notes = choose(rows, counts, model_tables)
-        if len(ids) < model_tables.embedding.shape[0] and centre in ("mean", "released") and statistics == "all":
-            notes.append(
-                "the mean of all rows is taken out of some, which moves them away from the others; --centre kept "
-                "leaves it in"
-            )
-        settings = {"components": components, "centre": centre, "rows": rows, "statistics": statistics, "table": table}
-        settings["counts"] = None if counts is None else counts.name
-        changes, found = list[Change](), dict[str, Any]()
-        for target in targets(model_tables, table):
-            progress(f"directions of the {target.role} table", 0, 1)
-            change, facts = remove_directions(target, ids, components, centre, statistics)
-            changes.append(change)
-            found[target.role] = facts
-            notes += [facts["tie"]] if "tie" in facts else []
-        finish(
-            "directions", model_tables, changes, delta, settings, found, notes, tokens, seed, dry_run, as_json, progress
-        )
+    def command(**arguments: Any) -> None:
+        from decone.repair.api import repair_with
+
+        as_json, quiet = arguments.pop("as_json"), arguments.pop("quiet")
+        if arguments["out"] is None and not arguments["dry_run"]:
+            raise ValueError("say where the delta goes, --out NAME.safetensors, or measure only with --dry-run")
+        with stages(quiet) as progress, nothing_written():
+            report = repair_with(name, progress=progress, **arguments)
+        print_result(report, as_json)
+
+    settings = [_parameter(entry.name, entry.type, entry.setting, entry.default) for entry in method.settings_of()]
+    parameters = [
+        _keyword("model", Model),
+        *(parameter for parameter in settings if parameter.default is inspect.Parameter.empty),
+        _keyword("out", Out, None),
+        *(parameter for parameter in settings if parameter.default is not inspect.Parameter.empty),
+        _keyword("tokens", Tokens, 10),
+        _parameter("seed", int, method.seed, 0),
+        _keyword("dry_run", DryRun, False),
+        _keyword("as_json", Json, False),
+        _keyword("quiet", Quiet, False),
+    ]
+    command.__doc__ = method.summary
+    vars(command)["__signature__"] = inspect.Signature(parameters)
+    return command
 
 
 def show(delta: Delta, as_json: Json = False) -> None:
     """Show what a delta changes, how it was made, and for which model."""
-    opened = read_delta(delta)
-    tell(opened.facts, repair_shown.facts(opened.facts, delta), as_json)
+    from decone.repair import view
+    from decone.repair.api import read_delta
+
+    facts = read_delta(delta).facts
+    print_result(facts, as_json, view.delta_document(facts, delta))
 
 
 def apply(
@@ -120,8 +126,9 @@ def apply(
     as_json: Json = False,
 ) -> None:
     """Write a new checkpoint with the repaired table; the model stays as it is."""
-    written = checkpoint.apply(model, delta, folder, link=link)
-    tell(written, repair_shown.written(written), as_json)
+    from decone.repair.api import apply_delta
+
+    print_result(apply_delta(model, delta, folder, link=link), as_json)
 
 
 def undo(
@@ -132,28 +139,41 @@ def undo(
     as_json: Json = False,
 ) -> None:
     """Write the original checkpoint again, to the last byte."""
-    written = checkpoint.undo(repaired, delta, folder, link=link)
-    tell(written, repair_shown.written(written), as_json)
+    from decone.repair.api import undo_delta
+
+    print_result(undo_delta(repaired, delta, folder, link=link), as_json)
 
 
-def choose(rows: str, counts: Path | None, model_tables: ModelTables) -> tuple[Int64[Tensor, " M"], list[str]]:
-    """The rows that --rows names, and what must be known of them."""
-    size = model_tables.embedding.shape[0]
-    if counts is not None and rows != "rare":
-        raise ValueError("--counts tells which rows are rare; add --rows rare, or leave it out")
-    if rows == "all":
-        return torch.arange(size), []
-    if rows == "rare":
-        known = frequencies(model_tables, None, counts)
-        if not len(known.groups["rare"]):
-            raise ValueError(f"no row of {model_tables.name} is rare; name rows with --rows FILE")
-        return known.groups["rare"], [known.facts.warning] if known.facts.warning else []
-    if rows.startswith("last:"):
-        try:
-            share = float(rows.removeprefix("last:"))
-        except ValueError:
-            raise ValueError(
-                f"--rows {rows[:40]!r} is no share; write last:0.2 for the last fifth of the ids"
-            ) from None
-        return last_rows(size, share), []
-    return read_ids(Path(rows), size), []
+def print_result(result: "DocumentModel", as_json: bool, document: "Document | None" = None) -> None:
+    """Prints a result, as data or for reading."""
+    from decone.document import terminal
+
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        write(terminal.render(document or result.to_document()))
+
+
+@contextmanager
+def nothing_written() -> Iterator[None]:
+    """Answers Ctrl-C: a repair is written as a whole at its end, so there is nothing to go on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; nothing was written, and the same command begins anew") from None
+
+
+def _parameter(name: str, kind: Any, setting: "Setting", default: Any) -> inspect.Parameter:
+    flags = setting.flags or ((f"--{name.replace('_', '-')}",) if kind is bool else ())
+    option = typer.Option(
+        *flags,
+        help=setting.help,
+        min=setting.minimum,
+        show_default=True if setting.default is None else setting.default,
+    )
+    return _keyword(name, Annotated[kind, option], default)
+
+
+def _keyword(name: str, annotation: Any, default: Any = MISSING) -> inspect.Parameter:
+    empty = inspect.Parameter.empty if default is MISSING else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=empty)

@@ -24,17 +24,17 @@ from decone.files.foreign import plain
 from decone.files.safetensors import DTYPES, NUMBER_BYTES, StoredTensor, read_header
 from decone.models.tables import ModelTables, Table, blocks
 from decone.repair.result import DELTA, DeltaFacts, TableDelta
-from decone.repair.tables import Target, home
+from decone.repair.tables import RepairTarget, model_path
 from decone.training.machine import provenance
 
 SUFFIX = ".safetensors"
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _KEY = "decone.delta"
-_UNKNOWN = "0" * 64  # where a digest will stand
+_UNKNOWN = "0" * 64  # until the digest is computed
 
 
 @dataclass(frozen=True)
-class Change:
+class RowDelta:
     """New rows of a table.
 
     Attributes:
@@ -43,13 +43,13 @@ class Change:
         rows: the new ones in the dtype of the table, [M, H]; read a block at a time.
     """
 
-    target: Target
+    target: RepairTarget
     ids: Int64[Tensor, " M"]
     rows: Table
 
 
 @dataclass(frozen=True)
-class Rows:
+class StoredRows:
     """Rows of one table in a delta."""
 
     facts: TableDelta
@@ -60,15 +60,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Delta:
-    """A delta that was opened: what it says, and where its rows lie."""
+    """A delta that was opened: its description, and the position of its rows in the file."""
 
     path: Path
     facts: DeltaFacts
-    tables: list[Rows]
+    tables: list[StoredRows]
 
 
-def vacant(path: Path, model_tables: ModelTables) -> None:
-    """Refuses a place where a delta cannot be written.
+def require_vacant_delta(path: Path, model_tables: ModelTables) -> None:
+    """Refuses a path where a delta cannot be written.
 
     Raises:
         ValueError: the name does not end in .safetensors, something is there, or it lies inside the model's folder.
@@ -77,8 +77,8 @@ def vacant(path: Path, model_tables: ModelTables) -> None:
         raise ValueError(f"--out {plain(path)} must end in {SUFFIX}; a delta is one such file")
     if path.exists() or path.is_symlink():
         raise ValueError(f"{path} exists; remove it, or choose another name for the delta")
-    place = home(model_tables)
-    if place.is_dir() and path.resolve().is_relative_to(place.resolve()):
+    source = model_path(model_tables)
+    if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{path} lies in the model's own folder, which a repair never changes; choose another place")
 
 
@@ -87,8 +87,8 @@ def write_delta(
     model_tables: ModelTables,
     method: str,
     settings: dict[str, Any],
-    changes: Sequence[Change],
-    found: dict[str, Any] | None = None,
+    changes: Sequence[RowDelta],
+    results: dict[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> DeltaFacts:
     """Writes a delta beside and renames it; tables are read once, a block at a time.
@@ -99,22 +99,22 @@ def write_delta(
         method: that made the rows.
         settings: it was called with; numbers, strings, lists and None.
         changes: one per table.
-        found: what the method tells of its work.
-        notes: what a user of the delta must know.
+        results: of the method.
+        notes: for a user of the delta.
 
     Raises:
-        ValueError: the place is not vacant, ids are not rising rows of their table, new rows cannot be made or do not
+        ValueError: the path is not vacant, ids are not rising rows of their table, new rows cannot be made or do not
             fit, or the file cannot be written; nothing is left behind.
     """
-    vacant(path, model_tables)
+    require_vacant_delta(path, model_tables)
     name = Path(model_tables.name).resolve().name if Path(model_tables.name).exists() else model_tables.name
     facts = DeltaFacts(
         schema=DELTA,
         method=method,
         settings=settings,
-        found=found or {},
+        found=results or {},
         model=name,
-        tables=[_described(change) for change in changes],
+        tables=[_description(change) for change in changes],
         notes=list(notes),
         decone=__version__,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -135,7 +135,7 @@ def read_delta(path: Path) -> Delta:
     """
     if not path.is_file():
         raise ValueError(f"no file {plain(path)}; name the delta that a repair wrote with --out")
-    metadata, found = read_header(path)
+    metadata, tensors = read_header(path)
     foreign = f"{path} is no delta of decone"
     if _KEY not in metadata:
         raise ValueError(f"{foreign}; name the file that a repair wrote with --out")
@@ -146,48 +146,48 @@ def read_delta(path: Path) -> Delta:
         raise ValueError(
             f"{foreign} that this version can read ({plain(first['loc'])}: {plain(first['msg'])}); make it again"
         ) from None
-    return Delta(path, facts, [_opened(path, number, table, found) for number, table in enumerate(facts.tables)])
+    return Delta(path, facts, [_stored_rows(path, number, table, tensors) for number, table in enumerate(facts.tables)])
 
 
-def patched(
-    file: BinaryIO, place: StoredTensor, delta: Delta, rows: Rows, backwards: bool, step: int = 1 << 24
+def patch_table(
+    file: BinaryIO, span: StoredTensor, delta: Delta, rows: StoredRows, backwards: bool, step: int = 1 << 24
 ) -> Iterator[bytes]:
     """Yields the bytes of a table with its rows replaced, about `step` bytes at a time.
 
     Args:
         file: that holds the table.
-        place: of the table in it.
+        span: of the table in it.
         delta: with the rows.
         rows: of this table.
         backwards: puts the old rows in.
         step: bytes at once.
     """
-    height, ids = max(1, step // place.row_bytes), rows.ids.numpy()
+    height, ids = max(1, step // span.row_bytes), rows.ids.numpy()
     source = rows.old if backwards else rows.new
     with delta.path.open("rb") as stored:
-        for start in range(0, place.shape[0], height):
-            stop = min(start + height, place.shape[0])
+        for start in range(0, span.shape[0], height):
+            stop = min(start + height, span.shape[0])
             block = np.frombuffer(
-                bytearray(_exactly(file, place.begin + start * place.row_bytes, (stop - start) * place.row_bytes)),
+                bytearray(_exactly(file, span.begin + start * span.row_bytes, (stop - start) * span.row_bytes)),
                 dtype=np.uint8,
-            ).reshape(stop - start, place.row_bytes)
+            ).reshape(stop - start, span.row_bytes)
             low, high = np.searchsorted(ids, (start, stop))
-            new = _exactly(stored, source.begin + int(low) * place.row_bytes, int(high - low) * place.row_bytes)
-            block[ids[low:high] - start] = np.frombuffer(new, dtype=np.uint8).reshape(-1, place.row_bytes)
+            new = _exactly(stored, source.begin + int(low) * span.row_bytes, int(high - low) * span.row_bytes)
+            block[ids[low:high] - start] = np.frombuffer(new, dtype=np.uint8).reshape(-1, span.row_bytes)
             yield block.tobytes()
 
 
-def digest(path: Path, place: StoredTensor, step: int = 1 << 24) -> str:
+def tensor_digest(path: Path, span: StoredTensor, step: int = 1 << 24) -> str:
     """SHA-256 of a tensor's bytes in a file."""
-    found = sha256()
+    digest = sha256()
     with path.open("rb") as file:
-        for begin in range(place.begin, place.end, step):
-            found.update(_exactly(file, begin, min(step, place.end - begin)))
-    return found.hexdigest()
+        for begin in range(span.begin, span.end, step):
+            digest.update(_exactly(file, begin, min(step, span.end - begin)))
+    return digest.hexdigest()
 
 
-def _described(change: Change) -> TableDelta:
-    table, ids = change.target.whole, change.ids
+def _description(change: RowDelta) -> TableDelta:
+    table, ids = change.target.full_table, change.ids
     V, H = table.shape
     if not len(ids) or int(ids[0]) < 0 or int(ids[-1]) >= V or bool((ids.diff() <= 0).any()):
         raise ValueError(f"ids must be rising rows of {plain(table.name)}, from 0 to {V - 1}, and at least one")
@@ -205,29 +205,29 @@ def _described(change: Change) -> TableDelta:
 
 
 def _header(facts: DeltaFacts) -> tuple[bytes, list[dict[str, int]]]:
-    """The header of the file, and where each table's tensors begin behind it."""
+    """The header of the file, and the begin of each table's tensors behind it."""
     entries: dict[str, Any] = {_KEY: None}
     starts: list[dict[str, int]] = [{} for _ in facts.tables]
     end = 0
 
-    def add(number: int, part: str, dtype: str, shape: list[int]) -> None:
+    def add(number: int, name: str, dtype: str, shape: list[int]) -> None:
         nonlocal end
-        starts[number][part], size = end, NUMBER_BYTES[dtype] * int(np.prod(shape))
-        entries[f"{number}.{part}"] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
+        starts[number][name], size = end, NUMBER_BYTES[dtype] * int(np.prod(shape))
+        entries[f"{number}.{name}"] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
         end += size
 
     # Wide numbers first: then every tensor begins at a multiple of its own.
     for number, table in enumerate(facts.tables):
         add(number, "ids", "I64", [table.changed])
     for number, table in sorted(enumerate(facts.tables), key=lambda pair: -NUMBER_BYTES[pair[1].dtype]):
-        for part in ("old", "new"):
-            add(number, part, table.dtype, [table.changed, table.shape[1]])
+        for name in ("old", "new"):
+            add(number, name, table.dtype, [table.changed, table.shape[1]])
     del entries[_KEY]
     content = json.dumps({"__metadata__": {_KEY: facts.model_dump_json(by_alias=True)}, **entries}).encode()
     return content + b" " * (-len(content) % 8), starts
 
 
-def _write(file: BinaryIO, facts: DeltaFacts, changes: Sequence[Change]) -> None:
+def _write(file: BinaryIO, facts: DeltaFacts, changes: Sequence[RowDelta]) -> None:
     header, starts = _header(facts)
     origin = 8 + len(header)
     for change, table, start in zip(changes, facts.tables, starts, strict=True):
@@ -235,13 +235,13 @@ def _write(file: BinaryIO, facts: DeltaFacts, changes: Sequence[Change]) -> None
         file.write(change.ids.numpy().astype("<i8").tobytes())
         before, after, done = sha256(), sha256(), 0
         row = NUMBER_BYTES[table.dtype] * table.shape[1]
-        for first, block in blocks(change.target.whole):
+        for first, block in blocks(change.target.full_table):
             inner = change.ids[done:]
             inner = inner[inner < first + len(block)]
             old, new = block[inner - first], change.rows.read(done, done + len(inner))
             before.update(_bytes(block))
-            for part, rows in (("old", old), ("new", new)):
-                file.seek(origin + start[part] + done * row)
+            for name, rows in (("old", old), ("new", new)):
+                file.seek(origin + start[name] + done * row)
                 file.write(_bytes(rows))
             block = block.clone()
             block[inner - first] = new
@@ -257,21 +257,21 @@ def _bytes(rows: Float[Tensor, "n H"]) -> bytes:
     return rows.contiguous().view(torch.uint8).numpy().tobytes()
 
 
-def _opened(path: Path, number: int, table: TableDelta, found: dict[str, StoredTensor]) -> Rows:
+def _stored_rows(path: Path, number: int, table: TableDelta, tensors: dict[str, StoredTensor]) -> StoredRows:
     damaged = f"{path} is damaged"
     V, H = table.shape
     M = table.changed
-    wanted = {"ids": ((M,), "I64"), "old": ((M, H), table.dtype), "new": ((M, H), table.dtype)}
-    for part, (shape, dtype) in wanted.items():
-        place = found.get(f"{number}.{part}")
-        if place is None or (place.shape, place.dtype) != (shape, dtype) or dtype not in NUMBER_BYTES:
-            raise ValueError(f"{damaged} (its {part} rows are not as it says); make it again")
-    place = found[f"{number}.ids"]
+    expected = {"ids": ((M,), "I64"), "old": ((M, H), table.dtype), "new": ((M, H), table.dtype)}
+    for name, (shape, dtype) in expected.items():
+        span = tensors.get(f"{number}.{name}")
+        if span is None or (span.shape, span.dtype) != (shape, dtype) or dtype not in NUMBER_BYTES:
+            raise ValueError(f"{damaged} (its {name} rows are not as it says); make it again")
     with path.open("rb") as file:
-        ids = torch.from_numpy(np.frombuffer(_exactly(file, place.begin, 8 * M), dtype="<i8").astype(np.int64))
+        content = _exactly(file, tensors[f"{number}.ids"].begin, 8 * M)
+    ids = torch.from_numpy(np.frombuffer(content, dtype="<i8").astype(np.int64))
     if not M or int(ids[0]) < 0 or int(ids[-1]) >= V or bool((ids.diff() <= 0).any()):
         raise ValueError(f"{damaged} (its ids are not rising rows from 0 to {V - 1}); make it again")
-    return Rows(table, ids, found[f"{number}.old"], found[f"{number}.new"])
+    return StoredRows(table, ids, tensors[f"{number}.old"], tensors[f"{number}.new"])
 
 
 def _exactly(file: BinaryIO, begin: int, size: int) -> bytes:

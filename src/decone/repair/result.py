@@ -1,4 +1,4 @@
-"""What repairs say and store, as data: the description inside a delta, and the JSON that the commands print.
+"""Results of repairs as data: the description inside a delta, and the JSON that the commands print.
 
 A field may be added; one that changes its meaning or goes raises the number in its schema. A number that could not be
 determined is null.
@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from decone.document import Document, DocumentModel
+
 DELTA: Literal["decone.delta/1"] = "decone.delta/1"
 REPAIR: Literal["decone.repair/1"] = "decone.repair/1"
 WRITTEN: Literal["decone.written/1"] = "decone.written/1"
@@ -15,14 +17,14 @@ WRITTEN: Literal["decone.written/1"] = "decone.written/1"
 Digest = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the bytes of the whole tensor")
 
 
-class Part(BaseModel):
-    """A part of a document: unknown keys are refused."""
+class RepairModel(BaseModel):
+    """A section of a result: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
-class TableDelta(Part):
-    """One table in a delta; its rows are the delta's tensors "N.ids", "N.old" and "N.new" with N its place."""
+class TableDelta(RepairModel):
+    """One table in a delta; its rows are the delta's tensors "N.ids", "N.old" and "N.new" with N its index."""
 
     role: Literal["input", "output"]
     tensors: list[str] = Field(min_length=1, description="names of the tensors with the table's bytes, foreign strings")
@@ -33,13 +35,13 @@ class TableDelta(Part):
     after: str = Digest
 
 
-class DeltaFacts(Part):
-    """What a delta says of itself, in its metadata."""
+class DeltaFacts(RepairModel, DocumentModel):
+    """Description of a delta, in its metadata."""
 
     schema_: Literal["decone.delta/1"] = Field(DELTA, alias="schema")
     method: str
     settings: dict[str, Any] = Field(description="as the method was called")
-    found: dict[str, Any] = Field(default_factory=dict, description="what the method tells of its work")
+    results: dict[str, Any] = Field(default_factory=dict, alias="found", description="of the method")
     model: str = Field(description="name of the model, without its folder")
     tables: list[TableDelta] = Field(min_length=1)
     notes: list[str] = Field(default_factory=list)
@@ -47,8 +49,14 @@ class DeltaFacts(Part):
     date: str
     provenance: dict[str, Any] = Field(default_factory=dict)
 
+    def to_document(self) -> Document:
+        """The result for a page, a terminal and markdown."""
+        from decone.repair import view
 
-class Geometry(Part):
+        return view.delta_document(self)
+
+
+class RowGeometry(RepairModel):
     """Geometry of rows."""
 
     rows: int
@@ -60,14 +68,14 @@ class Geometry(Part):
     norms: dict[str, float] = Field(description="lengths of the rows: 'mean', and quantiles '0', '0.05' ... '1'")
 
 
-class Neighbour(Part):
-    """A row near another."""
+class NeighbourRow(RepairModel):
+    """A row near a changed one."""
 
     id: int
     token: str
 
 
-class TokenChange(Part):
+class TokenChange(RepairModel):
     """One row before and after; tokens are foreign strings."""
 
     id: int
@@ -75,51 +83,59 @@ class TokenChange(Part):
     norm_before: float
     norm_after: float
     cosine: float = Field(description="of the new row with the old one")
-    neighbours_before: list[Neighbour] = Field(description="nearest rows in cosine, nearest first")
-    neighbours_after: list[Neighbour]
+    neighbours_before: list[NeighbourRow] = Field(description="nearest rows in cosine, nearest first")
+    neighbours_after: list[NeighbourRow]
 
 
-class Compared(Part):
+class GeometryComparison(RepairModel):
     """Rows before and after, and the control for shrinkage."""
 
-    before: Geometry
-    after: Geometry
-    control: Geometry = Field(
+    before: RowGeometry
+    after: RowGeometry
+    control: RowGeometry = Field(
         description="the original rows, each scaled to the length of its repaired one: I(W) rises when rows shrink, "
-        "so what a repair gains is `after` beside `control`, not beside `before`"
+        "so the gain of a repair is `after` beside `control`, not beside `before`"
     )
     norm_ratio: float | None = Field(description="mean length after over before; null when all rows were zero")
     cosine: float = Field(description="mean cosine of a row with its old one")
 
 
-class TableReport(Part):
-    """What a repair does to one table."""
+class TableRepair(RepairModel):
+    """Effect of a repair on one table."""
 
     role: Literal["input", "output"]
     tensors: list[str]
-    shape: tuple[int, int] = Field(description="rows that have a token's place, and width")
+    shape: tuple[int, int] = Field(description="rows of tokens, and width")
     dtype: str
     changed: int
-    groups: dict[str, Compared] = Field(description="'all' rows, and the 'changed' ones where these are fewer")
+    groups: dict[str, GeometryComparison] = Field(
+        description="'all' rows, and the 'changed' ones where these are fewer"
+    )
     tokens: list[TokenChange] = Field(description="a sample of the changed rows")
 
 
-class Report(Part):
-    """Everything `decone repair METHOD` tells."""
+class RepairReport(RepairModel, DocumentModel):
+    """Result of a repair: `decone repair METHOD --json`."""
 
     schema_: Literal["decone.repair/1"] = Field(REPAIR, alias="schema")
     model: str
     method: str
     settings: dict[str, Any]
-    found: dict[str, Any] = Field(description="what the method tells of its work, by table")
-    tables: list[TableReport]
+    results: dict[str, Any] = Field(alias="found", description="of the method, by table")
+    tables: list[TableRepair]
     notes: list[str] = Field(default_factory=list)
     delta: str | None = Field(description="the file written; null in a dry run")
     bytes: int | None = Field(description="of that file")
 
+    def to_document(self) -> Document:
+        """The result for a page, a terminal and markdown."""
+        from decone.repair import view
 
-class Written(Part):
-    """What `decone repair apply` and `undo` made."""
+        return view.repair_document(self)
+
+
+class WrittenCheckpoint(RepairModel, DocumentModel):
+    """Files that `decone repair apply` or `undo` wrote."""
 
     schema_: Literal["decone.written/1"] = Field(WRITTEN, alias="schema")
     folder: str
@@ -127,3 +143,9 @@ class Written(Part):
     copied: list[str]
     linked: list[str] = Field(description="files that share their bytes on disk with the source")
     notes: list[str] = Field(default_factory=list)
+
+    def to_document(self) -> Document:
+        """The result for a page, a terminal and markdown."""
+        from decone.repair import view
+
+        return view.checkpoint_document(self)

@@ -4,6 +4,7 @@ The paper fine-tunes RoBERTa-base and BART-large, later T5-large too, on GLUE an
 a baseline.
 """
 
+from decone.repair.methods.registry import repair_variants
 from decone.studies.downstream import DownstreamTable
 from decone.studies.downstream_runs import ORIGINAL, TableRow
 from decone.studies.glue import Glue
@@ -11,13 +12,17 @@ from decone.studies.summaries import Summaries
 
 STUDY = "definitionemb"
 
+USUAL = (ORIGINAL, "directions", "definitions")
 ROWS = (
     TableRow(ORIGINAL, "Original table"),
-    TableRow("directions", "DelDirection, as released"),
-    TableRow("definitions", "DefinitionEMB"),
-    TableRow("directions-mean", "All-but-the-top"),
+    *(
+        TableRow(name, variant.label)
+        for name, (_, variant) in sorted(
+            repair_variants().items(),
+            key=lambda item: (*USUAL, item[0]).index(item[0]),  # the paper's rows first
+        )
+    ),
 )
-USUAL = (ORIGINAL, "directions", "definitions")
 NOTE = (
     "None found: the paper's numbers are in no source that could be reached, and its code holds no result tables, so "
     "nothing is quoted."

@@ -11,7 +11,7 @@ from typing import Any
 from decone.files.atomic import write_text
 from decone.repair.delta import read_delta
 from decone.studies import scores
-from decone.studies.deltas import make_delta, repaired
+from decone.studies.deltas import make_delta, repaired_model
 from decone.studies.downstream_result import DOWNSTREAM, read_result, require_same
 from decone.studies.pool import Stop, Watch, work_off
 from decone.studies.study import Wish
@@ -262,7 +262,7 @@ class Downstream:
         facts = read_delta(delta).facts
         with delta.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return str(repaired(model, delta, self.place / "tables")), {
+        return str(repaired_model(model, delta, self.place / "tables")), {
             "sha256": digest,
             "method": facts.method,
             "settings": facts.settings,

@@ -17,11 +17,10 @@ from torch import Tensor
 
 from decone.data.lexicons import Lexicon
 from decone.models.find_tables import find_tables
-from decone.repair.alignment import align
-from decone.repair.definitions.choice import select_tokens
-from decone.repair.definitions.lengths import mixed, scaled
+from decone.repair.alignment.align import align
+from decone.repair.definitions.fit import Reconstructor, blend_rows, scale_rows
 from decone.repair.definitions.recipe import Recipe
-from decone.repair.definitions.reconstructor import Reconstructor
+from decone.repair.row_selection import select_tokens
 
 SETTINGS: dict[str, Any] = {"read": "slot", "mention": "keep", "train_on": "others"}
 
@@ -38,7 +37,7 @@ def read(data: Path) -> tuple[Reconstructor, Reconstructor]:
     words = {
         id: entry
         for id, entry in every.entries.items()
-        if re.fullmatch("[a-z]+", entry.surface.text) and entry.way in ("exact", "normalised")
+        if re.fullmatch("[a-z]+", entry.surface.text) and entry.match in ("exact", "normalised")
     }
     assert len(words) == 12_841
     alignment = replace(every, entries=words)
@@ -48,7 +47,7 @@ def read(data: Path) -> tuple[Reconstructor, Reconstructor]:
     places = {prompt: place for place, prompt in reversed(list(enumerate(mean.prompts)))}
     first.features = found[[places[prompt] for prompt in first.prompts]]  # one prompt per token: the very states
     chosen = [place for place in range(0, len(mean.prompts), 4000)]
-    assert torch.allclose(mean.body.features([mean.prompts[place] for place in chosen]), found[chosen], atol=1e-4)
+    assert torch.allclose(mean.encoder.features([mean.prompts[place] for place in chosen]), found[chosen], atol=1e-4)
     total, count = torch.zeros(len(words), found.shape[1]), torch.bincount(mean.owner)
     mean.features = total.index_add_(0, mean.owner, found) / count[:, None]
     assert first.ids.tolist() == mean.ids.tolist() == sorted(words)
@@ -64,12 +63,12 @@ def every(read: Reconstructor) -> Tensor:
 def test_what_definitions_tell_of_rows(read: tuple[Reconstructor, Reconstructor]) -> None:
     """First sense: R2 0.093, top 10 36.2 %, norm ratio 0.354; three senses 0.121 and 51.6 %; shuffled nothing."""
     first, _ = read
-    one, three = (part.learn(every(part)) for part in read)
+    one, three = (part.fit(every(part)) for part in read)
     features = first.features
     first.features = features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))]
-    nothing = first.learn(every(first))
+    nothing = first.fit(every(first))
     first.features = features
-    print(json.dumps({name: told.scores.facts() | {"ridge": told.ridge} for name, told in
+    print(json.dumps({name: fit.scores.to_dict() | {"ridge": fit.ridge} for name, fit in
                       (("first", one), ("mean", three), ("shuffled", nothing))}))  # fmt: skip
     assert one.scores.r2 >= 0.08
     assert one.scores.top10.mean >= 0.33
@@ -89,19 +88,19 @@ def test_sentences_after_a_repair(read: tuple[Reconstructor, Reconstructor], dat
     if not path.is_file():
         pytest.skip("no STS-B among the corpora")
     _, mean = read
-    honest = mean.learn(every(mean)).honest
-    table = mean.body.rows
+    out_of_fold = mean.fit(every(mean)).out_of_fold
+    table = mean.encoder.rows
     original = table.detach().clone()
     draw = torch.Generator().manual_seed(1)
     rare = torch.isin(mean.ids, select_tokens(mean.alignment, "index", 0.2))
-    shuffled = honest[torch.randperm(len(honest), generator=draw)]
-    long, _ = scaled(honest, mean.rows, mean.rows, "row")
-    half = mixed(long, mean.rows, 0.5, torch.float32, "t", mean.ids)
+    shuffled = out_of_fold[torch.randperm(len(out_of_fold), generator=draw)]
+    long, _ = scale_rows(out_of_fold, mean.rows, mean.rows, "row")
+    half = blend_rows(long, mean.rows, 0.5, torch.float32, "t", mean.ids)
     found = {"original": correlation(mean, path)}
     for name, rows, which in (
-        ("rarest fifth", honest, rare),
+        ("rarest fifth", out_of_fold, rare),
         ("rarest fifth, shuffled", shuffled, rare),
-        ("all", honest, every(mean)),
+        ("all", out_of_fold, every(mean)),
         ("all, half and half", half, every(mean)),
     ):
         with torch.no_grad():
@@ -119,7 +118,7 @@ def test_sentences_after_a_repair(read: tuple[Reconstructor, Reconstructor], dat
 def correlation(read: Reconstructor, path: Path) -> float:
     """Of scores with cosines of mean-pooled sentences."""
     lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-    tokenizer, body = read.writer.tokenizer, read.body.model.eval()
+    tokenizer, body = read.writer.tokenizer, read.encoder.model.eval()
     texts = sorted({text for line in lines for text in line[7:9]}, key=len)
     vectors: dict[str, Tensor] = {}
     for start in range(0, len(texts), 64):

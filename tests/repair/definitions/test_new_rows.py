@@ -13,12 +13,12 @@ from tests.repair.vocabularies import build, logits
 from decone.cli.main import app
 from decone.data.lexicons import Lexicon, Sense
 from decone.models.find_tables import find_tables
-from decone.repair.alignment import align
-from decone.repair.definitions.new_rows import from_definitions
+from decone.repair.alignment.align import align
+from decone.repair.alignment.result import TokenEntry
+from decone.repair.alignment.surfaces import Surface
+from decone.repair.definitions.fit import Reconstructor
+from decone.repair.definitions.rebuild import from_definitions
 from decone.repair.definitions.recipe import Recipe
-from decone.repair.definitions.reconstructor import Reconstructor
-from decone.repair.entries import Entry
-from decone.repair.surfaces import Surface
 from decone.repair.vocabulary.grow import grow
 
 OLD = ("the", "cat", "sat", "on", "mat")
@@ -55,8 +55,8 @@ def test_new_rows_are_the_map_of_old_ones_on_new_definitions(kind: str) -> None:
     centred = (x - x.mean(0)) / scale
     stacked = np.vstack([centred, np.sqrt(3.0) * np.eye(len(scale))])
     matrix = np.linalg.lstsq(stacked, np.vstack([y - y.mean(0), np.zeros((len(scale), y.shape[1]))]), rcond=None)[0]
-    asked = Entry(-1, Surface("covid", "covid", "word"), "exact", (Sense("covid", NEW["covid"]),))
-    features = reader.body.features(reader.writer.write([asked])).double().numpy()
+    asked = TokenEntry(-1, Surface("covid", "covid", "word"), "exact", (Sense("covid", NEW["covid"]),))
+    features = reader.encoder.features(reader.writer.write([asked])).double().numpy()
     wanted = (features - x.mean(0)) / scale @ matrix + y.mean(0)
     table = find_tables("n").embedding.read().double().numpy()
     place = report.tokens_before if len(table) > report.tokens_before else 0

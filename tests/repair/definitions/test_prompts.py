@@ -7,29 +7,28 @@ from tests.repair.definitions.worlds import FAMILIES, TOLD, WORDS, glosses, toke
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from decone.data.lexicons import Lexicon, Sense
-from decone.repair.alignment import Choices, align
-from decone.repair.definitions.prompts import Prompt, Writer, by_length, collate
+from decone.repair.alignment.align import AlignmentSettings, HostWord, align
+from decone.repair.alignment.result import TokenEntry
+from decone.repair.alignment.surfaces import surfaces
+from decone.repair.definitions.prompts import Prompt, PromptWriter, collate, length_batches
 from decone.repair.definitions.recipe import Recipe
-from decone.repair.entries import Entry
-from decone.repair.host_words import Host
-from decone.repair.surfaces import surfaces
 
 WORD = WORDS[0]
 MASK = {"bert": "[MASK]", "albert": "[MASK]", "roberta": "<mask>", "bart": "<mask>", "t5": "<extra_id_0>"}
 
 
-def writer(family: str = "bert", limit: int = 64, mask: str | None = None, **settings: object) -> Writer:
-    return Writer(tokenizer(family)[0], Recipe(**settings), limit, mask)  # type: ignore[arg-type]
+def writer(family: str = "bert", limit: int = 64, mask: str | None = None, **settings: object) -> PromptWriter:
+    return PromptWriter(tokenizer(family)[0], Recipe(**settings), limit, mask)  # type: ignore[arg-type]
 
 
-def entry(made: Writer, *texts: str, word: str = WORD, host: Host | None = None) -> Entry:
+def entry(made: PromptWriter, *texts: str, word: str = WORD, host: HostWord | None = None) -> TokenEntry:
     """A token's definitions; the token is the word as the tokenizer writes it within a text."""
     known = surfaces(made.tokenizer)
     id = next(id for id, surface in enumerate(known) if surface.text == word and not surface.inner)
-    return Entry(id, known[id], "exact", tuple(Sense(word, text) for text in texts), host)
+    return TokenEntry(id, known[id], "exact", tuple(Sense(word, text) for text in texts), host)
 
 
-def tokens(made: Writer, prompt: Prompt) -> list[str | None]:
+def tokens(made: PromptWriter, prompt: Prompt) -> list[str | None]:
     return [made.tokenizer.id_to_token(id) for id in prompt.ids]
 
 
@@ -137,8 +136,8 @@ def test_a_word_whose_slots_do_not_fit_is_left_out_and_counted() -> None:
     made = writer(limit=8)
     ids = tuple(made.tokenizer.encode("bokakalix", add_special_tokens=False).ids)
     known = surfaces(made.tokenizer)
-    host = Host("bokakalix", ids, len(ids) - 1, (Sense("bokakalix", "dola"),))
-    piece = Entry(ids[-1], known[ids[-1]], "host", host.senses, host)
+    host = HostWord("bokakalix", ids, len(ids) - 1, (Sense("bokakalix", "dola"),))
+    piece = TokenEntry(ids[-1], known[ids[-1]], "host", host.senses, host)
     assert len(ids) > 4
     assert made.write([piece, entry(made, "dola")])[0].id != ids[-1]
     assert made.tally == {"word too long for a prompt": 1}
@@ -150,8 +149,8 @@ def test_a_piece_is_read_at_its_place_in_a_word() -> None:
     ids = tuple(made.tokenizer.encode("xbabax", add_special_tokens=False).ids)
     assert made.tokenizer.encode("xbabax", add_special_tokens=False).tokens == ["x", "##b", "##a", "##b", "##a", "##x"]
     surface = surfaces(made.tokenizer)[ids[2]]
-    host = Host("xbabax", ids, 2, (Sense("xbabax", "dola xbabax a"),))
-    (prompt,) = made.write([Entry(ids[2], surface, "host", host.senses, host)])
+    host = HostWord("xbabax", ids, 2, (Sense("xbabax", "dola xbabax a"),))
+    (prompt,) = made.write([TokenEntry(ids[2], surface, "host", host.senses, host)])
     assert prompt.masks == tuple(range(1, 7))
     assert prompt.slots == (2, 4)
     assert prompt.pieces == ids
@@ -170,7 +169,7 @@ def test_a_piece_is_read_at_its_place_in_a_word() -> None:
 
 def test_the_pieces_of_an_alignment() -> None:
     made = writer()
-    found = align(made.tokenizer, Lexicon.of(glosses() | {"dokusa": "boka"}), choices=Choices(pieces=True))
+    found = align(made.tokenizer, Lexicon.of(glosses() | {"dokusa": "boka"}), settings=AlignmentSettings(pieces=True))
     hosted = [entry for entry in found.entries.values() if entry.host is not None]
     assert hosted
     for prompt, one in zip(made.write(hosted), hosted, strict=True):
@@ -182,10 +181,10 @@ def test_the_pieces_of_an_alignment() -> None:
 def test_masks() -> None:
     bare = Tokenizer(models.WordLevel({"a": 0, ":": 1, ";": 2, "blank": 3}, unk_token="a"))
     with pytest.raises(ValueError, match=r"the tokenizer has no mask token .* name one: --mask TOKEN"):
-        Writer(bare, Recipe(), 64)
+        PromptWriter(bare, Recipe(), 64)
     with pytest.raises(ValueError, match="the tokenizer has no <hole> token"):
-        Writer(bare, Recipe(), 64, "<hole>")
-    assert Writer(bare, Recipe(), 64, "blank").mask == 3
+        PromptWriter(bare, Recipe(), 64, "<hole>")
+    assert PromptWriter(bare, Recipe(), 64, "blank").mask == 3
 
 
 def test_the_tokenizer_is_left_as_it_is() -> None:
@@ -193,7 +192,7 @@ def test_the_tokenizer_is_left_as_it_is() -> None:
     given.enable_truncation(4)
     given.enable_padding(length=4)
     before = given.to_str()
-    made = Writer(given, Recipe(), 64)
+    made = PromptWriter(given, Recipe(), 64)
     (prompt,) = made.write([entry(made, "boka kali boka kali boka")])
     assert len(prompt.ids) == 4 + len(made.tokenizer.encode("boka kali boka kali boka", add_special_tokens=False).ids)
     assert given.to_str() == before
@@ -204,10 +203,10 @@ def test_a_tokenizer_of_older_files_gets_its_marks() -> None:
     """vocab.txt says nothing of what stands around a text; transformers puts the usual two."""
     made = Tokenizer(models.WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "[MASK]": 3, ":": 4, ";": 5, "a": 6}))
     made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    found = Writer(made, Recipe(), 64)
+    found = PromptWriter(made, Recipe(), 64)
     assert (found.start, found.end) == ([1], [2])
     made.post_processor = processors.TemplateProcessing("$A [SEP]", None, [("[SEP]", 2)])
-    found = Writer(made, Recipe(), 64)
+    found = PromptWriter(made, Recipe(), 64)
     assert (found.start, found.end) == ([], [2])  # what a tokenizer says itself counts
 
 
@@ -225,5 +224,5 @@ def test_batches() -> None:
     assert decoded.decoder.tolist() == [[11, 3], [11, 5]]
     assert decoded.slots.tolist() == [[True, False], [False, True]]
     assert decoded.ids[0, 5:].tolist() == [3, 3, 3]
-    assert by_length([long, short, long, short, short], 2) == [[1, 3], [4, 0], [2]]
+    assert length_batches([long, short, long, short, short], 2) == [[1, 3], [4, 0], [2]]
     assert batch.to(batch.ids.device).ids.tolist() == batch.ids.tolist()

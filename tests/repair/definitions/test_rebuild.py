@@ -13,13 +13,13 @@ from torch import Tensor
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable
 from decone.repair import checkpoint
-from decone.repair.definitions.body import Body
+from decone.repair.definitions.encoder import DefinitionEncoder
+from decone.repair.definitions.fit import Reconstructor
 from decone.repair.definitions.prompts import Prompt
-from decone.repair.definitions.rebuild import in_doubt, rebuild
+from decone.repair.definitions.rebuild import find_doubtful_rows, rebuild_rows
 from decone.repair.definitions.recipe import Recipe
-from decone.repair.definitions.reconstructor import Reconstructor
 from decone.repair.delta import write_delta
-from decone.repair.tables import targets
+from decone.repair.tables import repair_targets
 
 transformers = pytest.importorskip("transformers")
 MANY = [first + second + "x" for first in SOUNDS for second in SOUNDS][:300]
@@ -39,13 +39,13 @@ def world(
     features = torch.randn(size, 8, generator=draw)
     table = features @ torch.randn(8, 16, generator=draw) + noise * torch.randn(size, 16, generator=draw)
 
-    def read(body: Body, prompts: list[Prompt], progress: Any = None) -> Tensor:
+    def read(body: DefinitionEncoder, prompts: list[Prompt], progress: Any = None) -> Tensor:
         return torch.stack([features[prompt.id] for prompt in prompts])
 
-    monkeypatch.setattr(Body, "features", read)
+    monkeypatch.setattr(DefinitionEncoder, "features", read)
     alignment = aligned(model_tables, glosses(words=MANY))
     good = table.clone()
-    rare = torch.tensor(alignment.covered()[-60:])
+    rare = torch.tensor(alignment.defined_ids()[-60:])
     wrong = rare[torch.randperm(60, generator=draw)[:spoiled]].sort().values
     table[wrong] = good[wrong].roll(1, 0)
     recipe = Recipe(**{"read": "slot", "scale": "none", **settings})
@@ -54,8 +54,8 @@ def world(
 
 def rows_of(read: Reconstructor, ids: Tensor) -> tuple[Tensor, Tensor, dict[str, Any], list[str]]:
     model_tables = find_tables(str(Path("bert")))
-    (target,) = targets(model_tables)
-    change, found, notes = rebuild(target, read, ids)
+    (target,) = repair_targets(model_tables)
+    change, found, notes = rebuild_rows(target, read, ids)
     return change.ids, change.rows.read(), found, notes
 
 
@@ -63,7 +63,7 @@ def test_shuffled_rows_are_found_and_come_back(tmp_path: Path, monkeypatch: pyte
     read, good, wrong = world(tmp_path, monkeypatch, spoiled=30)
     among = read.ids[-60:]
     read.rows[:4] = read.rows[:4].roll(1, 0)  # wrong ones elsewhere are not asked for
-    found, facts = in_doubt(read, among)
+    found, facts = find_doubtful_rows(read, among)
     assert set(found.tolist()) <= set(among.tolist())
     hit = set(found.tolist()) & set(wrong.tolist())
     assert len(hit) > 22
@@ -72,23 +72,23 @@ def test_shuffled_rows_are_found_and_come_back(tmp_path: Path, monkeypatch: pyte
     assert facts["in_doubt"] == len(found)
     assert facts["unrelated_rare"] == pytest.approx(0.5, abs=0.25)
     assert facts["unrelated_elsewhere"] < 0.05
-    ids, rows, told, notes = rows_of(read, found)
+    ids, rows, fit, notes = rows_of(read, found)
     assert torch.equal(ids, found)
     error = (rows - good[found]).square().mean() / (good[found] - good.mean(0)).square().mean()
     assert float(error) < 0.02  # of the variance
-    assert told["unrelated"] > 0.5
-    assert told["held_out"]["r2"] > 0.7
-    assert told["learned_from"] == 300 - len(found)
+    assert fit["unrelated"] > 0.5
+    assert fit["held_out"]["r2"] > 0.7
+    assert fit["learned_from"] == 300 - len(found)
     assert not [note for note in notes if "so little was lost" in note]
 
 
 def test_a_healthy_table_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, _, _ = world(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match=r"nothing seems lost: the 60 rarest defined rows .* name them: --rows rare"):
-        in_doubt(read, read.ids[-60:])
+        find_doubtful_rows(read, read.ids[-60:])
     for among in (read.ids, torch.tensor([0, 1])):
         with pytest.raises(ValueError, match="rows in doubt are looked for among some of the defined rows"):
-            in_doubt(read, among)
+            find_doubtful_rows(read, among)
 
 
 def test_a_table_that_means_nothing_anywhere_is_not_worse_somewhere(
@@ -96,7 +96,7 @@ def test_a_table_that_means_nothing_anywhere_is_not_worse_somewhere(
 ) -> None:
     read, _, _ = world(tmp_path, monkeypatch, noise=1000.0)
     with pytest.raises(ValueError, match="nothing seems lost"):
-        in_doubt(read, read.ids[-60:])
+        find_doubtful_rows(read, read.ids[-60:])
 
 
 def test_each_row_from_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,20 +107,20 @@ def test_each_row_from_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read, good, wrong = world(tmp_path / way, monkeypatch, spoiled=30, train_on=way, ridge=0.1)
         monkeypatch.chdir(tmp_path / way)
         ids = wrong
-        _, rows, told, _ = rows_of(read, ids)
+        _, rows, fit, _ = rows_of(read, ids)
         found[way] = rows
-        assert told["learned_from"] == (270 if way == "kept" else 300)
+        assert fit["learned_from"] == (270 if way == "kept" else 300)
         expected = {
-            "kept": read.learn(~torch.isin(read.ids, ids)),
-            "others": read.learn(torch.ones(300, dtype=torch.bool)),
+            "kept": read.fit(~torch.isin(read.ids, ids)),
+            "others": read.fit(torch.ones(300, dtype=torch.bool)),
         }
         places = torch.isin(read.ids, ids).nonzero().squeeze(1)
         if way == "kept":
-            assert torch.allclose(rows, expected["kept"].readout(read.features[places]), atol=1e-5)
+            assert torch.allclose(rows, expected["kept"].ridge_map(read.features[places]), atol=1e-5)
         if way == "others":
-            assert torch.allclose(rows, expected["others"].honest[places], atol=1e-5)
+            assert torch.allclose(rows, expected["others"].out_of_fold[places], atol=1e-5)
         if way == "all":
-            assert torch.allclose(rows, expected["others"].readout(read.features[places]), atol=1e-5)
+            assert torch.allclose(rows, expected["others"].ridge_map(read.features[places]), atol=1e-5)
         error = float((rows - good[ids]).square().mean())
         found[way] = error
     assert found["kept"] < found["others"]
@@ -133,10 +133,10 @@ def test_all_rows_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         rows_of(read, read.ids)
     read, _, _ = world(tmp_path / "o", monkeypatch, train_on="others")
     monkeypatch.chdir(tmp_path / "o")
-    ids, _, told, notes = rows_of(read, read.ids)
+    ids, _, fit, notes = rows_of(read, read.ids)
     assert len(ids) == 300
-    assert told["held_out"]["r2"] > 0.9
-    assert told["unrelated"] < 0.1
+    assert fit["held_out"]["r2"] > 0.9
+    assert fit["unrelated"] < 0.1
     said = " ".join(notes)
     assert "100% of the defined rows are replaced; without fine-tuning" in said
     assert "so little was lost" in said
@@ -144,14 +144,14 @@ def test_all_rows_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_a_user_must_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, _, _ = world(tmp_path, monkeypatch, noise=30.0, ridge=1e5)
-    _, _, told, notes = rows_of(read, torch.cat([read.ids[-10:], torch.tensor([0, 1])]))
+    _, _, fit, notes = rows_of(read, torch.cat([read.ids[-10:], torch.tensor([0, 1])]))
     said = " ".join(notes)
     assert "2 of the 12 rows have no definition and stay as they are" in said
-    assert f"rebuilt rows have {told['length']:.0%} of the old length; set scale=spread, or blend=0.5" in said
-    assert told["length"] < 0.5
+    assert f"rebuilt rows have {fit['length']:.0%} of the old length; set scale=spread, or blend=0.5" in said
+    assert fit["length"] < 0.5
     assert "are few to learn" not in said
     read.recipe = Recipe(read="slot", scale="row")
-    _, rows, told, notes = rows_of(read, read.ids[-10:])
+    _, rows, fit, notes = rows_of(read, read.ids[-10:])
     assert "of the old length" not in " ".join(notes)
     assert torch.allclose(rows.norm(dim=1), read.rows[-10:].norm(dim=1), rtol=1e-4)
     _, _, _, notes = rows_of(read, read.ids[:275])
@@ -160,8 +160,8 @@ def test_what_a_user_must_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_definitions_that_tell_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, _, _ = world(tmp_path, monkeypatch, noise=1000.0, ridge=1.0)
-    _, _, told, notes = rows_of(read, read.ids[-10:])
-    assert told["held_out"]["r2"] <= 0
+    _, _, fit, notes = rows_of(read, read.ids[-10:])
+    assert fit["held_out"]["r2"] <= 0
     assert "definitions tell nothing of rows that were not learned from" in notes[0]
 
 
@@ -182,8 +182,8 @@ def test_tokens_with_the_same_definitions(tmp_path: Path) -> None:
     saved("bert", tmp_path / "bert")
     for way, count in (("warn", 10), ("keep-old", 7)):
         read = reconstructor(Path("bert"), Recipe(collision=way), defined)
-        ids, rows, told, notes = rows_of(read, read.ids[30:])
-        assert len(ids) == told["rebuilt"] == count
+        ids, rows, fit, notes = rows_of(read, read.ids[30:])
+        assert len(ids) == fit["rebuilt"] == count
         if way == "warn":
             assert torch.equal(rows[0], rows[2])
             assert torch.equal(rows[8], rows[9])
@@ -202,15 +202,15 @@ def test_from_rows_to_undo(family: str, solver: str, tmp_path: Path) -> None:
     folder = saved(family, tmp_path / "model")
     before = contents(folder)
     model_tables = find_tables(str(folder))
-    (target,) = targets(model_tables)
+    (target,) = repair_targets(model_tables)
     recipe = Recipe(solver=solver, epochs=1, batch=16, blend=0.75, scale="spread")
     read = Reconstructor(model_tables, target.table, aligned(model_tables), recipe, "cpu")
-    change, found, notes = rebuild(target, read, read.ids[-8:])
+    change, found, notes = rebuild_rows(target, read, read.ids[-8:])
     assert contents(folder) == before
     assert found["rebuilt"] == 8
     assert found["learned_from"] == 32
     write_delta(Path("d.safetensors"), model_tables, "definitions", {}, [change], {"input": found}, notes)
-    checkpoint.apply(str(folder), Path("d.safetensors"), Path("new"))
+    checkpoint.apply_delta(str(folder), Path("d.safetensors"), Path("new"))
     old, new = (load_file(place / "model.safetensors") for place in (folder, Path("new")))
     assert old.keys() == new.keys()
     for name, part in old.items():
@@ -220,7 +220,7 @@ def test_from_rows_to_undo(family: str, solver: str, tmp_path: Path) -> None:
     changed = (table != old[target.table.name]).any(1).nonzero().squeeze(1)
     assert changed.tolist() == read.ids[-8:].tolist() == change.ids.tolist()
     assert torch.equal(table[changed], change.rows.read())
-    checkpoint.undo("new", Path("d.safetensors"), Path("back"))
+    checkpoint.undo_delta("new", Path("d.safetensors"), Path("back"))
     assert contents(Path("back")) == before
     # What is tied follows: a head has the new rows when transformers loads it.
     config = transformers.AutoConfig.from_pretrained("new")
@@ -244,7 +244,7 @@ def test_rows_that_do_not_fit_the_table(tmp_path: Path) -> None:
     """A float16 table whose kept rows are far apart: spread to their distance, rebuilt rows would be infinite."""
     folder = saved("bert", tmp_path / "bert", dtype=torch.float16)
     model_tables = find_tables(str(folder))
-    (target,) = targets(model_tables)
+    (target,) = repair_targets(model_tables)
     table = model_tables.embedding.read().clone()
     read = Reconstructor(model_tables, MemoryTable("t", table), aligned(model_tables), Recipe(scale="spread"), "cpu")
     read.rows[:20] = 6e4
@@ -253,7 +253,7 @@ def test_rows_that_do_not_fit_the_table(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"rebuilt rows of .* are not finite or do not fit torch.float16: .*leave them"
     ):
-        rebuild(target, read, read.ids[-8:])
+        rebuild_rows(target, read, read.ids[-8:])
     assert contents(folder) == before
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from decone.data.lexicons import Sense
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable
+from decone.repair.alignment.result import TokenEntry
+from decone.repair.alignment.surfaces import Surface
+from decone.repair.definitions.fit import Reconstructor
 from decone.repair.definitions.recipe import Recipe
-from decone.repair.definitions.reconstructor import Reconstructor
-from decone.repair.entries import Entry
-from decone.repair.surfaces import Surface
 
 GRADIENT = {"solver": "gradient", "read": "slot", "epochs": 1, "batch": 8, "rate": 1e-3}
 
@@ -41,29 +41,29 @@ def test_kept_rows_teach_the_others(family: str, tmp_path: Path) -> None:
     assert torch.equal(read.rows, table[read.ids])
     assert read.ids.tolist() == sorted(read.alignment.entries)
     learn = torch.arange(40) % 5 != 0
-    told = read.learn(learn)
+    fit = read.fit(learn)
     asked = (~learn).nonzero().squeeze(1)
     expected = ridge(
-        read.features[learn], read.rows[learn], 3.0, read.body.blocks, read.features[asked], read.features[learn]
+        read.features[learn], read.rows[learn], 3.0, read.encoder.blocks, read.features[asked], read.features[learn]
     )
-    for found in (read.predict(told, asked), told.honest[asked]):
+    for found in (read.predict(fit, asked), fit.out_of_fold[asked]):
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-4)
-    assert told.held.tolist() == learn.nonzero().squeeze(1).tolist()
-    assert told.scores.tokens == 32
-    assert told.ridge == 3.0
-    assert told.trained is None
-    assert told.frozen is None
+    assert fit.scored.tolist() == learn.nonzero().squeeze(1).tolist()
+    assert fit.scores.tokens == 32
+    assert fit.ridge == 3.0
+    assert fit.trained is None
+    assert fit.frozen_scores is None
 
 
 def test_honesty(tmp_path: Path) -> None:
     """One row a hundred times larger: its own prediction stays, those of others move."""
     read = reconstructor(saved("bert", tmp_path / "bert"), Recipe(ridge=1.0))
     every = torch.ones(40, dtype=torch.bool)
-    before = read.learn(every).honest
+    before = read.fit(every).out_of_fold
     for token in (0, 21):
         kept = read.rows.clone()
         read.rows[token] *= 100
-        after = read.learn(every).honest
+        after = read.fit(every).out_of_fold
         read.rows = kept
         assert float((after[token] - before[token]).abs().max()) < 1e-5
         assert int(((after - before).abs().amax(1) > 1e-2).sum()) > 25
@@ -74,7 +74,7 @@ def test_features_are_means_over_prompts(tmp_path: Path) -> None:
     read = reconstructor(saved("bert", tmp_path / "bert"), Recipe(senses="mean"), defined)
     assert len(read.prompts) == sum(map(len, defined.values())) > 40
     for token, id in enumerate(read.ids.tolist()):
-        mine = [read.body.features([prompt])[0] for prompt in read.prompts if prompt.id == id]
+        mine = [read.encoder.features([prompt])[0] for prompt in read.prompts if prompt.id == id]
         assert torch.allclose(read.features[token], torch.stack(mine).mean(0), atol=1e-5)
 
 
@@ -89,68 +89,68 @@ def test_a_decoder_s_rows(tmp_path: Path) -> None:
 
 def test_ranks_by_hand(tmp_path: Path) -> None:
     read = reconstructor(saved("bert", tmp_path / "bert"), Recipe(ridge=1.0))
-    told = read.learn(torch.ones(40, dtype=torch.bool))
+    fit = read.fit(torch.ones(40, dtype=torch.bool))
     table = read.table.read().double()
-    centre = told.honest.double().mean(0)
+    centre = fit.out_of_fold.double().mean(0)
     for chosen in (torch.arange(40), torch.tensor([7]), torch.tensor([3, 30])):
-        found = read.ranks(told.honest, chosen)
+        found = read.ranks(fit.out_of_fold, chosen)
         for place, token in enumerate(chosen.tolist()):
-            near = torch.cosine_similarity(table - centre, told.honest[token].double() - centre, dim=1)
+            near = torch.cosine_similarity(table - centre, fit.out_of_fold[token].double() - centre, dim=1)
             assert int(found[place]) == int((near > near[int(read.ids[token])] + 1e-6).sum())
 
 
 def test_the_trained_solver(tmp_path: Path) -> None:
     read = reconstructor(saved("bert", tmp_path / "bert"), Recipe(**GRADIENT, holdout=0.2))
     learn = torch.arange(40) < 30
-    told = read.learn(learn)
-    assert told.trained is not None
-    assert told.frozen is not None
-    assert len(told.held) == 3 == told.scores.tokens == told.frozen.tokens
-    assert len(told.choosing) == 3
-    aside = {*told.held.tolist(), *told.choosing.tolist()}
+    fit = read.fit(learn)
+    assert fit.trained is not None
+    assert fit.frozen_scores is not None
+    assert len(fit.scored) == 3 == fit.scores.tokens == fit.frozen_scores.tokens
+    assert len(fit.validation) == 3
+    aside = {*fit.scored.tolist(), *fit.validation.tolist()}
     assert len(aside) == 6
     assert bool(learn[list(aside)].all())
-    found = read.predict(told, torch.arange(30, 40))
+    found = read.predict(fit, torch.arange(30, 40))
     prompts = [prompt for prompt in read.prompts if prompt.id in read.ids[30:].tolist()]
-    expected = told.trained.out(told.trained.body.features(prompts))
+    expected = fit.trained.output_map(fit.trained.encoder.features(prompts))
     assert torch.allclose(found, expected, atol=1e-6)
     assert found.shape == (10, 16)
-    error = float((read.predict(told, told.choosing) - read.rows[told.choosing]).square().mean())
-    assert error == pytest.approx(min(told.trained.errors), rel=1e-4)
+    error = float((read.predict(fit, fit.validation) - read.rows[fit.validation]).square().mean())
+    assert error == pytest.approx(min(fit.trained.errors), rel=1e-4)
     # Before training the student is the frozen model, fitted to what is not held out.
     seen = torch.tensor([token for token in range(30) if token not in aside])
     start = ridge(
-        read.features[seen], read.rows[seen], told.ridge, [16], read.features[told.choosing], read.features[seen]
+        read.features[seen], read.rows[seen], fit.ridge, [16], read.features[fit.validation], read.features[seen]
     )
-    wanted = ((start - read.rows[told.choosing].numpy()) ** 2).mean()
-    assert told.trained.errors[0] == pytest.approx(wanted, rel=1e-3)
+    wanted = ((start - read.rows[fit.validation].numpy()) ** 2).mean()
+    assert fit.trained.errors[0] == pytest.approx(wanted, rel=1e-3)
 
 
 def test_tokens_that_are_scored_are_neither_learned_from_nor_chosen_by(tmp_path: Path) -> None:
     """Another row of theirs changes the scores, and nothing of what was trained."""
     folder, learn = saved("bert", tmp_path / "bert"), torch.arange(40) < 30
     one, two = (reconstructor(folder, Recipe(**GRADIENT, holdout=0.2, ridge=1.0, start="random")) for _ in range(2))
-    told = one.learn(learn)
-    two.rows[told.held] += 5
-    again = two.learn(learn)
-    assert told.trained is not None
+    fit = one.fit(learn)
+    two.rows[fit.scored] += 5
+    again = two.fit(learn)
+    assert fit.trained is not None
     assert again.trained is not None
-    assert told.trained.errors == again.trained.errors
-    assert torch.equal(told.held, again.held)
-    assert torch.equal(told.trained.out.weight, again.trained.out.weight)
-    assert told.scores.r2 != again.scores.r2
+    assert fit.trained.errors == again.trained.errors
+    assert torch.equal(fit.scored, again.scored)
+    assert torch.equal(fit.trained.output_map.weight, again.trained.output_map.weight)
+    assert fit.scores.r2 != again.scores.r2
 
 
 def test_one_held_out_token_is_not_perfect_by_itself(tmp_path: Path) -> None:
     """Its rank is around the mean of all predictions: around its own, every rank is 0."""
-    ranks = set()
+    row_ranks = set()
     for seed in range(4):
         read = reconstructor(saved("bert", tmp_path / f"{seed}"), Recipe(**GRADIENT, seed=seed, start="random"))
-        told = read.learn(torch.arange(40) < 8)
-        assert len(told.held) == 1
-        assert told.scores.tokens == 1
-        ranks.add(told.scores.median_rank)
-    assert max(ranks) > 1
+        fit = read.fit(torch.arange(40) < 8)
+        assert len(fit.scored) == 1
+        assert fit.scores.tokens == 1
+        row_ranks.add(fit.scores.median_rank)
+    assert max(row_ranks) > 1
 
 
 def test_the_same_seed(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_the_same_seed(tmp_path: Path) -> None:
     learn = torch.arange(40) < 30
     for settings in ({}, GRADIENT):
         one, two = (reconstructor(folder, Recipe(**settings, seed=3)) for _ in range(2))
-        rows = [read.predict(read.learn(learn), torch.arange(30, 40)) for read in (one, two)]
+        rows = [read.predict(read.fit(learn), torch.arange(30, 40)) for read in (one, two)]
         assert float((rows[0] - rows[1]).abs().max()) < 1e-6
 
 
@@ -166,17 +166,17 @@ def test_tokens_that_are_not_in_the_table(tmp_path: Path) -> None:
     """A new word with the definition of an old one gets what is rebuilt of that one."""
     for settings in ({}, GRADIENT):
         read = reconstructor(saved("bert", tmp_path / str(len(settings))), Recipe(**settings))
-        told = read.learn(torch.ones(40, dtype=torch.bool))
+        fit = read.fit(torch.ones(40, dtype=torch.bool))
         senses = read.alignment.entries[int(read.ids[5])].senses
         new = [
-            Entry(-1, Surface("zork", "zork", "word"), "exact", senses),
-            Entry(-2, Surface("zonk", "zonk", "word"), "exact", (Sense("zonk", " "),)),
+            TokenEntry(-1, Surface("zork", "zork", "word"), "exact", senses),
+            TokenEntry(-2, Surface("zonk", "zonk", "word"), "exact", (Sense("zonk", " "),)),
         ]
-        rows, known = read.define(told, new)
+        rows, known = read.predict_new(fit, new)
         assert known.tolist() == [True, False]
         assert not rows[1].any()
-        assert torch.allclose(rows[0], read.predict(told, torch.tensor([5]))[0], atol=1e-5)
-        nothing, none = read.define(told, new[1:])
+        assert torch.allclose(rows[0], read.predict(fit, torch.tensor([5]))[0], atol=1e-5)
+        nothing, none = read.predict_new(fit, new[1:])
         assert none.tolist() == [False]
         assert not nothing.any()
 
@@ -193,16 +193,16 @@ def test_groups_of_tokens_whose_prompts_are_the_same(tmp_path: Path) -> None:
     folder, every = saved("bert", tmp_path / "bert"), torch.ones(40, dtype=torch.bool)
     read = reconstructor(folder, Recipe(senses="first"), defined)
     ids = read.ids.tolist()
-    assert read.alike(every) == [ids[:3], ids[3:5]]
-    told = read.learn(torch.arange(40) > 4)
-    rows = read.predict(told, torch.arange(5))
+    assert read.identical_groups(every) == [ids[:3], ids[3:5]]
+    fit = read.fit(torch.arange(40) > 4)
+    rows = read.predict(fit, torch.arange(5))
     assert torch.equal(rows[0], rows[1])
     assert torch.equal(rows[0], rows[2])
     assert torch.equal(rows[3], rows[4])
-    assert reconstructor(folder, Recipe(), defined).alike(every) == [ids[3:5]]
-    assert reconstructor(folder, Recipe(mention="keep"), defined).alike(every) == []
+    assert reconstructor(folder, Recipe(), defined).identical_groups(every) == [ids[3:5]]
+    assert reconstructor(folder, Recipe(mention="keep"), defined).identical_groups(every) == []
     some = torch.tensor([True, False, True] + [False] * 37)
-    assert read.alike(some) == [[ids[0], ids[2]]]
+    assert read.identical_groups(some) == [[ids[0], ids[2]]]
 
 
 def test_rows_that_are_not_finite(tmp_path: Path) -> None:
@@ -220,13 +220,13 @@ def test_states_that_are_not_finite(tmp_path: Path) -> None:
     weights[name][0] = torch.nan
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"states for the definitions of 61, 62, .* are not finite; it is damaged"):
-        reconstructor(folder).learn(torch.ones(40, dtype=torch.bool))
+        reconstructor(folder).fit(torch.ones(40, dtype=torch.bool))
 
 
 def test_too_few_tokens(tmp_path: Path) -> None:
     read = reconstructor(saved("bert", tmp_path / "bert"))
     with pytest.raises(ValueError, match="4 tokens to learn from cannot be cut into 5 folds"):
-        read.learn(torch.arange(40) < 4)
+        read.fit(torch.arange(40) < 4)
 
 
 def test_no_definition_fits(tmp_path: Path) -> None:
@@ -260,9 +260,9 @@ def test_precisions_one_after_the_other(tmp_path: Path) -> None:
         rows = []
         for precision in ("float32", "bfloat16", "auto"):
             read = reconstructor(folder, Recipe(**settings, precision=precision))
-            told = read.learn(torch.arange(40) < 30)
-            rows.append(told.honest)
-            assert told.trained is None or told.trained.errors[0] > 0
+            fit = read.fit(torch.arange(40) < 30)
+            rows.append(fit.out_of_fold)
+            assert fit.trained is None or fit.trained.errors[0] > 0
         assert torch.equal(rows[0], rows[2])
         assert 1e-6 < float((rows[0] - rows[1]).abs().max()) < 0.2
 
@@ -273,6 +273,6 @@ def test_tables_of_low_precision(dtype: torch.dtype, tmp_path: Path) -> None:
     read = reconstructor(folder, Recipe(ridge=1.0))
     assert read.table.dtype == dtype
     assert read.rows.dtype == torch.float32
-    told = read.learn(torch.arange(40) < 30)
-    assert told.honest.dtype == torch.float32
-    assert bool(torch.isfinite(told.honest).all())
+    fit = read.fit(torch.arange(40) < 30)
+    assert fit.out_of_fold.dtype == torch.float32
+    assert bool(torch.isfinite(fit.out_of_fold).all())

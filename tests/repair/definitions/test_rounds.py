@@ -17,17 +17,19 @@ def test_a_second_reading_sees_rebuilt_rows(tmp_path: Path) -> None:
     read = reconstructor(folder, Recipe(ridge=1.0), defined)
     lost = torch.zeros(len(read.ids), dtype=torch.bool)
     lost[-8:] = True
-    old, rows, first = read.body.rows.detach().clone(), read.rows.clone(), read.features.clone()
-    honest = read.crossfit(~lost)[0][lost]
+    old, rows, first = read.encoder.rows.detach().clone(), read.rows.clone(), read.features.clone()
+    out_of_fold = read.crossfit(~lost)[0][lost]
     kept = rows[~lost]
-    assert read.read_again(~lost, lost) == 1
+    assert read.refine_features(~lost, lost) == 1
     # By hand: the spread of the kept rows around their mean, by one factor.
-    factor = ((kept - kept.mean(0)).square().sum(1).mean() / (honest - honest.mean(0)).square().sum(1).mean()).sqrt()
-    wanted = kept.mean(0) + (honest - honest.mean(0)) * factor
-    assert torch.allclose(read.body.rows[read.ids[lost]], wanted, atol=1e-4)
+    factor = (
+        (kept - kept.mean(0)).square().sum(1).mean() / (out_of_fold - out_of_fold.mean(0)).square().sum(1).mean()
+    ).sqrt()
+    wanted = kept.mean(0) + (out_of_fold - out_of_fold.mean(0)) * factor
+    assert torch.allclose(read.encoder.rows[read.ids[lost]], wanted, atol=1e-4)
     others = torch.ones(len(old), dtype=torch.bool)
     others[read.ids[lost]] = False
-    assert torch.equal(read.body.rows[others], old[others])
+    assert torch.equal(read.encoder.rows[others], old[others])
     assert torch.equal(read.rows, rows)
     assert not torch.equal(read.features, first)
     assert contents(folder) == before
@@ -41,6 +43,6 @@ def test_one_reading_and_another_table_read_once(tmp_path: Path) -> None:
         if table is not None:  # an output of its own: what the model reads with is not what is rebuilt
             read.table = MemoryTable(table, read.table.read() + 1)
             read.rows = read.rows + 1
-        old = read.body.rows.detach().clone()
-        assert read.read_again(~lost, lost) == 0
-        assert torch.equal(read.body.rows, old)
+        old = read.encoder.rows.detach().clone()
+        assert read.refine_features(~lost, lost) == 0
+        assert torch.equal(read.encoder.rows, old)

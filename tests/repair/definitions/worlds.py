@@ -11,9 +11,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from decone.data.lexicons import Lexicon
 from decone.models.find_tables import find_tables
 from decone.models.tables import ModelTables
-from decone.repair.alignment import Alignment, Choices, align
+from decone.repair.alignment.align import Alignment, AlignmentSettings, align
+from decone.repair.definitions.fit import Reconstructor
 from decone.repair.definitions.recipe import Recipe
-from decone.repair.definitions.reconstructor import Reconstructor
 
 FAMILIES = ("bert", "roberta", "bart", "t5", "albert")
 SOUNDS = [a + b for a in ("b", "d", "k", "l", "m", "n", "r", "s") for b in ("a", "e", "i", "o", "u")]
@@ -125,7 +125,11 @@ def aligned(model_tables: ModelTables, defined: dict[str, Any] | None = None, **
     assert model_tables.tokenizer is not None
     lexicon = Lexicon.of(glosses() if defined is None else defined)
     return align(
-        model_tables.tokenizer, lexicon, model_tables.embedding.shape[0], model_tables.special, Choices(**choices)
+        model_tables.tokenizer,
+        lexicon,
+        model_tables.embedding.shape[0],
+        model_tables.special,
+        AlignmentSettings(**choices),
     )
 
 

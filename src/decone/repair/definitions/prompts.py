@@ -1,7 +1,7 @@
-"""What a model reads to rebuild a row: mask slots where the token stood, a colon, and what the token means.
+"""Prompts from which a model rebuilds a row: mask slots where the token stood, a colon, and its definition.
 
 An encoder reads `start, slots, ":", definition, end`, and the row is rebuilt from its states at the slots. An encoder
-with a decoder reads the same, and its decoder the pieces before the one asked for, shifted by its start mark.
+with a decoder reads the same, and its decoder the pieces before the defined one, shifted by its start mark.
 """
 
 from collections import Counter
@@ -14,9 +14,8 @@ from jaxtyping import Bool, Int64
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from decone.repair.coverage import mentions
+from decone.repair.alignment.result import TokenEntry, mentions
 from decone.repair.definitions.recipe import Recipe
-from decone.repair.entries import Entry
 
 MASKS = ("[MASK]", "<mask>", "<extra_id_0>")  # BERT; RoBERTa and BART; T5
 MARKS = (("[CLS]", "[SEP]"), ("<s>", "</s>"))  # around a text, where a tokenizer of older files puts none
@@ -28,10 +27,10 @@ class Prompt(NamedTuple):
     Attributes:
         id: the token's row.
         ids: what the encoder reads.
-        masks: places in `ids` that stand for the token's pieces.
-        gloss: first place of the definition in `ids`, and one past its last.
-        pieces: ids of the word the token stands in; the token alone for a whole word.
-        slots: which of the pieces are the token.
+        masks: positions in `ids` that stand for the token's pieces.
+        gloss: first position of the definition in `ids`, and one past its last.
+        pieces: ids of the word that holds the token; the token alone for a complete word.
+        slots: indices of the pieces that are the token.
     """
 
     id: int
@@ -42,14 +41,14 @@ class Prompt(NamedTuple):
     slots: tuple[int, ...]
 
 
-class Writer:
+class PromptWriter:
     """Writes prompts in the tokens of a model.
 
     Args:
         tokenizer: of the model; a copy that neither cuts nor pads is used.
-        recipe: how many senses, how long, and what of a definition that names its token.
+        recipe: number and length of senses, and the treatment of a definition that names its token.
         limit: positions the model has.
-        mask: the token that stands for what is asked; without it the usual one of the tokenizer.
+        mask: the token that stands for the defined one; without it the usual one of the tokenizer.
 
     Attributes:
         tally: prompts cut or left out, and definitions that name their token, counted.
@@ -64,20 +63,20 @@ class Writer:
         self.tokenizer.no_padding()
         self.recipe, self.limit = recipe, min(limit, recipe.prompt_tokens)
         names = MASKS if mask is None else (mask,)
-        found = [index for name in names if (index := self.tokenizer.token_to_id(name)) is not None]
-        if not found:
+        masks = [index for name in names if (index := self.tokenizer.token_to_id(name)) is not None]
+        if not masks:
             raise ValueError(
                 f"the tokenizer has no {mask or 'mask'} token for the place of what is defined; name one: --mask TOKEN"
             )
-        self.mask: int = found[0]
+        self.mask: int = masks[0]
         self.tokenizer.encode_special_tokens = True  # a definition that holds such a token's name is text
         self.start, self.end = self._marks()
         self.colon, self.stop = self._ids(":"), self._ids(";")
         self.tally: Counter[str] = Counter()
 
-    def write(self, entries: Iterable[Entry]) -> list[Prompt]:
+    def write(self, entries: Iterable[TokenEntry]) -> list[Prompt]:
         """The prompts of some tokens, in their order; a token whose slots alone do not fit has none."""
-        found: list[Prompt] = []
+        prompts: list[Prompt] = []
         for entry in entries:
             senses = entry.senses[: 1 if self.recipe.senses == "first" else self.recipe.most]
             # A definition of a longer word gives that away, not the piece.
@@ -88,10 +87,10 @@ class Writer:
                 for gloss in glosses[1:]:
                     joined = [*joined, *self.stop, *gloss]
                 glosses = [joined]
-            found += [prompt for gloss in glosses if (prompt := self._prompt(entry, gloss))]
-        return found
+            prompts += [prompt for gloss in glosses if (prompt := self._prompt(entry, gloss))]
+        return prompts
 
-    def _prompt(self, entry: Entry, gloss: list[int]) -> Prompt | None:
+    def _prompt(self, entry: TokenEntry, gloss: list[int]) -> Prompt | None:
         pieces = entry.host.ids if entry.host is not None else (entry.id,)
         masks = range(len(self.start), len(self.start) + len(pieces))
         begin = len(self.start) + len(pieces) + len(self.colon)
@@ -101,67 +100,67 @@ class Writer:
             return None
         if len(gloss) > room:
             self.tally["definition cut"] += 1
-        kept = gloss[:room]
-        ids = (*self.start, *[self.mask] * len(pieces), *self.colon, *kept, *self.end)
-        slots = tuple(place for place, piece in enumerate(pieces) if piece == entry.id)
-        return Prompt(entry.id, ids, tuple(masks), (begin, begin + len(kept)), tuple(pieces), slots)
+        gloss = gloss[:room]
+        ids = (*self.start, *[self.mask] * len(pieces), *self.colon, *gloss, *self.end)
+        slots = tuple(index for index, piece in enumerate(pieces) if piece == entry.id)
+        return Prompt(entry.id, ids, tuple(masks), (begin, begin + len(gloss)), tuple(pieces), slots)
 
     def _gloss(self, gloss: str, text: str) -> list[int]:
-        """Ids of a definition, with what is to be done where it names its token."""
+        """Ids of a definition, with its mentions of the token treated as the recipe says."""
         # Behind the colon, as a tokenizer that marks spaces would write it.
         before = ": "
         encoded = self.tokenizer.encode(before + gloss, add_special_tokens=False)
-        # Unigram models find even the marks they are asked to overlook.
+        # Unigram models find even the marks they are to overlook.
         marks = {self.mask, *self.start, *self.end}
         pairs = zip(encoded.ids[len(self.colon) :], encoded.offsets[len(self.colon) :], strict=True)
-        read = [(id, span) for id, span in pairs if id not in marks]
-        ids, spans = [id for id, _ in read], [span for _, span in read]
+        ordinary = [(id, span) for id, span in pairs if id not in marks]
+        ids, spans = [id for id, _ in ordinary], [span for _, span in ordinary]
         named = [(a + len(before), b + len(before)) for a, b in mentions(gloss, text)]
         if named:
             self.tally["definition names its token"] += 1
         if named and self.recipe.mention != "keep":
-            ids = self._hidden(ids, spans, named)
+            ids = self._hide(ids, spans, named)
         if len(ids) > self.recipe.gloss_tokens:
             self.tally["definition cut"] += 1
         return ids[: self.recipe.gloss_tokens]
 
-    def _hidden(self, ids: list[int], spans: Sequence[tuple[int, int]], named: list[tuple[int, int]]) -> list[int]:
+    def _hide(self, ids: list[int], spans: Sequence[tuple[int, int]], named: list[tuple[int, int]]) -> list[int]:
         """A definition whose mentions of the token are one mask each, or gone."""
-        left, last = list[int](), None
+        visible, last = list[int](), None
         for index, (begin, end) in zip(ids, spans, strict=True):
             over = next((span for span in named if begin < span[1] and span[0] < end), None)
             if over is None:
-                left.append(index)
+                visible.append(index)
             elif over != last and self.recipe.mention == "mask":
-                left.append(self.mask)
+                visible.append(self.mask)
             last = over
-        return left
+        return visible
 
     def _marks(self) -> tuple[list[int], list[int]]:
-        """What the tokenizer puts before and behind a text."""
+        """Marks that the tokenizer puts before and behind a text."""
         if self.tokenizer.post_processor is None:
-            for begin, end in MARKS:
-                first, last = self.tokenizer.token_to_id(begin), self.tokenizer.token_to_id(end)
+            for opening, closing in MARKS:
+                first, last = self.tokenizer.token_to_id(opening), self.tokenizer.token_to_id(closing)
                 if first is not None and last is not None:
                     return [first], [last]
         plain, marked = self._ids("a"), self.tokenizer.encode("a").ids
-        place = next((k for k in range(len(marked)) if marked[k : k + len(plain)] == plain), 0)
-        return marked[:place], marked[place + len(plain) :]
+        begin = next((k for k in range(len(marked)) if marked[k : k + len(plain)] == plain), 0)
+        return marked[:begin], marked[begin + len(plain) :]
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
 
 @dataclass(frozen=True)
-class Batch:
+class PromptBatch:
     """Prompts side by side, padded on the right.
 
     Attributes:
-        ids: what the encoder reads, [B, T].
-        attention: 1 where there is something, [B, T].
-        slots: places whose states are asked for, [B, T] of the encoder, or [B, P] of the decoder.
-        gloss: places of the definition, [B, T].
-        decoder: what the decoder reads, [B, P]; None without one.
+        ids: input of the encoder, [B, T].
+        attention: 1 where there is a token, [B, T].
+        slots: mask of the positions that are read out, [B, T] of the encoder, or [B, P] of the decoder.
+        gloss: mask of the definition, [B, T].
+        decoder: input of the decoder, [B, P]; None without one.
     """
 
     ids: Int64[Tensor, "B T"]
@@ -170,15 +169,15 @@ class Batch:
     gloss: Bool[Tensor, "B T"]
     decoder: Int64[Tensor, "B P"] | None
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> "PromptBatch":
         """The same on a device."""
         decoder = None if self.decoder is None else self.decoder.to(device)
-        return Batch(
+        return PromptBatch(
             self.ids.to(device), self.attention.to(device), self.slots.to(device), self.gloss.to(device), decoder
         )
 
 
-def collate(prompts: Sequence[Prompt], pad: int, decoder_start: int | None = None) -> Batch:
+def collate(prompts: Sequence[Prompt], pad: int, decoder_start: int | None = None) -> PromptBatch:
     """Puts prompts side by side.
 
     Args:
@@ -201,14 +200,14 @@ def collate(prompts: Sequence[Prompt], pad: int, decoder_start: int | None = Non
         ids[row, : len(prompt.ids)] = torch.tensor(prompt.ids)
         attention[row, : len(prompt.ids)] = 1
         gloss[row, slice(*prompt.gloss)] = True
-        places = prompt.slots if decoder is not None else [prompt.masks[slot] for slot in prompt.slots]
-        slots[row, list(places)] = True
+        positions = prompt.slots if decoder is not None else [prompt.masks[slot] for slot in prompt.slots]
+        slots[row, list(positions)] = True
         if decoder is not None:
             decoder[row, : len(prompt.pieces)] = torch.tensor([decoder_start, *prompt.pieces[:-1]])
-    return Batch(ids, attention, slots, gloss, decoder)
+    return PromptBatch(ids, attention, slots, gloss, decoder)
 
 
-def by_length(prompts: Sequence[Prompt], size: int) -> list[list[int]]:
-    """Places of prompts in batches of about equal length, short ones first."""
-    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place].ids))
+def length_batches(prompts: Sequence[Prompt], size: int) -> list[list[int]]:
+    """Indices of prompts in batches of about equal length, short ones first."""
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
     return [order[start : start + size] for start in range(0, len(order), size)]

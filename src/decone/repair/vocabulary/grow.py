@@ -24,9 +24,9 @@ from decone.metrics.row_change import nearest_rows
 from decone.models.families import family_of
 from decone.models.find_tables import find_tables
 from decone.models.tables import ModelTables, Table, blocks
-from decone.repair.measure import NEIGHBOURS, QUANTILES, SHOWN
-from decone.repair.result import Neighbour
-from decone.repair.surfaces import surfaces
+from decone.repair.alignment.surfaces import surfaces
+from decone.repair.comparison import NEIGHBOURS, QUANTILES, TOKEN_LENGTH
+from decone.repair.result import NeighbourRow
 from decone.repair.vocabulary.check import KINDS, compare_outputs
 from decone.repair.vocabulary.config_ids import language_configs, set_vocab_size
 from decone.repair.vocabulary.initialisations import (
@@ -344,10 +344,12 @@ def describe_tokens(plan: GrowthPlan, resized: ResizedTensor, limit: int) -> lis
     return [
         NewToken(
             id=plan.ids[index],
-            token=plan.tokens[index][:SHOWN],
-            pieces=[piece[:SHOWN] for piece in plan.piece_texts[index]],
+            token=plan.tokens[index][:TOKEN_LENGTH],
+            pieces=[piece[:TOKEN_LENGTH] for piece in plan.piece_texts[index]],
             norm=length,
-            neighbours=[Neighbour(id=row, token=names[row][:SHOWN]) for row in near[index].tolist() if row >= 0],
+            neighbours=[
+                NeighbourRow(id=row, token=names[row][:TOKEN_LENGTH]) for row in near[index].tolist() if row >= 0
+            ],
         )
         for index, length in enumerate(row_norms(rows).tolist())
     ]
@@ -362,7 +364,7 @@ def _definitions(
     progress: Progress,
 ) -> Initialisation:
     """The initialisation from definitions; the reconstruction is imported where it is needed alone."""
-    from decone.repair.definitions.new_rows import from_definitions
+    from decone.repair.definitions.rebuild import from_definitions
     from decone.repair.definitions.recipe import Recipe
 
     recipe = Recipe.build("decone", {"seed": str(seed), **settings})

@@ -14,7 +14,7 @@ from decone import __version__
 from decone.document import Document, DocumentModel
 from decone.files.folder import read_text
 from decone.files.foreign import plain
-from decone.repair.result import Digest, Neighbour, Part
+from decone.repair.result import Digest, NeighbourRow, RepairModel
 from decone.training.machine import provenance
 
 SCHEMA: Literal["decone.vocabulary/1"] = "decone.vocabulary/1"
@@ -25,7 +25,7 @@ HISTORY_FILE = "decone.json"
 IDS_FILE = "decone/ids.safetensors"
 
 
-class ResizedTable(Part):
+class ResizedTable(RepairModel):
     """One table or bias, and the tensors with its bytes."""
 
     role: Literal["input", "output", "bias"]
@@ -37,7 +37,7 @@ class ResizedTable(Part):
     after: str = Digest
 
 
-class VocabularyStep(Part):
+class VocabularyStep(RepairModel):
     """One change of a vocabulary."""
 
     method: Literal["grow", "trim"]
@@ -57,14 +57,14 @@ class VocabularyStep(Part):
 _STEP_FIELDS = {"settings", "tokens_before", "tokens_after", "rows_before", "rows_after", "tables", "notes"}
 
 
-class VocabularyHistory(Part):
+class VocabularyHistory(RepairModel):
     """decone.json: every change of a model's vocabulary by decone, oldest first."""
 
     schema_: Literal["decone.vocabulary/1"] = Field(SCHEMA, alias="schema")
     steps: list[VocabularyStep] = Field(min_length=1)
 
 
-class RowNorms(Part):
+class RowNorms(RepairModel):
     """Lengths of the rows of a table: 'mean', and quantiles '0', '0.05' ... '1'."""
 
     role: Literal["input", "output"]
@@ -73,17 +73,17 @@ class RowNorms(Part):
     new: dict[str, float] = Field(description="of the rows of the new tokens")
 
 
-class NewToken(Part):
+class NewToken(RepairModel):
     """One new token; strings are foreign."""
 
     id: int
     token: str
     pieces: list[str] = Field(description="what the old tokenizer cut it into")
     norm: float = Field(description="length of its input row")
-    neighbours: list[Neighbour] = Field(description="nearest old rows in cosine, nearest first")
+    neighbours: list[NeighbourRow] = Field(description="nearest old rows in cosine, nearest first")
 
 
-class Divergence(Part):
+class Divergence(RepairModel):
     """Outputs of the model before and after, on the same text as the old tokenizer cuts it."""
 
     text: str = Field(description="name of the file")
@@ -96,7 +96,7 @@ class Divergence(Part):
     mass_max: float
 
 
-class WrittenFiles(Part):
+class WrittenFiles(RepairModel):
     """Files of a new folder."""
 
     folder: str

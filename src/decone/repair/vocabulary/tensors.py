@@ -11,7 +11,7 @@ from decone.files.safetensors import FileTable, Weights, open_weights
 from decone.models.families import FAMILIES, family_of
 from decone.models.tables import ModelTables
 from decone.models.tokenizer_files import MAKE
-from decone.repair.tables import home, targets
+from decone.repair.tables import model_path, repair_targets
 
 Role = Literal["input", "output", "bias"]
 
@@ -83,7 +83,7 @@ def open_vocab_model(model_tables: ModelTables, leave: Collection[str] = ()) -> 
         ValueError: it is no folder of transformers with a tokenizer.json, its tables differ in length, it has several
             vocabularies, or a tensor is as long as the vocabulary and is neither a table nor a bias of its family.
     """
-    name, folder = model_tables.name, home(model_tables)
+    name, folder = model_tables.name, model_path(model_tables)
     config = read_object(folder, "config.json") if folder.is_dir() else None
     if config is None:
         raise ValueError(f"{name} is no folder of transformers (config.json); a vocabulary is changed in such a folder")
@@ -117,7 +117,7 @@ def open_vocab_model(model_tables: ModelTables, leave: Collection[str] = ()) -> 
 
 
 def _tables(model_tables: ModelTables, weights: Weights) -> list[VocabTensor]:
-    which = targets(model_tables, "both" if model_tables.head is not None or model_tables.tied else "input")
+    which = repair_targets(model_tables, "both" if model_tables.head is not None or model_tables.tied else "input")
     tables = [_vocab_tensor(target.role, target.names, weights) for target in which]
     names = {name for table in tables for name in table.names}
     for name, entry in weights.tensors.items():

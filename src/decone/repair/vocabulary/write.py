@@ -21,7 +21,7 @@ from decone.files.atomic import new_folder
 from decone.files.folder import EXCLUDED, copy_file, list_files
 from decone.files.foreign import join_names, plain
 from decone.files.safetensors import INDEX, NUMBER_BYTES, StoredTensor, copy_range, open_weights, read_header
-from decone.repair.delta import digest
+from decone.repair.delta import tensor_digest
 from decone.repair.vocabulary.result import (
     HISTORY_FILE,
     ResizedTable,
@@ -287,7 +287,7 @@ def _resized_table(
         dtype=tensor.dtype,
         shape_before=list(tensor.shape),
         shape_after=tensor.resized(layout.rows),
-        before=digest(file, read_header(file)[1][tensor.names[0]]),
+        before=tensor_digest(file, read_header(file)[1][tensor.names[0]]),
         after=digests[tensor.names[0]],
     )
 

@@ -1,4 +1,4 @@
-"""The linear map from what a model makes of a definition to a row: ridge regression in closed form, in float64.
+"""The linear map from features of a definition to a row: ridge regression in closed form, in float64.
 
 With features F [N, F] and rows E [N, H], both around their means, and each block of features scaled to unit variance,
 
@@ -20,7 +20,7 @@ STILL = 1e-12  # of the mean square; features that vary by less do not vary
 
 
 @dataclass(frozen=True)
-class Readout:
+class RidgeMap:
     """A linear map with its offsets: `(features * scale - centre) matrix + mean`.
 
     Attributes:
@@ -41,8 +41,8 @@ class Readout:
 
 
 @dataclass(frozen=True)
-class _Sums:
-    """What least squares needs of some tokens."""
+class MomentSums:
+    """Sums over tokens that least squares needs."""
 
     count: int
     features: Float64[Tensor, " F"]
@@ -51,16 +51,16 @@ class _Sums:
     cross: Float64[Tensor, "F H"]
 
     @classmethod
-    def of(cls, features: Float64[Tensor, "n F"], rows: Float64[Tensor, "n H"]) -> "_Sums":
+    def of(cls, features: Float64[Tensor, "n F"], rows: Float64[Tensor, "n H"]) -> "MomentSums":
         return cls(len(features), features.sum(0), rows.sum(0), features.T @ features, features.T @ rows)
 
-    def __sub__(self, other: "_Sums") -> "_Sums":
-        return _Sums(
-            self.count - other.count,
-            self.features - other.features,
-            self.rows - other.rows,
-            self.gram - other.gram,
-            self.cross - other.cross,
+    def __sub__(self, fold: "MomentSums") -> "MomentSums":
+        return MomentSums(
+            self.count - fold.count,
+            self.features - fold.features,
+            self.rows - fold.rows,
+            self.gram - fold.gram,
+            self.cross - fold.cross,
         )
 
     def solve(self, ridge: float) -> tuple[Float64[Tensor, " F"], Float64[Tensor, "F H"], Float64[Tensor, " H"]]:
@@ -71,29 +71,29 @@ class _Sums:
         return centre, matrix, mean
 
 
-def fit(
+def fit_ridge(
     features: Float[Tensor, "N F"], rows: Float[Tensor, "N H"], ridge: float, blocks: Sequence[int] | None = None
-) -> Readout:
+) -> RidgeMap:
     """Fits the map on some tokens.
 
     Args:
-        features: what the model made of their definitions, finite.
+        features: of their definitions, finite.
         rows: of their tokens, finite.
         ridge: penalty, above 0.
-        blocks: how many features of one kind stand side by side; without it all are of one kind.
+        blocks: numbers of adjacent features of one kind; without it all are of one kind.
 
     Raises:
         ValueError: there are fewer than two tokens.
 
     Example:
         >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
-        >>> bool((fit(x, 2 * x + 1, 1e-6)(x) - (2 * x + 1)).abs().max() < 1e-4)
+        >>> bool((fit_ridge(x, 2 * x + 1, 1e-6)(x) - (2 * x + 1)).abs().max() < 1e-4)
         True
     """
     if len(features) < 2:
         raise ValueError(f"a map needs at least 2 tokens with definitions to learn from, not {len(features)}")
     scale = _scale(features.double(), blocks)
-    return Readout(scale, *_Sums.of(features.double() * scale, rows.double()).solve(ridge))
+    return RidgeMap(scale, *MomentSums.of(features.double() * scale, rows.double()).solve(ridge))
 
 
 def crossfit(
@@ -110,11 +110,11 @@ def crossfit(
     Args:
         features: of all tokens.
         rows: of all tokens; those not to learn from are not looked at.
-        learn: tokens to learn from; each is predicted from those of the other folds, the others from all of them.
+        learn: tokens to learn from, which are predicted from those of the other folds; all others from all of these.
         ridge: penalty; without it the one of `PENALTIES` with the least squared error of these very predictions.
-        folds: parts, 2 or more.
-        seed: of the cut.
-        blocks: as of `fit`.
+        folds: their number, 2 or more.
+        seed: of the cut into folds.
+        blocks: as of `fit_ridge`.
 
     Returns:
         The predictions, and the penalty.
@@ -130,31 +130,31 @@ def crossfit(
         )
     scale = _scale(features[learn].double(), blocks)
     scaled, exact = features.double() * scale, rows.double()
-    chosen = learn.nonzero().squeeze(1)
+    train = learn.nonzero().squeeze(1)
     fold = torch.full((len(features),), -1)
-    fold[chosen] = torch.randperm(size, generator=torch.Generator().manual_seed(seed)) % folds
-    whole = _Sums.of(scaled[chosen], exact[chosen])
-    parts = [whole - _Sums.of(scaled[fold == part], exact[fold == part]) for part in range(folds)] + [whole]
+    fold[train] = torch.randperm(size, generator=torch.Generator().manual_seed(seed)) % folds
+    total = MomentSums.of(scaled[train], exact[train])
+    without_fold = [total - MomentSums.of(scaled[fold == k], exact[fold == k]) for k in range(folds)] + [total]
     best: tuple[float, Tensor, float] | None = None
     for penalty in PENALTIES if ridge is None else (ridge,):
-        found = torch.empty(len(features), rows.shape[1], dtype=torch.float64)
-        for part, sums in zip([*range(folds), -1], parts, strict=True):
+        predicted = torch.empty(len(features), rows.shape[1], dtype=torch.float64)
+        for k, sums in zip([*range(folds), -1], without_fold, strict=True):
             centre, matrix, mean = sums.solve(penalty)
-            found[fold == part] = (scaled[fold == part] - centre) @ matrix + mean
-        error = float((found[chosen] - exact[chosen]).square().mean())
+            predicted[fold == k] = (scaled[fold == k] - centre) @ matrix + mean
+        error = float((predicted[train] - exact[train]).square().mean())
         if best is None or error < best[0]:
-            best = (error, found, penalty)
+            best = (error, predicted, penalty)
     assert best is not None
     return best[1].float(), best[2]
 
 
-def averaged(
+def mean_by_token(
     features: Float[Tensor, "P F"], owner: Int64[Tensor, " P"], size: int
 ) -> tuple[Float[Tensor, "N F"], Int64[Tensor, " N"]]:
-    """Mean features of each token over its prompts, and how many it has; zeros where it has none.
+    """Mean features of each token over its prompts, and their number; zeros where it has none.
 
     Example:
-        >>> averaged(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 2]), 3)[0].squeeze(1).tolist()
+        >>> mean_by_token(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 2]), 3)[0].squeeze(1).tolist()
         [2.0, 0.0, 5.0]
     """
     count = torch.bincount(owner, minlength=size)
@@ -166,10 +166,10 @@ def _scale(features: Float64[Tensor, "n F"], blocks: Sequence[int] | None) -> Fl
     """One factor per block: then a penalty means the same for states and rows, whatever their size."""
     sizes = list(blocks) if blocks else [features.shape[1]]
     spread = torch.split((features - features.mean(0)).square().mean(0), sizes)
-    whole = torch.split(features.square().mean(0), sizes)
-    # A block that never changes tells nothing; made large, the rounding in it would drown the others.
+    square = torch.split(features.square().mean(0), sizes)
+    # A block that never changes holds no information; made large, the rounding in it would drown the others.
     factors = [
-        one.mean().rsqrt() if float(one.mean()) > STILL * float(all.mean()) else one.new_zeros(())
-        for one, all in zip(spread, whole, strict=True)
+        variance.mean().rsqrt() if float(variance.mean()) > STILL * float(total.mean()) else variance.new_zeros(())
+        for variance, total in zip(spread, square, strict=True)
     ]
     return torch.cat([factor.expand(size) for factor, size in zip(factors, sizes, strict=True)])

@@ -8,11 +8,11 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from tokenizers import Tokenizer, pre_tokenizers
 
-Kind = Literal[
+SurfaceKind = Literal[
     "special", "unused", "padding", "byte", "piece", "number", "punctuation", "character", "word", "letters", "other"
 ]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-DEFINABLE: frozenset[Kind] = frozenset({"number", "punctuation", "character", "word", "letters", "other"})
+KINDS: tuple[SurfaceKind, ...] = get_args(SurfaceKind)
+DEFINABLE: frozenset[SurfaceKind] = frozenset({"number", "punctuation", "character", "word", "letters", "other"})
 
 _UNUSED = re.compile(r"[\[<].{0,40}(unused|reserved|extra_id).{0,40}[\]>]|madeupword\d+", re.IGNORECASE)
 _LATIN = frozenset(ascii_letters)
@@ -34,7 +34,7 @@ class Surface(NamedTuple):
 
     token: str
     text: str
-    kind: Kind
+    kind: SurfaceKind
     spaced: bool = False
     inner: bool = False
 
@@ -76,7 +76,7 @@ def surfaces(tokenizer: Tokenizer, rows: int | None = None, special: Collection[
     return found
 
 
-def kind_of(text: str) -> Kind:
+def kind_of(text: str) -> SurfaceKind:
     """The kind of a bare text, tried in the order digits, punctuation, character, word, letters, other.
 
     Example:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from decone.repair.definitions.readout import PENALTIES, averaged, crossfit, fit
+from decone.repair.definitions.ridge import PENALTIES, crossfit, fit_ridge, mean_by_token
 
 N, F, H = 60, 7, 4
 
@@ -35,15 +35,15 @@ def stacked(
 def test_ridge_is_least_squares_with_more_rows(ridge: float) -> None:
     features, rows = world()
     other, _ = world(seed=1)
-    found = fit(features, rows, ridge)(other)
+    found = fit_ridge(features, rows, ridge)(other)
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.numpy(), stacked(features, rows, ridge, other), rtol=1e-4, atol=1e-4)
 
 
 def test_an_endless_penalty_leaves_the_mean_and_none_the_map() -> None:
     features, rows = world(noise=0)
-    assert torch.allclose(fit(features, rows, 1e12)(features), rows.mean(0).expand_as(rows), atol=1e-4)
-    assert torch.allclose(fit(features, rows, 1e-8)(features), rows, atol=1e-3)
+    assert torch.allclose(fit_ridge(features, rows, 1e12)(features), rows.mean(0).expand_as(rows), atol=1e-4)
+    assert torch.allclose(fit_ridge(features, rows, 1e-8)(features), rows, atol=1e-3)
 
 
 def test_blocks_are_scaled_each_by_itself() -> None:
@@ -51,14 +51,14 @@ def test_blocks_are_scaled_each_by_itself() -> None:
     features, rows = world()
     scale = np.concatenate([np.full(4, features[:, :4].var(0, correction=0).mean()), [0] * 3])
     scale[4:] = features[:, 4:].var(0, correction=0).mean()
-    found = fit(features, rows, 20.0, [4, 3])(features)
+    found = fit_ridge(features, rows, 20.0, [4, 3])(features)
     np.testing.assert_allclose(
         found.numpy(), stacked(features, rows, 20.0, features, scale**-0.5), rtol=1e-3, atol=1e-4
     )
     larger = torch.cat([features[:, :4], features[:, 4:] * 1e3], 1)
-    assert torch.allclose(fit(larger, rows, 20.0, [4, 3])(larger), found, atol=1e-3)
+    assert torch.allclose(fit_ridge(larger, rows, 20.0, [4, 3])(larger), found, atol=1e-3)
     assert not torch.allclose(
-        fit(features, rows, 20.0)(features), found, atol=0.1
+        fit_ridge(features, rows, 20.0)(features), found, atol=0.1
     )  # where the first block is as nothing
 
 
@@ -66,8 +66,8 @@ def test_a_feature_that_never_changes() -> None:
     features, rows = world()
     for constant in (torch.zeros(N, 2), torch.full((N, 2), 7.0), torch.full((N, 2), 0.1)):
         more = torch.cat([features, constant], 1)
-        found = fit(more, rows, 1.0, [F, 2])(more)
-        assert torch.allclose(found, fit(features, rows, 1.0)(features), atol=1e-3)
+        found = fit_ridge(more, rows, 1.0, [F, 2])(more)
+        assert torch.allclose(found, fit_ridge(features, rows, 1.0)(features), atol=1e-3)
 
 
 def test_crossfit_is_one_fit_per_fold() -> None:
@@ -139,12 +139,12 @@ def test_too_few_tokens() -> None:
         crossfit(features, rows, torch.arange(N) < 4)
     assert crossfit(features, rows, torch.arange(N) < 5)[0].shape == (N, H)
     with pytest.raises(ValueError, match="at least 2 tokens with definitions to learn from, not 1"):
-        fit(features[:1], rows[:1], 1.0)
+        fit_ridge(features[:1], rows[:1], 1.0)
 
 
 def test_means_over_prompts() -> None:
     features, owner = torch.randn(9, 3), torch.tensor([4, 0, 4, 2, 2, 4, 0, 4, 2])
-    found, count = averaged(features, owner, 6)
+    found, count = mean_by_token(features, owner, 6)
     assert count.tolist() == [2, 0, 3, 0, 4, 0]
     for token in range(6):
         mine = [features[place] for place in range(9) if int(owner[place]) == token]

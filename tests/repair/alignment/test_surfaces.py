@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from decone.repair.number_words import spelled
-from decone.repair.surfaces import surfaces
+from decone.repair.alignment.align import spell_number
+from decone.repair.alignment.surfaces import surfaces
 
 
 def vocabulary(*tokens: str) -> dict[str, int]:
@@ -91,10 +91,10 @@ def test_marks_at_the_end_of_words() -> None:
     ],
 )
 def test_numbers_in_words(digits: str, words: str) -> None:
-    assert spelled(digits) == words
+    assert spell_number(digits) == words
 
 
 def test_what_is_no_number() -> None:
     for text in ("", "-1", "1e3", "²"):
         with pytest.raises(ValueError, match="is not a number in digits"):
-            spelled(text)
+            spell_number(text)

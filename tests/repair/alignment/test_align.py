@@ -12,8 +12,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from decone.data.lexicons import Lexicon, Sense, Source
-from decone.repair.alignment import MOST, Alignment, Choices, align
-from decone.repair.coverage import Coverage, collisions, coverage, mentions
+from decone.repair.alignment.align import MAX_SENSES, Alignment, AlignmentSettings, align
+from decone.repair.alignment.result import LexiconCoverage, collisions, coverage, mentions
 
 TOKENS = ("[UNK]", "[unused0]", "china", "cone", "cones", "hoping", "##s", "##pine", "42", "-", "the", "e")
 LEXICON = {
@@ -47,15 +47,15 @@ def test_whole_words_in_the_order_of_the_lexicon() -> None:
     tokenizer = pieces(*TOKENS)
     before = tokenizer.to_str()
     found = align(tokenizer, Lexicon.of(LEXICON), rows=14)
-    assert {id: (entry.way, entry.glosses) for id, entry in found.entries.items()} == {
+    assert {id: (entry.match, entry.glosses) for id, entry in found.entries.items()} == {
         2: ("exact", ("a country in Asia", "dishes of porcelain", "clay")),
         3: ("exact", ("a solid", "a seed case")),
     }
-    assert found.undefined == [4, 5, 6, 7, 8, 9, 10, 11]
-    assert found.covered("word") == [2, 3] == found.covered()
+    assert found.undefined_ids == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert found.defined_ids("word") == [2, 3] == found.defined_ids()
     assert found.tally == {"word with unknown characters": 6}  # letters that no piece of this vocabulary has
     assert tokenizer.to_str() == before
-    first = align(tokenizer, Lexicon.of(LEXICON), choices=Choices(senses="first"))
+    first = align(tokenizer, Lexicon.of(LEXICON), settings=AlignmentSettings(senses="first"))
     assert [entry.glosses for entry in first.entries.values()] == [("a country in Asia",), ("a solid",)]
 
 
@@ -64,8 +64,8 @@ def test_case() -> None:
     lexicon = Lexicon.of({"China": "country", "cone": "solid", "china": "porcelain", "ICE": "train"})
 
     def ways(case: str) -> dict[str, tuple[str, tuple[str, ...]]]:
-        found = align(tokenizer, lexicon, choices=Choices(case=case))  # type: ignore[arg-type]
-        return {entry.surface.token: (entry.way, entry.glosses) for entry in found.entries.values()}
+        found = align(tokenizer, lexicon, settings=AlignmentSettings(case=case))  # type: ignore[arg-type]
+        return {entry.surface.token: (entry.match, entry.glosses) for entry in found.entries.values()}
 
     exact = {
         "ĠChina": ("exact", ("country",)),
@@ -81,7 +81,7 @@ def test_case() -> None:
     assert inner == {"china", "CONE"}  # without a space they stand inside words too
     with pytest.raises(ValueError, match="case cannot be 'lower'; choose one of auto, exact, fold"):
         ways("lower")
-    lower = align(pieces("[UNK]", "china"), lexicon, choices=Choices(case="exact"))
+    lower = align(pieces("[UNK]", "china"), lexicon, settings=AlignmentSettings(case="exact"))
     assert lower.entries[1].glosses == ("porcelain",)  # as written, whatever the tokenizer makes of it
 
 
@@ -97,9 +97,9 @@ def test_the_space_marks_of_sentence_pieces() -> None:
 
 
 def test_opt_in_ways() -> None:
-    choices = Choices(inflections=True, numbers=True, pieces=True)
-    found = align(pieces(*TOKENS, "spine", "sp"), Lexicon.of(LEXICON), choices=choices)
-    added = {id: (entry.way, entry.glosses) for id, entry in found.entries.items() if entry.way != "exact"}
+    choices = AlignmentSettings(inflections=True, numbers=True, pieces=True)
+    found = align(pieces(*TOKENS, "spine", "sp"), Lexicon.of(LEXICON), settings=choices)
+    added = {id: (entry.match, entry.glosses) for id, entry in found.entries.items() if entry.match != "exact"}
     assert added == {
         4: ("inflection", ("form of cone: a solid", "form of cone: a seed case")),
         5: ("inflection", ("form of hope: to want",)),
@@ -108,7 +108,7 @@ def test_opt_in_ways() -> None:
     }
     host = found.entries[6].host
     assert host is not None
-    assert (host.word, host.ids, host.place) == ("spines", (12, 6), 1)
+    assert (host.word, host.ids, host.position) == ("spines", (12, 6), 1)
 
 
 def test_the_part_of_speech_of_a_stem() -> None:
@@ -125,7 +125,7 @@ def test_the_part_of_speech_of_a_stem() -> None:
     ]
     lexicon = Lexicon([Source("made", "given", "none", lambda skipped: iter(senses))])
     tokens = ("[UNK]", "elmer", "newer", "running", "lights", "has", "doing", "do")
-    found = align(pieces(*tokens), lexicon, choices=Choices(inflections=True))
+    found = align(pieces(*tokens), lexicon, settings=AlignmentSettings(inflections=True))
     glosses = {entry.surface.token: entry.glosses for entry in found.entries.values()}
     assert glosses == {
         "newer": ("form of new: recent",),
@@ -139,8 +139,8 @@ def test_the_part_of_speech_of_a_stem() -> None:
 def test_the_shortest_host_goes_first() -> None:
     tokenizer = pieces("[UNK]", "b", "a", "ab", "##x", "##y")
     words = {"abxy": "long", "bx": "later", "ax": "short", "a-y": "two words", "ax ax": "two", "ab": "itself"}
-    found = align(tokenizer, Lexicon.of(words), choices=Choices(pieces=True))
-    assert {id: (entry.host.word, entry.host.place) for id, entry in found.entries.items() if entry.host} == {
+    found = align(tokenizer, Lexicon.of(words), settings=AlignmentSettings(pieces=True))
+    assert {id: (entry.host.word, entry.host.position) for id, entry in found.entries.items() if entry.host} == {
         4: ("ax", 1),
         5: ("abxy", 2),
     }
@@ -158,20 +158,20 @@ def test_forms_are_followed() -> None:
     assert found.entries[4].glosses == ("plural of cone: a solid",)
     assert found.entries[3].glosses == ("plural of conus", "a solid", "a seed case")
     assert found.tally["forms of another word, followed"] == found.tally["forms of another word, kept"] == 1
-    kept = align(pieces(*TOKENS), lexicon, choices=Choices(follow=False))
+    kept = align(pieces(*TOKENS), lexicon, settings=AlignmentSettings(follow=False))
     assert kept.entries[4].glosses == ("plural of cone.",)
 
 
 def test_a_word_with_endless_senses_is_bounded() -> None:
     lexicon = Lexicon.of({"cone": [f"meaning {number}" for number in range(100)], "Cone": "another"})
     found = align(pieces(*TOKENS), lexicon)
-    assert len(found.entries[3].senses) == MOST
+    assert len(found.entries[3].senses) == MAX_SENSES
     assert found.tally["beyond the first 64 senses of a word"] == 36
 
 
 def test_choosing_rows() -> None:
     found = align(pieces(*TOKENS), Lexicon.of(LEXICON), rows=14)
-    assert [entry.id for entry in found.choose([3, 2, 3])] == [2, 3]
+    assert [entry.id for entry in found.select([3, 2, 3])] == [2, 3]
     for ids, kind, message in (
         ([-1], IndexError, "no row -1; the table has rows 0 to 13"),
         ([2, 14], IndexError, "no row 14"),
@@ -180,10 +180,10 @@ def test_choosing_rows() -> None:
         ([3, 4, 6], KeyError, "2 tokens have no definition in the lexicon: 4 'cones', 6 '##s'"),
     ):
         with pytest.raises(kind, match=message):
-            found.choose(ids)
+            found.select(ids)
     many = align(pieces("[UNK]", "cone", *(f"x{number}" for number in range(50))), Lexicon.of(LEXICON))
     with pytest.raises(KeyError, match="50 tokens") as error:
-        many.choose(many.undefined)
+        many.select(many.undefined_ids)
     assert str(error.value).count("'x") == 10
 
 
@@ -199,7 +199,7 @@ def test_a_lexicon_of_another_language() -> None:
 def test_a_tokenizer_that_fails_on_a_word_costs_that_word() -> None:
     tokenizer = Tokenizer(models.WordLevel({"cone": 0}, unk_token="<gone>"))  # whose unknown token is missing
     found = align(tokenizer, Lexicon.of({"cone": "a solid", "ice": "water", "snow": "white"}))
-    assert found.covered() == [0]
+    assert found.defined_ids() == [0]
     assert found.tally == {"word with unknown characters": 2}
 
 
@@ -223,12 +223,12 @@ def test_coverage() -> None:
         "medium": (6, 1),
         "rare": (2, 2),
     }
-    assert report.ways == {"exact": 4}
+    assert report.matches == {"exact": 4}
     assert report.sharing.examples == [["hoping", "e"]]
     assert collisions(list(found.entries.values())) == [[5, 11]]
     assert report.missing.count == 7
     assert report.missing.tokens == ["cones", "the", "spine"]
-    assert Coverage.model_validate_json(report.model_dump_json(by_alias=True)) == report
+    assert LexiconCoverage.model_validate_json(report.model_dump_json(by_alias=True)) == report
     with pytest.raises(ValueError, match="there are 5 counts for 13 rows"):
         coverage(found, "tiny", torch.ones(5, dtype=torch.int64))
 
@@ -249,7 +249,9 @@ def real(path: Path) -> tuple[Alignment, float]:
         pytest.skip("no table of Open English WordNet among the corpora")
     tokenizer = Tokenizer.from_file(str(Path(package.origin).parent / "model" / "tokenizer.json"))
     begun = time.process_time()
-    found = align(tokenizer, Lexicon.open(path), 30_522, choices=Choices(inflections=True, numbers=True, pieces=True))
+    found = align(
+        tokenizer, Lexicon.open(path), 30_522, settings=AlignmentSettings(inflections=True, numbers=True, pieces=True)
+    )
     return found, time.process_time() - begun
 
 
@@ -268,7 +270,7 @@ def test_the_counts_of_a_real_vocabulary(data: Path) -> None:
         "letters": 3,
         "other": 124,
     }
-    whole = [entry for entry in found.entries.values() if entry.way in ("exact", "normalised")]
+    whole = [entry for entry in found.entries.values() if entry.match in ("exact", "normalised")]
     covered = Counter(entry.surface.kind for entry in whole)
     assert covered == {"word": 12_815, "character": 26, "number": 126, "other": 82}
     assert len(whole) == 13_049
@@ -278,11 +280,11 @@ def test_the_counts_of_a_real_vocabulary(data: Path) -> None:
     assert sum(first[entry.senses[0].gloss] > 1 for entry in whole) == 2_713
     words = [entry for entry in whole if entry.surface.kind == "word"]
     assert sum(bool(mentions(entry.senses[0].gloss, entry.surface.text)) for entry in words) == 531
-    ways = Counter(entry.way for entry in found.entries.values())
+    ways = Counter(entry.match for entry in found.entries.values())
     assert ways["host"] == 4_052
     assert abs(ways["inflection"] / 4_500 - 1) < 0.05
     assert ways["number"] == 861 - 126
-    undefined = [id for id in found.undefined if found.surfaces[id].kind == "word"]
+    undefined = [id for id in found.undefined_ids if found.surfaces[id].kind == "word"]
     assert abs(len(undefined) / 4_400 - 1) < 0.05
     assert {"the", "of"} <= {found.surfaces[id].text for id in undefined}
     assert seconds < 20  # with every function checked at run time; without, about four

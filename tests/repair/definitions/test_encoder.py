@@ -8,24 +8,24 @@ from tests.repair.definitions.worlds import FAMILIES, aligned, model, saved, tok
 from torch import Tensor
 
 from decone.models.find_tables import find_tables
-from decone.repair.definitions.body import POSITIONS, Body, load_body
-from decone.repair.definitions.prompts import Prompt, Writer, collate
+from decone.repair.definitions.encoder import POSITIONS, DefinitionEncoder, load_encoder
+from decone.repair.definitions.prompts import Prompt, PromptWriter, collate
 from decone.repair.definitions.recipe import Recipe
 
 transformers = pytest.importorskip("transformers")
 CPU = torch.device("cpu")
 
 
-def read(family: str, tmp_path: Path, way: str = "words") -> tuple[Body, list[Prompt]]:
+def read(family: str, tmp_path: Path, way: str = "words") -> tuple[DefinitionEncoder, list[Prompt]]:
     model_tables = find_tables(str(saved(family, tmp_path / family)))
-    body = load_body(model_tables, way, CPU)  # type: ignore[arg-type]
+    body = load_encoder(model_tables, way, CPU)  # type: ignore[arg-type]
     assert model_tables.tokenizer is not None
-    prompts = Writer(model_tables.tokenizer, Recipe(), body.limit).write(aligned(model_tables).entries.values())
+    prompts = PromptWriter(model_tables.tokenizer, Recipe(), body.limit).write(aligned(model_tables).entries.values())
     return body, prompts
 
 
 @torch.no_grad()
-def by_hand(body: Body, prompt: Prompt) -> Tensor:
+def by_hand(body: DefinitionEncoder, prompt: Prompt) -> Tensor:
     """One prompt alone, its states summed in loops, in float64."""
     ids = torch.tensor([prompt.ids])
     if body.decoder_start is None:
@@ -109,7 +109,7 @@ def test_the_order_of_prompts_and_the_modes_of_modules(tmp_path: Path) -> None:
     body.model.encoder.eval()
     modes = {module: module.training for module in body.modules()}
     seen = list[tuple[str, int, int]]()
-    found = body.features(prompts[:7], lambda *told: seen.append(told))
+    found = body.features(prompts[:7], lambda *fit: seen.append(fit))
     assert {module: module.training for module in body.modules()} == modes
     assert body.model.training
     body.eval()
@@ -150,7 +150,9 @@ def test_kin_of_roberta_count_behind_the_padding(kind: str) -> None:
     """Not all of them have its name."""
     sizes = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     sizes |= {"intermediate_size": 8, "max_position_embeddings": 20, "pad_token_id": 1}
-    body = Body(getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**sizes)), "slot")
+    body = DefinitionEncoder(
+        getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**sizes)), "slot"
+    )
     assert body.limit == 18
     fitting = Prompt(5, tuple([7] * 18), (1,), (2, 17), (5,), (0,))
     assert body.features([fitting]).shape == (1, 8)
@@ -161,7 +163,7 @@ def test_kin_of_roberta_count_behind_the_padding(kind: str) -> None:
 def test_a_student_is_a_copy(tmp_path: Path) -> None:
     for family in ("bert", "t5"):
         body, prompts = read(family, tmp_path)
-        student = body.student()
+        student = body.trainable_copy()
         before = body.features(prompts[:3])
         with torch.no_grad():
             for part in student.parameters():
@@ -180,7 +182,7 @@ def test_t5_gemma_is_read_with_either_table() -> None:
         decoder={**part, "hidden_size": 24, "cross_attention_hidden_size": 16},
         is_encoder_decoder=True,
     )
-    body = Body(transformers.T5GemmaModel(config).eval(), "words")
+    body = DefinitionEncoder(transformers.T5GemmaModel(config).eval(), "words")
     assert (body.pad, body.decoder_start, body.limit) == (0, 2, POSITIONS)
     prompts = [Prompt(9, (4, 5, 6, 7, 1), (0,), (2, 4), (9,), (0,)), Prompt(8, (4, 5, 6, 1), (0,), (2, 3), (8,), (0,))]
     assert body.features(prompts).shape == (2, 24 + 16 + 16)
@@ -189,7 +191,7 @@ def test_t5_gemma_is_read_with_either_table() -> None:
 
 
 def test_models_that_read_from_left_to_right(tmp_path: Path) -> None:
-    """By what they are called where that is told, else by what they do: a base model without a head tells nothing."""
+    """By what they are called where that is fit, else by what they do: a base model without a head tells nothing."""
     inner, roles = tokenizer("bert")
     small = {"vocab_size": inner.get_vocab_size(), "num_hidden_layers": 1, "num_attention_heads": 2}
     small |= {"hidden_size": 16, "intermediate_size": 24, "max_position_embeddings": 64, "pad_token_id": 0}
@@ -202,7 +204,7 @@ def test_models_that_read_from_left_to_right(tmp_path: Path) -> None:
     for name, said in (("llama", "left to right"), ("bert", "left to right"), ("gpt2", "it is causal")):
         transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **roles).save_pretrained(tmp_path / name)
         with pytest.raises(ValueError, match=said) as error:
-            load_body(find_tables(str(tmp_path / name)), "slot", CPU)
+            load_encoder(find_tables(str(tmp_path / name)), "slot", CPU)
         assert "repair an encoder, or an encoder with a decoder" in str(error.value)
 
 
@@ -211,14 +213,14 @@ def test_models_that_are_not_whole(tmp_path: Path) -> None:
     whole = model("t5", inner, roles)
     transformers.T5EncoderModel(whole.config).save_pretrained(tmp_path / "half")
     with pytest.raises(ValueError, match=r"lacks weights, e.g. decoder\..*name a complete checkpoint"):
-        load_body(find_tables(str(tmp_path / "half")), "slot", CPU)
+        load_encoder(find_tables(str(tmp_path / "half")), "slot", CPU)
     folder = saved("bert", tmp_path / "bert")
     with pytest.raises(ValueError, match="it is tables"):
-        load_body(find_tables(str(folder / "model.safetensors")), "slot", CPU)
+        load_encoder(find_tables(str(folder / "model.safetensors")), "slot", CPU)
     config = folder / "config.json"
     config.write_text(config.read_text().replace("{", '{"quantization_config": {"quant_method": "gptq"},', 1))
     with pytest.raises(ValueError, match="it is quantised; repair the original and quantise it again"):
-        load_body(find_tables(str(folder)), "slot", CPU)
+        load_encoder(find_tables(str(folder)), "slot", CPU)
 
 
 def test_a_decoder_without_a_start() -> None:
@@ -226,4 +228,4 @@ def test_a_decoder_without_a_start() -> None:
     made = model("t5", inner, roles)
     made.config.decoder_start_token_id = None
     with pytest.raises(ValueError, match="no decoder_start_token_id; add it"):
-        Body(made, "slot")
+        DefinitionEncoder(made, "slot")

@@ -9,10 +9,10 @@ from tests.repair.checkpoints import V, cone, llama
 from decone.metrics.isotropy import isotropy
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable
-from decone.repair.delta import Change
-from decone.repair.directions import remove_directions
-from decone.repair.measure import compare, geometry, measure, shrunk, warnings
-from decone.repair.tables import targets
+from decone.repair.comparison import compare_geometry, geometry, measure_repair, repair_warnings, scale_to_norms
+from decone.repair.delta import RowDelta
+from decone.repair.methods.directions import remove_directions
+from decone.repair.tables import repair_targets
 
 
 def test_geometry_against_loops() -> None:
@@ -30,7 +30,7 @@ def test_geometry_against_loops() -> None:
 
 def test_shrinking_alone_gains_nothing_over_the_control() -> None:
     table = cone()
-    found = compare(table, table * 0.25)
+    found = compare_geometry(table, table * 0.25)
     assert found.after.isotropy > found.before.isotropy + 0.1  # the trap
     assert abs(found.after.isotropy - found.control.isotropy) < 1e-6
     assert found.cosine == 1
@@ -40,7 +40,7 @@ def test_shrinking_alone_gains_nothing_over_the_control() -> None:
 def test_the_control_has_the_lengths_of_one_table_and_the_directions_of_the_other() -> None:
     before, after = cone(), cone(seed=4).double()
     before[7] = 0
-    control = shrunk(before, after)
+    control = scale_to_norms(before, after)
     for row in range(V):
         if row == 7:
             assert not control[row].any()
@@ -50,12 +50,12 @@ def test_the_control_has_the_lengths_of_one_table_and_the_directions_of_the_othe
 
 
 def test_a_repair_of_some_rows(tmp_path: Path) -> None:
-    (target,) = targets(find_tables(str(llama(tmp_path / "m"))))
+    (target,) = repair_targets(find_tables(str(llama(tmp_path / "m"))))
     ids = torch.tensor([2, 9, 60, 61, 90])
     change, found = remove_directions(target, ids, 2, "kept")
     assert found["components"] == 2
     assert 0 < found["energy"] < 1
-    report = measure(change, [f"token {row}" for row in range(V)], listed=3)
+    report = measure_repair(change, [f"token {row}" for row in range(V)], listed=3)
     assert set(report.groups) == {"all", "changed"}
     assert report.groups["changed"].before.rows == 5
     assert len(report.tokens) == 3
@@ -71,25 +71,25 @@ def test_a_repair_of_some_rows(tmp_path: Path) -> None:
             cosine = torch.cosine_similarity(weight.double(), weight[token.id].double(), dim=1)
             cosine[token.id] = -2
             assert [other.id for other in near] == cosine.topk(5).indices.tolist()
-    assert measure(change, None, 3, seed=1).tokens != report.tokens
-    assert measure(change, None, 0).tokens == []
+    assert measure_repair(change, None, 3, seed=1).tokens != report.tokens
+    assert measure_repair(change, None, 0).tokens == []
 
 
 def test_rows_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     table = cone()
     table[5] = torch.nan
-    (target,) = targets(find_tables(str(llama(tmp_path / "m", table=table))))
-    report = measure(Change(target, torch.tensor([3]), MemoryTable("w", cone(1))))
+    (target,) = repair_targets(find_tables(str(llama(tmp_path / "m", table=table))))
+    report = measure_repair(RowDelta(target, torch.tensor([3]), MemoryTable("w", cone(1))))
     assert report.groups["all"].before.rows == V - 1
 
 
 def test_warnings(tmp_path: Path) -> None:
-    (target,) = targets(find_tables(str(llama(tmp_path / "m"))))
+    (target,) = repair_targets(find_tables(str(llama(tmp_path / "m"))))
     everything = torch.arange(V)
     table = target.table.read()
-    collapsed = Change(target, everything, MemoryTable("w", 0.4 * table.mean(0).expand(V, -1).contiguous()))
-    first, second = warnings(measure(collapsed))
+    collapsed = RowDelta(target, everything, MemoryTable("w", 0.4 * table.mean(0).expand(V, -1).contiguous()))
+    first, second = repair_warnings(measure_repair(collapsed))
     assert "no higher than" in first
     assert "of their length" in second
     better = remove_directions(target, everything, 0)[0]
-    assert warnings(measure(better)) == []
+    assert repair_warnings(measure_repair(better)) == []

@@ -1,4 +1,4 @@
-"""Which rows are rebuilt, against sorting by hand."""
+"""Rows by name, against sorting by hand."""
 
 import random
 from pathlib import Path
@@ -8,8 +8,8 @@ import torch
 from tests.repair.definitions.worlds import WORDS, glosses, tokenizer
 
 from decone.data.lexicons import Lexicon
-from decone.repair.alignment import Alignment, align
-from decone.repair.definitions.choice import rows_by_name, select_tokens
+from decone.repair.alignment.align import Alignment, align
+from decone.repair.row_selection import parse_rows, read_ids, select_defined_rows, select_rows, select_tokens
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_shares(found: Alignment, strategy: str, ratio: float) -> None:
 
 def test_a_task_s_rarest(found: Alignment) -> None:
     numbers = torch.zeros(len(found.surfaces), dtype=torch.long)
-    ids = found.covered()
+    ids = found.defined_ids()
     numbers[ids[:10]] = torch.tensor([5, 1, 1, 9, 2, 7, 1, 3, 8, 6])
     assert select_tokens(found, "task", 0.2, numbers).tolist() == [ids[2], ids[6]]
     assert select_tokens(found, "counts", 0.1, numbers).tolist() == ids[-3:]  # zeros are rarer
@@ -84,7 +84,7 @@ def test_what_cannot_be(found: Alignment, strategy: str, ratio: float, numbers: 
 
 
 def test_names_of_rows(found: Alignment, tmp_path: Path) -> None:
-    numbers, every = counts(found), found.covered()
+    numbers, every = counts(found), found.defined_ids()
     file = tmp_path / "ids"
     file.write_text(f"{every[3]}, {every[1]} # twice\n{every[3]}\n")
     expected = {
@@ -95,14 +95,16 @@ def test_names_of_rows(found: Alignment, tmp_path: Path) -> None:
         str(file): [every[1], every[3]],
     }
     for name, ids in expected.items():
-        assert rows_by_name(found, name).tolist() == ids
+        assert select_defined_rows(parse_rows(name, doubtful=True), found).tolist() == ids
     for name, strategy, ratio in (
         ("rare", "counts", 0.2),
         ("rare:0.5", "counts", 0.5),
         ("seen:0.5", "task", 0.5),
         ("last:0.5", "index", 0.5),
     ):
-        assert rows_by_name(found, name, numbers).tolist() == by_hand(found, strategy, ratio, numbers.tolist())
+        assert select_defined_rows(parse_rows(name, doubtful=True), found, numbers).tolist() == by_hand(
+            found, strategy, ratio, numbers.tolist()
+        )
 
 
 @pytest.mark.parametrize(
@@ -134,5 +136,69 @@ def test_rows_that_cannot_be(found: Alignment, name: str, said: str) -> None:
     for file, content in files.items():
         Path(file).write_text(content)
     with pytest.raises(ValueError) as error:
-        rows_by_name(found, name)
+        select_defined_rows(parse_rows(name, doubtful=True), found)
     assert said in str(error.value)
+
+
+def test_ids_of_a_file() -> None:
+    Path("ids.txt").write_text("# rare ones\n7, 3\n3\t12 # again\r\n\n0\n")
+    assert read_ids(Path("ids.txt"), 13).tolist() == [0, 3, 7, 12]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1\n-2\n", "line 2: '-2' is no id"),
+        ("a b", "line 1: 'a' is no id"),
+        ("1\n13", "line 2: id 13 is beyond the table's 13 rows"),
+        ("# nothing\n", "lists no id"),
+        ("", "empty"),
+        ("٣", "is no id"),
+        ("9" * 40, "is no id"),
+    ],
+)
+def test_other_files_are_refused(text: str, said: str) -> None:
+    Path("ids.txt").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_ids(Path("ids.txt"), 13)
+
+
+def test_no_file() -> None:
+    with pytest.raises(ValueError, match="takes rare, rare:SHARE, seen:SHARE, last:SHARE, all, or a file"):
+        read_ids(Path("rarest"), 13)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("last:0", "--rows last:0 chooses none of 10 rows; give a share above 0"),
+        ("last:0.01", "chooses none of 10 rows"),
+        ("last:-0.1", "give one from 0 to 1"),
+        ("last:1.1", "give one from 0 to 1"),
+        ("last:nan", "give one from 0 to 1"),
+        ("last:x", "--rows 'last:x' is no share; write e.g. last:0.2"),
+        ("seen:0.5", "by task, tokens are chosen by counts of all 10 rows; give them"),
+        ("doubtful", "no file doubtful; --rows takes rare, rare:SHARE"),
+    ],
+)
+def test_names_that_select_nothing(name: str, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        select_rows(parse_rows(name), 10)
+    assert message in str(error.value)
+
+
+def test_names_of_rows_of_a_table() -> None:
+    counts = torch.tensor([5, 0, 3, 3, 9])
+    Path("ids").write_text("4, 0")
+    expected = {
+        "all": [0, 1, 2, 3, 4],
+        "last:1": [0, 1, 2, 3, 4],
+        "last:0.4": [3, 4],
+        "rare:0.4": [1, 3],
+        "rare": [1],
+        "seen:0.25": [3],
+        "ids": [0, 4],
+    }
+    for name, ids in expected.items():
+        assert select_rows(parse_rows(name), 5, counts).tolist() == ids
+    assert select_rows(parse_rows("rare:0.4"), 5).tolist() == [3, 4]

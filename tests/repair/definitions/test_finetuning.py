@@ -11,13 +11,13 @@ from scipy.stats import chisquare
 from tests.repair.definitions.worlds import FAMILIES, WORDS, reconstructor, saved
 from torch import Tensor
 
-from decone.repair.definitions import student as module
-from decone.repair.definitions.body import Body
+from decone.repair.definitions import finetuning as module
+from decone.repair.definitions.encoder import DefinitionEncoder
+from decone.repair.definitions.finetuning import TrainedEncoder, finetune_encoder
+from decone.repair.definitions.fit import Reconstructor
 from decone.repair.definitions.prompts import Prompt, collate
-from decone.repair.definitions.readout import fit
 from decone.repair.definitions.recipe import Recipe
-from decone.repair.definitions.reconstructor import Reconstructor
-from decone.repair.definitions.student import Trained, train
+from decone.repair.definitions.ridge import fit_ridge
 
 QUICK = {"solver": "gradient", "read": "slot", "epochs": 2, "batch": 8, "warmup": 0.0}
 
@@ -26,15 +26,15 @@ def made(family: str, folder: Path, **settings: Any) -> Reconstructor:
     return reconstructor(saved(family, folder / family, padding=0), Recipe(**{**QUICK, **settings}))
 
 
-def trained(read: Reconstructor, held: Tensor, ids: Tensor | None = None, **settings: Any) -> Trained:
+def trained(read: Reconstructor, held: Tensor, ids: Tensor | None = None, **settings: Any) -> TrainedEncoder:
     recipe = read.recipe.model_copy(update=settings)
-    start = fit(read.features, read.rows, 1.0) if recipe.start == "ridge" else None
-    return train(
-        read.body, start, read.prompts, read.owner, read.rows, held, read._ordinary, recipe, "cpu", read.progress
+    start = fit_ridge(read.features, read.rows, 1.0) if recipe.start == "ridge" else None
+    return finetune_encoder(
+        read.encoder, start, read.prompts, read.owner, read.rows, held, read._ordinary_ids, recipe, "cpu", read.progress
     )
 
 
-def bits(body: Body) -> dict[str, Tensor]:
+def bits(body: DefinitionEncoder) -> dict[str, Tensor]:
     return {name: part.clone() for name, part in body.model.state_dict().items()}
 
 
@@ -42,19 +42,19 @@ def bits(body: Body) -> dict[str, Tensor]:
 @pytest.mark.parametrize("table", [False, True])
 def test_a_student_is_trained_and_the_model_is_not(family: str, table: bool, tmp_path: Path) -> None:
     read = made(family, tmp_path, train_table=table, epochs=3, start="random")
-    read.body.model.train()
-    before, modes = bits(read.body), {part: part.training for part in read.body.modules()}
-    flags = {name: part.requires_grad for name, part in read.body.named_parameters()}
+    read.encoder.model.train()
+    before, modes = bits(read.encoder), {part: part.training for part in read.encoder.modules()}
+    flags = {name: part.requires_grad for name, part in read.encoder.named_parameters()}
     found = trained(read, torch.arange(3), rate=1e-3, map_rate=0.01)
-    after = bits(read.body)
+    after = bits(read.encoder)
     assert all(torch.equal(part, after[name]) for name, part in before.items())  # to the last bit
-    assert {part: part.training for part in read.body.modules()} == modes
-    assert {name: part.requires_grad for name, part in read.body.named_parameters()} == flags
-    assert all(part.grad is None for part in read.body.parameters())
-    changed = {name for name, part in bits(found.body).items() if not torch.equal(part, before[name])}
-    assert found.best
+    assert {part: part.training for part in read.encoder.modules()} == modes
+    assert {name: part.requires_grad for name, part in read.encoder.named_parameters()} == flags
+    assert all(part.grad is None for part in read.encoder.parameters())
+    changed = {name for name, part in bits(found.encoder).items() if not torch.equal(part, before[name])}
+    assert found.best_epoch
     assert len(changed) > 5
-    assert torch.equal(found.body.rows, read.body.rows) is not table
+    assert torch.equal(found.encoder.rows, read.encoder.rows) is not table
 
 
 def test_sixteen_tokens_are_learned(tmp_path: Path) -> None:
@@ -68,12 +68,14 @@ def test_sixteen_tokens_are_learned(tmp_path: Path) -> None:
     settings = {"epochs": 100, "batch": 16, "rate": 3e-3, "map_rate": 3e-3, "warmup": 0.2, "patience": 100}
     recipe = read.recipe.model_copy(update=settings)
     owner, twice = torch.arange(32), torch.cat([rows, rows])
-    found = train(read.body, None, [*prompts, *prompts], owner, twice, owner[16:], read._ordinary, recipe, "cpu")
+    found = finetune_encoder(
+        read.encoder, None, [*prompts, *prompts], owner, twice, owner[16:], read._ordinary_ids, recipe, "cpu"
+    )
     baseline = float((rows - rows.mean(0)).square().mean())
     assert len(found.errors) == 101
-    assert found.errors[0] > baseline > 2 * found.errors[found.best]
-    told = found.rows(prompts, torch.arange(16), 16)
-    assert float((told - rows).square().mean()) == pytest.approx(found.errors[found.best], rel=1e-4)
+    assert found.errors[0] > baseline > 2 * found.errors[found.best_epoch]
+    fit = found.predict(prompts, torch.arange(16), 16)
+    assert float((fit - rows).square().mean()) == pytest.approx(found.errors[found.best_epoch], rel=1e-4)
 
 
 def test_the_student_of_the_best_epoch_is_kept(tmp_path: Path) -> None:
@@ -81,14 +83,16 @@ def test_the_student_of_the_best_epoch_is_kept(tmp_path: Path) -> None:
     read = made("bert", tmp_path, patience=3, epochs=9)
     held = torch.tensor([2, 9, 30])
     found = trained(read, held, rate=1.0, map_rate=1.0)
-    assert found.best == found.errors.index(min(found.errors))
-    assert len(found.errors) <= found.best + 1 + 3  # patience
+    assert found.best_epoch == found.errors.index(min(found.errors))
+    assert len(found.errors) <= found.best_epoch + 1 + 3  # patience
     chosen = [place for place, token in enumerate(read.owner.tolist()) if token in held.tolist()]
-    told = found.rows([read.prompts[place] for place in chosen], torch.arange(3), 3)
-    error = float((told - read.rows[held]).square().mean())
+    fit = found.predict([read.prompts[place] for place in chosen], torch.arange(3), 3)
+    error = float((fit - read.rows[held]).square().mean())
     assert error == pytest.approx(min(found.errors), rel=1e-4)
-    if not found.best:
-        assert all(torch.equal(part, read.body.model.state_dict()[name]) for name, part in bits(found.body).items())
+    if not found.best_epoch:
+        assert all(
+            torch.equal(part, read.encoder.model.state_dict()[name]) for name, part in bits(found.encoder).items()
+        )
 
 
 def test_held_out_tokens_are_never_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,8 +113,8 @@ def test_held_out_tokens_are_never_targets(tmp_path: Path, monkeypatch: pytest.M
     spoiled[held] *= 100
     read.rows = spoiled
     two = trained(read, held, patience=9)
-    if one.best == two.best:  # their rows tell when to stop, and nothing else
-        assert all(torch.equal(part, bits(two.body)[name]) for name, part in bits(one.body).items())
+    if one.best_epoch == two.best_epoch:  # their rows tell when to stop, and nothing else
+        assert all(torch.equal(part, bits(two.encoder)[name]) for name, part in bits(one.encoder).items())
     assert two.errors != one.errors
 
 
@@ -122,19 +126,19 @@ def test_the_same_seed_gives_the_same_student(tmp_path: Path) -> None:
     assert torch.equal(state, torch.random.get_rng_state())  # the caller's chance is left alone
     torch.manual_seed(77)  # and does not matter
     two, three = (trained(read, held, seed=seed, start="random", rate=0.01) for seed in (1, 2))
-    told = [found.rows(read.prompts, read.owner, 40) for found in (one, two, three)]
-    assert float((told[0] - told[1]).abs().max()) < 1e-6
+    fit = [found.predict(read.prompts, read.owner, 40) for found in (one, two, three)]
+    assert float((fit[0] - fit[1]).abs().max()) < 1e-6
     assert one.errors == two.errors
-    assert float((told[0] - told[2]).abs().max()) > 1e-3
+    assert float((fit[0] - fit[2]).abs().max()) > 1e-3
 
 
 def test_a_map_begins_as_ridge_or_at_random(tmp_path: Path) -> None:
     read = made("albert", tmp_path, read="words")  # rows of width 8, states of 16
-    readout = fit(read.features, read.rows, 2.0, read.body.blocks)
-    ridge = module._map(readout, read.body, read.prompts[0], 8)
+    readout = fit_ridge(read.features, read.rows, 2.0, read.encoder.blocks)
+    ridge = module._output_map(readout, read.encoder, read.prompts[0], 8)
     assert torch.allclose(ridge(read.features), readout(read.features), atol=1e-4)
     torch.manual_seed(0)
-    random_map = module._map(None, read.body, read.prompts[0], 8)
+    random_map = module._output_map(None, read.encoder, read.prompts[0], 8)
     assert random_map.bias is None
     assert random_map.weight.shape == (8, 40)
     assert float(random_map.weight.detach().std()) == pytest.approx(40**-0.5, rel=0.15)
@@ -152,14 +156,14 @@ def test_the_loss_is_a_hundred_times_the_mean_square(tmp_path: Path, monkeypatch
         return prepared
 
     monkeypatch.setattr(module, "accelerator", watched)
-    for part in read.body.model.modules():
+    for part in read.encoder.model.modules():
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.0
-    readout = fit(read.features, read.rows, 1.0)
+    readout = fit_ridge(read.features, read.rows, 1.0)
     trained(read, held)
     error = 0.0
-    told = readout(read.features)[3:]
-    for one, other in zip(told.double().tolist(), read.rows[3:].double().tolist(), strict=True):
+    fit = readout(read.features)[3:]
+    for one, other in zip(fit.double().tolist(), read.rows[3:].double().tolist(), strict=True):
         error += sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) / len(one) / 37
     assert losses == [pytest.approx(100 * error, rel=1e-3)]
 
@@ -168,7 +172,7 @@ def test_shares_of_noise(tmp_path: Path) -> None:
     """Masked 50 %, random 25 %, gold 25 %, each random token alike, and never anything but slots."""
     read = made("bert", tmp_path)
     known = {id: surface.kind for id, surface in enumerate(read.alignment.surfaces)}
-    ordinary = read._ordinary
+    ordinary = read._ordinary_ids
     assert {known[id] for id in ordinary} <= {"word", "character", "piece", "punctuation", "number", "letters", "other"}
     assert len(ordinary) == read.size - 6  # five marks and an unused one
     mask, draw = read.writer.mask, random.Random(0)
@@ -177,8 +181,8 @@ def test_shares_of_noise(tmp_path: Path) -> None:
     prompts = [prompt for prompt in read.prompts for _ in range(500)]
     for first in range(0, len(prompts), 2000):
         part = prompts[first : first + 2000]
-        batch = collate(part, read.body.pad)
-        changed = module._noised(batch, [prompt.id for prompt in part], (0.5, 0.25, 0.25), ordinary, draw)
+        batch = collate(part, read.encoder.pad)
+        changed = module._add_noise(batch, [prompt.id for prompt in part], (0.5, 0.25, 0.25), ordinary, draw)
         others = ~batch.slots
         assert torch.equal(batch.ids[others], changed.ids[others])
         assert changed.slots is batch.slots
@@ -203,10 +207,10 @@ def test_shares_of_noise(tmp_path: Path) -> None:
 def test_without_noise_a_batch_is_left_alone(tmp_path: Path) -> None:
     read = made("bert", tmp_path)
     batch = collate(read.prompts[:4], 0)
-    assert module._noised(batch, [1] * 4, (1.0, 0.0, 0.0), [9], random.Random(0)) is batch
-    gold = module._noised(batch, [50, 51, 52, 53], (0.0, 0.0, 1.0), [9], random.Random(0))
+    assert module._add_noise(batch, [1] * 4, (1.0, 0.0, 0.0), [9], random.Random(0)) is batch
+    gold = module._add_noise(batch, [50, 51, 52, 53], (0.0, 0.0, 1.0), [9], random.Random(0))
     assert gold.ids[batch.slots].tolist() == [50, 51, 52, 53]
-    other = module._noised(batch, [50, 51, 52, 53], (0.0, 1.0, 0.0), [9], random.Random(0))
+    other = module._add_noise(batch, [50, 51, 52, 53], (0.0, 1.0, 0.0), [9], random.Random(0))
     assert other.ids[batch.slots].tolist() == [9] * 4
 
 
@@ -226,10 +230,10 @@ def test_nothing_left_to_learn_from(tmp_path: Path) -> None:
 def test_training_that_diverges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = made("bert", tmp_path)
     monkeypatch.setattr(module, "FACTOR", math.inf)
-    before = bits(read.body)
+    before = bits(read.encoder)
     with pytest.raises(ValueError, match="training diverged; set a lower rate"):
         trained(read, torch.arange(3))
-    assert all(torch.equal(part, before[name]) for name, part in bits(read.body).items())
+    assert all(torch.equal(part, before[name]) for name, part in bits(read.encoder).items())
 
 
 def test_the_rate_rises_and_falls() -> None:
@@ -248,12 +252,12 @@ def test_the_rate_rises_and_falls() -> None:
 def test_an_epoch_has_every_prompt_once() -> None:
     prompts = [Prompt(id, (1,) * (1 + id % 7), (0,), (0, 1), (id,), (0,)) for id in range(100)]
     places = list(range(0, 100, 2))
-    batches = module._shuffled(places, prompts, 8, random.Random(0))
+    batches = module._shuffled_batches(places, prompts, 8, random.Random(0))
     assert sorted(place for batch in batches for place in batch) == places
     assert max(map(len, batches)) == 8
-    other = module._shuffled(places, prompts, 8, random.Random(1))
+    other = module._shuffled_batches(places, prompts, 8, random.Random(1))
     assert other != batches
-    assert module._shuffled(places, prompts, 8, random.Random(0)) == batches
+    assert module._shuffled_batches(places, prompts, 8, random.Random(0)) == batches
     assert WORDS
     assert sum(len({len(prompts[place].ids) for place in batch}) <= 3 for batch in batches) == len(batches)
 
@@ -261,8 +265,8 @@ def test_an_epoch_has_every_prompt_once() -> None:
 def test_progress_is_told(tmp_path: Path) -> None:
     read = made("bert", tmp_path)
     seen = list[tuple[str, int, int]]()
-    read.progress = lambda *told: seen.append(told)
+    read.progress = lambda *fit: seen.append(fit)
     trained(read, torch.arange(3))
-    steps = [told for told in seen if told[0].startswith("training")]
+    steps = [fit for fit in seen if fit[0].startswith("training")]
     assert [done for _, done, _ in steps] == list(range(1, 11))
     assert steps[-1] == ("training, epoch 2 of 2", 10, 10)

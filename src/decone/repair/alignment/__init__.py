@@ -1,0 +1,1 @@
+"""Definitions of the tokens of a vocabulary: the words of a lexicon matched with tokens."""

@@ -1,0 +1,118 @@
+"""Interface of a repair: settings that a command line and a function share, and new rows of a table.
+
+A repair is one file in this folder, found by its name: a frozen dataclass derived from `RepairMethod`, whose fields are
+its settings. `decone repair NAME`, `decone.repair.api.repair_with` and the downstream studies take it from there.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+
+from decone.models.find_tables import find_tables
+from decone.models.tables import ModelTables
+from decone.repair.delta import RowDelta
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Option of a field on the command line, in its annotation: `Annotated[int, Setting("...")]`.
+
+    Attributes:
+        help: text of the option.
+        flags: names of the option; without them the field's name.
+        minimum: of a number.
+        default: text in place of a default that depends on the model.
+    """
+
+    help: str
+    flags: tuple[str, ...] = ()
+    minimum: int | None = None
+    default: str | None = None
+
+
+@dataclass(frozen=True)
+class SettingField:
+    """A field of a repair: its name, type, option, and default; `MISSING` without one."""
+
+    name: str
+    type: Any
+    setting: Setting
+    default: Any
+
+
+@dataclass
+class RepairedRows:
+    """New rows of the tables of a model, with their description.
+
+    Attributes:
+        deltas: new rows, one per table.
+        settings: of the method, as they stand in the delta.
+        results: of the method, by the role of the table.
+        notes: sentences for the user.
+    """
+
+    deltas: list[RowDelta]
+    settings: dict[str, Any]
+    results: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RepairVariant:
+    """A repair with fixed settings: a row of the downstream studies.
+
+    Attributes:
+        name: of the row.
+        label: heading of the row.
+        settings: called when the repair is made, for they may name files that have to be there.
+    """
+
+    name: str
+    label: str
+    settings: Callable[[], Mapping[str, Any]] = dict
+
+
+class RepairMethod(ABC):
+    """A repair: settings in, new rows out.
+
+    Attributes:
+        summary: help of the command; a line, and more behind a blank one.
+        usage: of the command, as lines of the help of `decone repair`.
+        seed: the option `--seed`.
+        variants: rows of the downstream studies.
+    """
+
+    summary: ClassVar[str]
+    usage: ClassVar[str]
+    seed: ClassVar[Setting] = Setting("Of the rows shown.")
+    variants: ClassVar[tuple[RepairVariant, ...]] = ()
+
+    def find_tables(self, model: str) -> ModelTables:
+        """Finds the tables of a model; a repair with settings for their names passes them on."""
+        return find_tables(model)
+
+    @abstractmethod
+    def repair(self, model_tables: ModelTables, seed: int, progress: Progress) -> RepairedRows:
+        """Makes new rows; the model stays as it is.
+
+        Args:
+            model_tables: of the model.
+            seed: of everything random.
+            progress: called with a stage, the steps done and their number.
+
+        Raises:
+            ValueError: the model or the settings do not allow it.
+        """
+
+    @classmethod
+    def settings_of(cls) -> list[SettingField]:
+        """The settings in their order, from the fields' annotations."""
+        settings = []
+        for name, hint in get_type_hints(cls, include_extras=True).items():
+            if get_origin(hint) is Annotated:
+                kind, setting = get_args(hint)
+                settings.append(SettingField(name, kind, setting, getattr(cls, name, MISSING)))
+        return settings

@@ -1,0 +1,122 @@
+"""Definitions: rows rebuilt from a dictionary's definitions of their tokens (DefinitionEMB).
+
+Zhang, Li and Okumura 2024 (arXiv 2408.01308). The model, the map and their scores are in `decone.repair.definitions`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from decone.data.published import Published, find
+from decone.files.settings import parse_pairs
+from decone.frequencies import read_counts
+from decone.models.find_tables import find_tables
+from decone.models.tables import ModelTables
+from decone.repair.alignment.align import FORMAT_HELP, align_model, open_lexicons
+from decone.repair.alignment.result import AlignmentSettings
+from decone.repair.definitions.fit import Reconstructor
+from decone.repair.definitions.rebuild import find_doubtful_rows, rebuild_rows
+from decone.repair.definitions.recipe import Recipe
+from decone.repair.methods.base import Progress, RepairedRows, RepairMethod, RepairVariant, Setting
+from decone.repair.row_selection import BY_INDEX, ROWS_HELP, parse_rows, select_defined_rows
+from decone.repair.tables import repair_targets, separate_inputs
+
+# The senses of the lexicon as a table, made from its YAML source; see the page on the study.
+OEWN = Published(
+    "wordnet/oewn_lemma_glosses.tsv",
+    None,
+    "b11bd34fb60cc0df23c48a5225b8341177d6f4b399f28a3f4f59fd21fe0e7de1",
+    "write lemma, pos, sense, synset, gloss and examples of every sense of its YAML source to a table",
+)
+
+
+def _published_lexicon() -> dict[str, Any]:
+    return {"lexicon": [find(OEWN, "Open English WordNet")[1]], "rows": "rare"}
+
+
+@dataclass(frozen=True)
+class Definitions(RepairMethod):
+    """Rebuilds rows of a table from the definitions of their tokens, where these were lost."""
+
+    summary: ClassVar[str] = """\
+    Rebuild rows of a table from the definitions of their tokens (DefinitionEMB), where these were lost.
+
+    Writes a delta, see apply. Tells by held-out tokens how much of a row a definition gives back.
+    """
+    usage: ClassVar[str] = """\
+decone repair definitions MODEL --lexicon FILE --out DELTA.safetensors   rebuild rows from a dictionary
+       [--rows doubtful|rare|last:SHARE|seen:SHARE|all|FILE] [--counts FILE] [--preset decone|paper] [--set key=value]
+       [--format F] [--language L] [--case C] [--forms F] [--inflections] [--numbers] [--pieces] [--mask TOKEN]
+       [--embedding NAME] [--device D] [--dry-run] [--tokens N] [--seed S] [--json] [--quiet]
+"""
+    seed: ClassVar[Setting] = Setting("Of training, folds and the rows shown.", minimum=0)
+    variants: ClassVar[tuple[RepairVariant, ...]] = (RepairVariant("definitions", "DefinitionEMB", _published_lexicon),)
+
+    lexicon: Annotated[list[Path], Setting("File, or WordNet's folder; may be repeated.", flags=("--lexicon", "-l"))]
+    rows: Annotated[
+        str,
+        Setting(
+            "doubtful (those of the rarest fifth that their definitions contradict), "
+            f"{ROWS_HELP}; shares are of the defined tokens."
+        ),
+    ] = "doubtful"
+    counts: Annotated[Path | None, Setting("Token frequencies: lines of id or token, tab, count.")] = None
+    preset: Annotated[str, Setting("decone, or paper: as released with DefinitionEMB.")] = "decone"
+    settings: Annotated[
+        list[str] | None,
+        Setting("A setting of the method, key=value; see docs/repair.md. Repeat it for more.", flags=("--set",)),
+    ] = None
+    format: Annotated[str, Setting(FORMAT_HELP)] = "auto"
+    language: Annotated[str, Setting("Of Wiktionary: the code of the entries wanted, or all.")] = "en"
+    case: Annotated[str, Setting("auto, exact, or fold: also words that differ in case.")] = "auto"
+    forms: Annotated[str, Setting("Senses like 'plural of X': follow, keep or skip.")] = "follow"
+    inflections: Annotated[bool, Setting("Undo English suffixes.")] = False
+    numbers: Annotated[bool, Setting("Spell out numbers without a definition.")] = False
+    pieces: Annotated[bool, Setting("Define word pieces as parts of words.")] = False
+    mask: Annotated[str | None, Setting("The token that stands for what is asked.")] = None
+    embedding: Annotated[str | None, Setting("Name of the table in the file.")] = None
+    device: Annotated[str, Setting("auto, cpu, cuda, cuda:N or mps.")] = "auto"
+
+    def find_tables(self, model: str) -> ModelTables:
+        """Finds the tables, under the name given."""
+        return find_tables(model, self.embedding)
+
+    def repair(self, model_tables: ModelTables, seed: int, progress: Progress) -> RepairedRows:
+        """Makes rows from definitions; see `decone.repair.definitions.rebuild`."""
+        pairs = parse_pairs(self.settings or [], example="solver=gradient")
+        recipe = Recipe.build(self.preset, {"seed": str(seed), **pairs})
+        lexicon = open_lexicons(self.lexicon, self.format, self.language, self.forms)
+        matching = AlignmentSettings(
+            self.case, "all", self.forms == "follow", self.inflections, self.numbers, self.pieces
+        )
+        selection = parse_rows(self.rows, doubtful=True)
+        counts = None if self.counts is None else read_counts(self.counts, model_tables)
+        (target,) = repair_targets(model_tables)
+        separate = separate_inputs(model_tables, target)
+        if separate and self.embedding is None:
+            raise ValueError(
+                f"encoder and decoder of {model_tables.name} have tables of their own; repair one at a time: "
+                f"--embedding {target.table.name} or --embedding {separate[0]}"
+            )
+        alignment = align_model(model_tables, lexicon, matching, progress)
+        reconstructor = Reconstructor(model_tables, target.table, alignment, recipe, self.device, self.mask, progress)
+        ids, doubts = select_defined_rows(selection, alignment, counts), dict[str, Any]()
+        if selection.kind == "doubtful":
+            ids, doubts = find_doubtful_rows(reconstructor, ids)
+        delta, results, notes = rebuild_rows(target, reconstructor, ids)
+        if counts is None and selection.kind not in ("all", "file"):
+            notes.append(BY_INDEX)
+        if model_tables.head is not None:
+            notes.append("the output table is one of its own and stays as it is")
+        elif model_tables.tied and not separate:
+            notes.append("the output table is the input table, so how the model predicts these tokens changes too")
+        settings = {
+            "rows": self.rows,
+            "counts": None if self.counts is None else self.counts.name,
+            "lexicon": [Path(source.name).name for source in lexicon.sources],
+            "licence": [source.licence for source in lexicon.sources],
+            "preset": self.preset,
+            "recipe": recipe.model_dump(mode="json"),
+            "alignment": dict(vars(matching)),
+        }
+        return RepairedRows([delta], settings, {target.role: {**doubts, **results}}, notes)
