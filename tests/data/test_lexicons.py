@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from decone.data.lexicons import Lexicon, Sense, lines, recognise
-from decone.data.lexicons.lines import read_lines
+from decone.data.lexicons import Lexicon, Sense, reading, recognise
+from decone.data.lexicons.reading import read_lines
 
 TWO = "ice\tfrozen water\ncone\ta solid that narrows to a point\n"
 OEWN = "lemma\tpos\tsense\tsynset\tgloss\texamples\nice\tn\t1\t1-n\tfrozen water\t\n"
@@ -156,18 +156,18 @@ def test_a_bomb_is_refused_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> 
     packed = lzma.compress(bytes(40_000_000), preset=1)
     with pytest.raises(ValueError, match="line 1: the line is longer than 32 MiB"):
         list(read_lines(write(packed)))
-    monkeypatch.setattr(lines, "SMALL", 1 << 16)
+    monkeypatch.setattr(reading, "SMALL", 1 << 16)
     packed = gzip.compress(b"\n" * 5_000_000)
     with pytest.raises(ValueError, match=r"unpacks to more than .* bytes, over 200 times its size"):
         list(read_lines(write(packed)))
-    monkeypatch.setattr(lines, "MEMORY", 1 << 20)
+    monkeypatch.setattr(reading, "MEMORY", 1 << 20)
     with pytest.raises(ValueError, match="cannot be read"):
         list(read_lines(write(lzma.compress(b"a\tb", preset=9))))
 
 
 def test_a_long_line_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "LINE_LIMIT", 1000)
-    monkeypatch.setattr(lines, "BLOCK", 64)
+    monkeypatch.setattr(reading, "LINE_LIMIT", 1000)
+    monkeypatch.setattr(reading, "BLOCK", 64)
     with pytest.raises(ValueError, match="line 2: the line is longer"):
         list(read_lines(write("a\tb\n" + "x" * 2000)))
     content = [f"{number}\tgloss {'é' * number}" for number in range(300)]

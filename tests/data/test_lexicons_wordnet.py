@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from decone.data.lexicons import Lexicon, Sense
-from decone.data.lexicons.princeton import parse
+from decone.data.lexicons.wordnet import parse_synset
 
 LICENCE = "  1 This software and database is being provided to you, by  \n  2 Princeton University, WordNet 3.1  \n"
 NOUNS = [
@@ -90,7 +90,7 @@ def test_a_data_file_that_is_missing_or_elsewhere(folder: Path) -> None:
 @pytest.mark.parametrize("line", ["", "00000000", "00000000 05 n 00 000 | x", "00000000 05 n 01 ice 0 000", "x" * 9999])
 def test_a_line_that_is_no_synset(line: str) -> None:
     with pytest.raises(ValueError, match=r"here: .* is no line of a data file") as error:
-        parse(line, "here")
+        parse_synset(line, "here")
     assert len(str(error.value)) < 200
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from decone.data.lexicons import oewn, princeton, tsv, wiktionary
-from decone.data.lexicons.lines import first_line, read_lines
-from decone.data.lexicons.sense import Sense, Skipped, checked
+from decone.data.lexicons import tsv, wiktionary, wordnet
+from decone.data.lexicons.reading import Sense, Skipped, clean_sense, first_line, read_lines
 from decone.files.foreign import plain
 
 FORMATS = ("auto", "oewn", "wordnet", "wiktionary", "tsv")
@@ -23,8 +22,8 @@ LICENCES = {
 
 
 @dataclass
-class Source:
-    """Where senses come from.
+class LexiconSource:
+    """Origin of senses: a file, a folder, or words in memory.
 
     Attributes:
         name: as the user called it.
@@ -55,7 +54,7 @@ class Lexicon:
         [('cone', 1), ('cone', 2), ('ice', 1)]
     """
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[LexiconSource]) -> None:
         self.sources = tuple(sources)
 
     @classmethod
@@ -65,41 +64,41 @@ class Lexicon:
         Args:
             path: the file, plain or packed with gzip or xz, or the folder.
             format: one of `FORMATS`; "auto" looks at the content.
-            language: of Wiktionary, the `lang_code` of the entries wanted; None for all.
-            forms: of Wiktionary, whether to read senses that only name the word this one is a form of.
+            language: of Wiktionary, the `lang_code` of entries to read; None for all.
+            forms: of Wiktionary, read also senses that only name the word this one is a form of.
 
         Raises:
-            ValueError: there is no such file, or its format cannot be told or is not known.
+            ValueError: there is no such file, or its format cannot be recognised.
         """
         if format not in FORMATS:
             raise ValueError(f"there is no format {plain(format, 40)!r}; choose one of {', '.join(FORMATS)}")
-        found = recognise(path) if format == "auto" else format
+        kind = recognise(path) if format == "auto" else format
         if not path.is_dir():
             first_line(path)  # what cannot be read at all is said at once
-        elif found != "wordnet":
+        elif kind != "wordnet":
             raise ValueError(f"{path} is a folder; name the lexicon's file")
         readers: dict[str, Callable[[Skipped], Iterator[Sense]]] = {
-            "oewn": partial(oewn.senses, path),
-            "wordnet": partial(princeton.senses, path),
+            "oewn": partial(wordnet.table_senses, path),
+            "wordnet": partial(wordnet.database_senses, path),
             "wiktionary": partial(wiktionary.senses, path, language=language, forms=forms),
             "tsv": partial(tsv.senses, path),
         }
-        return cls([Source(str(path), found, LICENCES[found], readers[found])])
+        return cls([LexiconSource(str(path), kind, LICENCES[kind], readers[kind])])
 
     @classmethod
     def of(cls, glosses: Mapping[str, str | Sequence[str]], name: str = "given") -> "Lexicon":
         """A lexicon of words and their glosses in memory."""
 
         def read(skipped: Skipped) -> Iterator[Sense]:
-            for word, listed in glosses.items():
-                for rank, gloss in enumerate([listed] if isinstance(listed, str) else listed, 1):
-                    if sense := checked(Sense(word, gloss, source_rank=rank), skipped):
+            for word, texts in glosses.items():
+                for rank, gloss in enumerate([texts] if isinstance(texts, str) else texts, 1):
+                    if sense := clean_sense(Sense(word, gloss, source_rank=rank), skipped):
                         yield sense
 
-        return cls([Source(name, "given", LICENCES["given"], read)])
+        return cls([LexiconSource(name, "given", LICENCES["given"], read)])
 
-    def __add__(self, other: "Lexicon") -> "Lexicon":
-        return Lexicon(self.sources + other.sources)
+    def __add__(self, second: "Lexicon") -> "Lexicon":
+        return Lexicon(self.sources + second.sources)
 
     def __iter__(self) -> Iterator[Sense]:
         """The senses of all sources; ValueError when a source has none that can be used."""
@@ -113,7 +112,7 @@ class Lexicon:
 
 
 def recognise(path: Path) -> str:
-    """Tells the format of a lexicon by its first line.
+    """Recognises the format of a lexicon by its first line.
 
     Raises:
         ValueError: it cannot be read, or is of none of the formats; the message says what they look like.
@@ -123,13 +122,13 @@ def recognise(path: Path) -> str:
     number, line = first_line(path)
     if line.lstrip().startswith("{"):
         return "wiktionary"
-    if oewn.is_header(line):
+    if wordnet.is_table_header(line):
         return "oewn"
-    if princeton.SYNSET.match(line) or (line.startswith("  1 ") and "WordNet" in _beginning(path)):
+    if wordnet.SYNSET.match(line) or (line.startswith("  1 ") and "WordNet" in _beginning(path)):
         return "wordnet"
     if "\t" in line:
         return "tsv"
-    if princeton.is_index(line):
+    if wordnet.is_index(line):
         raise ValueError(f"{path}, line {number}: an index of WordNet holds no glosses; name the folder it lies in")
     raise ValueError(
         f"{path}, line {number}: {plain(line, 60)!r} begins no lexicon; give word<TAB>gloss, a table of Open English "
@@ -138,12 +137,12 @@ def recognise(path: Path) -> str:
 
 
 def _beginning(path: Path) -> str:
-    """What a file of WordNet begins with: its licence, in numbered lines."""
+    """Beginning of a file: that of WordNet is its licence, in numbered lines."""
     return "".join(line[:100] for _, (_, line) in zip(range(40), read_lines(path), strict=False))
 
 
-def _emptiness(source: Source) -> str:
+def _emptiness(source: LexiconSource) -> str:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in source.skipped.most_common(5))
-    left = f" (left out: {reasons})" if reasons else ""
+    skipped = f" (left out: {reasons})" if reasons else ""
     mend = "pass --language CODE or name another file" if "another language" in source.skipped else "name another file"
-    return f"{source.name} holds no sense that can be used{left}; {mend}"
+    return f"{source.name} holds no sense that can be used{skipped}; {mend}"

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from decone.data.lexicons.lines import read_lines
-from decone.data.lexicons.sense import Sense, Skipped, checked, part_of_speech
+from decone.data.lexicons.reading import Sense, Skipped, clean_sense, part_of_speech, read_lines
 from decone.files.foreign import plain
 
 NAMES = {
@@ -31,15 +30,14 @@ def senses(path: Path, skipped: Skipped) -> Iterator[Sense]:
     columns, faulty, good = ["word", "gloss"], 0, False
     for number, line in read_lines(path):
         fields = line.split("\t")
-        if number == 1 and (named := _header(path, fields)):
-            columns = named
+        if number == 1 and (header := _header(path, fields)):
+            columns = header
         elif len(fields) == len(columns):
             good = True
             row = dict(zip(columns, fields, strict=True))
             speech = part_of_speech(row.get("part of speech", "").strip())
-            found = checked(Sense(row["word"], row["gloss"], speech, number), skipped)
-            if found is not None:
-                yield found
+            if sense := clean_sense(Sense(row["word"], row["gloss"], speech, number), skipped):
+                yield sense
         elif line.strip():
             skipped["wrong number of columns"] += 1
             faulty = faulty or number
@@ -48,10 +46,10 @@ def senses(path: Path, skipped: Skipped) -> Iterator[Sense]:
 
 
 def _header(path: Path, fields: list[str]) -> list[str]:
-    """Columns that a first line names; none where it is a row."""
+    """Columns named by a first line; none where it is a row."""
     names = [NAMES.get(field.strip().lower(), "") for field in fields]
-    whole = sorted(set(names) & {"word", "gloss"}) == ["gloss", "word"]
-    if whole and all(names) and len(set(names)) == len(names):
+    complete = {"word", "gloss"} <= set(names)
+    if complete and all(names) and len(set(names)) == len(names):
         return names
     if len(fields) > 2 and names[0] == "word":  # with two columns it may be the entry of the word "word"
         raise ValueError(

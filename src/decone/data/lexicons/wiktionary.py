@@ -1,4 +1,4 @@
-"""Wiktionary as JSON lines, one entry per line, as kaikki.org publishes what wiktextract finds."""
+"""Wiktionary as JSON lines, one entry per line, as kaikki.org publishes the output of wiktextract."""
 
 import json
 import re
@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from decone.data.lexicons.lines import read_lines
-from decone.data.lexicons.sense import Sense, Skipped, checked, part_of_speech
+from decone.data.lexicons.reading import Sense, Skipped, clean_sense, part_of_speech, read_lines
 from decone.files.foreign import plain
 
 # For extracts without `form_of`: a gloss that is nothing but a grammatical form of another word.
@@ -24,8 +23,8 @@ def senses(path: Path, skipped: Skipped, language: str | None = "en", forms: boo
     Args:
         path: JSON lines, plain, gzip or xz.
         skipped: counts entries and senses left out.
-        language: the `lang_code` of the entries wanted; None for all.
-        forms: whether to give senses that only say of which other word this one is a form.
+        language: the `lang_code` of entries to read; None for all.
+        forms: yield also senses that only say of which other word this one is a form.
 
     Raises:
         ValueError: the file cannot be read, or a line of it is not the JSON object of an entry.
@@ -37,8 +36,8 @@ def senses(path: Path, skipped: Skipped, language: str | None = "en", forms: boo
         if "redirect" in entry:
             skipped["redirect"] += 1
             continue
-        word, listed = entry.get("word"), entry.get("senses", [])
-        if not isinstance(word, str) or not isinstance(listed, list):
+        word, items = entry.get("word"), entry.get("senses", [])
+        if not isinstance(word, str) or not isinstance(items, list):
             raise ValueError(
                 f"{path}, line {number}: no entry of Wiktionary, which has a word and a list of senses; choose another "
                 "--format, or download the file again"
@@ -47,15 +46,14 @@ def senses(path: Path, skipped: Skipped, language: str | None = "en", forms: boo
             skipped["another language"] += 1
             continue
         speech = part_of_speech(str(entry.get("pos") or ""))
-        for rank, part in enumerate(listed, 1):
-            gloss, origin = _gloss(part)
+        for rank, item in enumerate(items, 1):
+            gloss, origin = _gloss(item)
             origin = "" if origin == word else origin
             if origin and not forms:
                 skipped["form of another word"] += 1
                 continue
-            found = checked(Sense(word, gloss, speech, rank, origin), skipped)
-            if found is not None:
-                yield found
+            if sense := clean_sense(Sense(word, gloss, speech, rank, origin), skipped):
+                yield sense
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:
@@ -73,17 +71,17 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
     return entry
 
 
-def _gloss(part: Any) -> tuple[str, str]:
-    """The gloss of a sense, what it narrows before it, and the word it is only a form of."""
-    if not isinstance(part, dict):
+def _gloss(item: Any) -> tuple[str, str]:
+    """The gloss of a sense, behind that of the sense it narrows, and the word it is only a form of."""
+    if not isinstance(item, dict):
         return "", ""
-    glosses = part.get("glosses")
+    glosses = item.get("glosses")
     texts = [text for text in glosses if isinstance(text, str)] if isinstance(glosses, list) else []
     gloss = ": ".join([text.rstrip(" :.;") for text in texts[:-1]] + texts[-1:])
     for key in ("form_of", "alt_of"):
-        listed = part.get(key)
-        for origin in listed if isinstance(listed, list) else []:
+        origins = item.get(key)
+        for origin in origins if isinstance(origins, list) else []:
             if isinstance(origin, dict) and isinstance(origin.get("word"), str):
                 return gloss, " ".join(origin["word"].split())
-    found = _FORM.fullmatch(gloss) if len(gloss) < 200 else None
-    return gloss, found.group(1) if found else ""
+    match = _FORM.fullmatch(gloss) if len(gloss) < 200 else None
+    return gloss, match.group(1) if match else ""
