@@ -5,6 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from decone.document.blocks import Document, Facts, Grid, GridColumn, Passage, Section, Title
+from decone.document.model import DocumentModel
 from decone.objectives import registry
 
 
@@ -28,14 +30,22 @@ class MethodCard(BaseModel, frozen=True):
     description: str
 
 
-class MethodCatalogue(BaseModel, frozen=True):
+class MethodCatalogue(DocumentModel, frozen=True):
     """Objectives in alphabetical order."""
 
     methods: tuple[MethodCard, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the content for JSON."""
-        return self.model_dump(mode="json")
+    def to_document(self) -> Document:
+        """A table of the objectives; a single one in full."""
+        if len(self.methods) == 1:
+            (card,) = self.methods
+            facts = Facts((("cures", card.cures), ("cost", card.cost), ("settings", ", ".join(card.settings) or "-")))
+            passage = Passage("Description", "", card.description)
+            return Document(Title(card.name, about=card.paper), (Section("method", "", (facts, passage)),))
+        columns = (GridColumn(name, "left") for name in ("cures", "cost", "settings", "paper"))
+        rows = ((m.name, m.cures, m.cost, ", ".join(m.settings) or "-", m.paper) for m in self.methods)
+        grid = Grid(("method", *columns), tuple(rows))
+        return Document(Title("Objectives"), (Section("methods", "", (grid,)),))
 
 
 def methods(name: str | None = None) -> MethodCatalogue:

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
+from decone.document.blocks import Document, Facts, Section, Title
+from decone.document.model import DocumentModel
 from decone.engines.select import choose
 from decone.training.machine import provenance, version_of
 
@@ -16,7 +18,7 @@ class EngineChoice(BaseModel, frozen=True):
     reason: str
 
 
-class Environment(BaseModel, frozen=True):
+class Environment(DocumentModel, frozen=True):
     """This machine, as decone sees it.
 
     Attributes:
@@ -41,20 +43,23 @@ class Environment(BaseModel, frozen=True):
     engine: EngineChoice
     engines: dict[str, EngineChoice]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the content for JSON."""
-        return self.model_dump(mode="json")
-
-    def lines(self) -> list[str]:
-        """Returns the same in words."""
+    def sentences(self) -> list[tuple[str, str]]:
+        """Returns the same in words, each with its heading."""
         machine = self.machine
+        name = f"{machine['system']}, {machine['processor']}, {machine['cores']} cores"
+        triton = self.triton or "not installed; NVIDIA GPUs use it for the loss (pip install triton)"
         return [
-            ", ".join(f"{name} {version}" for name, version in self.versions.items() if version),
-            f"{machine['system']}, {machine['processor']}, {machine['cores']} cores; torch uses {self.threads} threads",
-            f"devices: {', '.join(self.devices)}",
-            f"triton: {self.triton or 'not installed; NVIDIA GPUs use it for the loss (pip install triton)'}",
-            *(f"engine on {device}: {choice.name}; {choice.reason}" for device, choice in self.engines.items()),
+            ("versions", ", ".join(f"{package} {version}" for package, version in self.versions.items() if version)),
+            ("machine", f"{name}; torch uses {self.threads} threads"),
+            ("devices", ", ".join(self.devices)),
+            ("triton", triton),
+            *((f"engine on {device}", f"{choice.name}; {choice.reason}") for device, choice in self.engines.items()),
         ]
+
+    def to_document(self) -> Document:
+        """Names and values of this machine."""
+        facts = Facts(tuple(self.sentences()))
+        return Document(Title("decone on this machine"), (Section("machine", "", (facts,)),))
 
 
 def doctor() -> Environment:
