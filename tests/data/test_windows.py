@@ -7,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decone.data.languages import Languages
-from decone.data.windows import TRAINING, VALIDATION, consecutive, random_batch, split
+from decone.data.windows import TRAINING, VALIDATION, Languages, consecutive, random_batch, split
 
 ONE = Languages(1000, 0.0)
 
@@ -104,3 +103,19 @@ def test_the_shortest_text_that_will_do() -> None:
     assert len(train) == len(validation) == 17
     assert [group.shape for group in consecutive(validation, 16, 12)] == [(1, 17)]
     assert random_batch(train, 16, 3, Languages(34, 0.0), (0, 0, 0)).tolist() == [list(range(17))] * 3
+
+
+def test_two_languages_share_the_vocabulary_evenly() -> None:
+    languages = Languages(65, 0.02)
+    assert languages.simulated
+    assert languages.vocabulary == 130
+    assert torch.equal(languages.ids("HR"), torch.arange(65))
+    assert torch.equal(languages.ids("LR"), torch.arange(65, 130))
+
+
+def test_without_a_share_there_is_one_language() -> None:
+    languages = Languages(65, 0.0)
+    assert not languages.simulated
+    assert languages.vocabulary == 65
+    assert list(languages.offsets()) == ["all"]
+    assert torch.equal(languages.ids("all"), torch.arange(65))

@@ -2,44 +2,83 @@
 
 A batch depends on (seed, stream, step) alone. So resuming needs no state, methods with the same seed see the same
 batches (their differences are paired), and any process can make its share of a batch.
+
+A low-resource language is simulated by a second copy of the vocabulary, which a share of the training windows is in
+(Turumtaev, "Stop Jostling", Section 4.1, after K et al. 2020): the ids of such a window are shifted by the size of the
+vocabulary. Both copies obey the same text, so every low-resource token has one true translation.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from decone.data.languages import Languages
-
 TRAINING, VALIDATION = 0, 1  # streams of randomness that never meet
+
+
+@dataclass(frozen=True)
+class Languages:
+    """Number of copies of the vocabulary, and the share of the second.
+
+    Attributes:
+        size: tokens of one copy.
+        low_resource: probability that a training window is in the second copy; 0 leaves one language only.
+    """
+
+    size: int
+    low_resource: float
+
+    @property
+    def simulated(self) -> bool:
+        """True with a second copy."""
+        return self.low_resource > 0
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids of all copies together."""
+        return self.size * (2 if self.simulated else 1)
+
+    def offsets(self) -> dict[str, int]:
+        """First id of each language by name: HR and LR, or `all` when there is one.
+
+        Example:
+            >>> Languages(65, 0.02).offsets()
+            {'HR': 0, 'LR': 65}
+        """
+        return {"HR": 0, "LR": self.size} if self.simulated else {"all": 0}
+
+    def ids(self, name: str) -> Int64[Tensor, " V"]:
+        """All token ids of a language."""
+        start = self.offsets()[name]
+        return torch.arange(start, start + self.size)
 
 
 def split(ids: Int64[Tensor, " N"], validation: float, context: int) -> tuple[Tensor, Tensor]:
     """Cuts a text by position into training and validation ids.
 
     Args:
-        ids: the whole text, [N].
+        ids: of the complete text, [N].
         validation: share of the text at its end, in (0, 1).
         context: tokens of one window.
 
     Raises:
-        ValueError: a part is shorter than one window and its last target.
+        ValueError: one of both is shorter than one window and its last target.
 
     Example:
-        >>> [len(part) for part in split(torch.arange(100), 0.1, context=4)]
+        >>> [len(ids) for ids in split(torch.arange(100), 0.1, context=4)]
         [90, 10]
     """
     border = int(len(ids) * (1 - validation))
-    parts = ids[:border], ids[border:]
-    shortest = min(map(len, parts))
-    if shortest < context + 1:
+    train_ids, validation_ids = ids[:border], ids[border:]
+    if min(len(train_ids), len(validation_ids)) < context + 1:
         raise ValueError(
-            f"the text is too short: {len(parts[0])} training and {len(parts[1])} validation tokens, one window "
+            f"the text is too short: {len(train_ids)} training and {len(validation_ids)} validation tokens, one window "
             f"needs {context + 1}; give a longer text or a smaller model.context"
         )
-    return parts
+    return train_ids, validation_ids
 
 
 def random_batch(

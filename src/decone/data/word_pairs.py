@@ -8,11 +8,11 @@ from typing import NamedTuple
 from decone.data.corpora import read_text
 
 MAX_BYTES = 64 * 2**20  # the largest published list is far below 1 MiB
-SHOWN = 80  # characters of a bad line in a message
+QUOTED = 80  # characters of a bad line in a message
 
 
 class WordPair(NamedTuple):
-    """Two words and how similar people find them, on any scale that grows with similarity."""
+    """Two words and a human judgement of their similarity, on any scale that grows with it."""
 
     first: str
     second: str
@@ -72,10 +72,10 @@ def _names_columns(fields: list[str]) -> bool:
 def _pair(path: Path, number: int, fields: list[str]) -> WordPair:
     words, numbers = fields[:2], [_number(field) for field in fields[2:]]
     if len(words) < 2 or not all(words) or not numbers or None in numbers:
-        shown = " ".join(fields)
-        shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
+        line = " ".join(fields)
+        line = line if len(line) <= QUOTED else f"{line[:QUOTED]}..."
         raise ValueError(
-            f"{path}, line {number}: {shown!r} is not two words and a finite score; write e.g. tiger<TAB>cat<TAB>7.35"
+            f"{path}, line {number}: {line!r} is not two words and a finite score; write e.g. tiger<TAB>cat<TAB>7.35"
         )
     assert numbers[0] is not None
     return WordPair(words[0], words[1], numbers[0])

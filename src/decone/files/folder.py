@@ -34,19 +34,19 @@ def inside(folder: Path, name: str) -> Path:
         target = path.resolve()
     except (OSError, RuntimeError, ValueError):  # a loop of links, a zero byte, a name too long
         raise refusal from None
-    stepping = Path(name).is_absolute() or ".." in Path(name).parts
-    if stepping or not (target.is_relative_to(home) or _is_blob(target, home)):
+    steps_out = Path(name).is_absolute() or ".." in Path(name).parts
+    if steps_out or not (target.is_relative_to(home) or _is_blob(target, home)):
         raise refusal
     return path
 
 
 def _is_blob(target: Path, home: Path) -> bool:
-    for place in (home, *home.parents):
-        if place.parent.name == "snapshots":
-            repository = place.parent.parent
+    for folder in (home, *home.parents):
+        if folder.parent.name == "snapshots":
+            repository = folder.parent.parent
             shared = repository.parent / "blobs" / target.name[:2] / target.name
-            own = target.parent == repository / "blobs"
-            return own or (target == shared and _SHARED.fullmatch(target.name) is not None)
+            is_shared = target == shared and _SHARED.fullmatch(target.name) is not None
+            return is_shared or target.parent == repository / "blobs"
     return False
 
 

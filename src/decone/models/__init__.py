@@ -1,1 +1,1 @@
-"""Where a model keeps its embedding and its head, and a small decoder for the studies."""
+"""Tables of a model, models of transformers and their text, and a small decoder for the studies."""

@@ -57,7 +57,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T H"]) -> Float[Tensor, "B T H"]:
         B, T, H = x.shape
-        q, k, v = (part.view(B, T, self.heads, -1).transpose(1, 2) for part in self.qkv(x).split(H, dim=2))
+        q, k, v = (x.view(B, T, self.heads, -1).transpose(1, 2) for x in self.qkv(x).split(H, dim=2))
         drop = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=drop)
         return F.dropout(self.out(y.transpose(1, 2).reshape(B, T, H)), self.dropout, self.training)
@@ -122,7 +122,7 @@ class Nano(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Device of the weights."""
         return self.head.device
 
     @torch.no_grad()

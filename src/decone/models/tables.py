@@ -1,4 +1,4 @@
-"""Where a model keeps its embedding and its head: two tables, read a few rows at a time."""
+"""Tables of a model: its embedding and its head, read a few rows at a time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class Table(Protocol):
         ...
 
     def read(self, start: int = 0, stop: int | None = None) -> Float[Tensor, "V H"]:
-        """Rows start to stop, as stored; without a stop all the rest."""
+        """Rows start to stop, as stored; without a stop all that follow."""
         ...
 
 
@@ -94,12 +94,12 @@ def same_table(first: Table, second: Table) -> bool:
 
 @dataclass(frozen=True)
 class ModelTables:
-    """The tables of a model and what else a scan must know of it.
+    """The tables of a model, with output bias, softcap, scale and tokenizer.
 
     Attributes:
         name: as the user called it.
         family: `model_type` of its configuration; "decone" for a run, "unknown" without a configuration.
-        kind: what sort of model it is; "tables" for a file without a configuration.
+        kind: sort of model; "tables" for a file without a configuration.
         embedding: the input table.
         head: the output table where it is one of its own; None when it is tied to the input table or there is none.
         tied: the output table is the input table.

@@ -1,4 +1,4 @@
-"""The tokenizer that lies beside a model's weights, and the ids it treats as special; broken files leave a note."""
+"""The tokenizer beside a model's weights, and the ids it treats as special; broken files leave a note."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,8 +38,8 @@ def read_tokenizer(folder: Path) -> tuple[Tokenizer | None, frozenset[int], list
     tokenizer.no_truncation()  # some come with a length to cut and fill texts to
     tokenizer.no_padding()
     special = {index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    known = (tokenizer.token_to_id(content) for content in [*contents, *_declared(settings)])
-    return tokenizer, frozenset(special | {index for index in known if index is not None}), notes
+    ids = (tokenizer.token_to_id(content) for content in [*contents, *_declared(settings)])
+    return tokenizer, frozenset(special | {index for index in ids if index is not None}), notes
 
 
 def declared_tokens(folder: Path) -> list[str]:
@@ -50,10 +50,12 @@ def declared_tokens(folder: Path) -> list[str]:
     """
     names = ("tokenizer_config.json", "special_tokens_map.json")
     settings = [read_object(folder, name) or {} for name in names]
-    found = [content for setting in settings for name in _NAMES for content in _contents(setting.get(name))]
-    listed = [setting.get("added_tokens_decoder") for setting in settings]
-    found += [content for part in listed if isinstance(part, dict) for content in _contents(part)]
-    return list(dict.fromkeys([*found, *(read_object(folder, "added_tokens.json") or {})]))
+    tokens = [content for setting in settings for name in _NAMES for content in _contents(setting.get(name))]
+    added = [setting.get("added_tokens_decoder") for setting in settings]
+    tokens += [
+        content for tokens_by_id in added if isinstance(tokens_by_id, dict) for content in _contents(tokens_by_id)
+    ]
+    return list(dict.fromkeys([*tokens, *(read_object(folder, "added_tokens.json") or {})]))
 
 
 def _guarded(folder: Path, contents: list[str], settings: list[dict[str, Any]], notes: list[str]) -> Tokenizer | None:
@@ -116,7 +118,7 @@ def _byte_pairs(folder: Path) -> Tokenizer | None:
     if len(letters & vocabulary.keys()) < len(letters):
         return None  # of another sort than byte-level
     lines = [line for line in merges.replace("\r\n", "\n").split("\n") if line and not line.startswith("#version")]
-    pairs = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
+    pairs = [(first, second) for first, _, second in (line.partition(" ") for line in lines)]
     tokenizer = Tokenizer(models.BPE(vocabulary, pairs))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -124,20 +126,20 @@ def _byte_pairs(folder: Path) -> Tokenizer | None:
 
 
 def _contents(value: Any) -> Iterator[str]:
-    """The strings of special tokens, however they are written down."""
+    """The strings of special tokens in any of their notations."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict) and isinstance(value.get("content"), str):
         yield value["content"]
     elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            if isinstance(part, str | dict):
-                yield from _contents(part)
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, str | dict):
+                yield from _contents(item)
 
 
 def _declared(settings: list[dict[str, Any]]) -> Iterator[str]:
     for setting in settings:
-        listed = setting.get("added_tokens_decoder")
-        for token in listed.values() if isinstance(listed, dict) else ():
+        added = setting.get("added_tokens_decoder")
+        for token in added.values() if isinstance(added, dict) else ():
             if isinstance(token, dict) and token.get("special") is True:
                 yield from _contents(token)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decone.data.languages import Languages
+from decone.data.windows import Languages
 from decone.models.generation import sample
 from decone.training.run import Run
 

@@ -11,8 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from decone.data.languages import Languages
-from decone.data.windows import VALIDATION, consecutive, random_batch
+from decone.data.windows import VALIDATION, Languages, consecutive, random_batch
 from decone.metrics.isotropy import isotropy
 from decone.metrics.perplexity import best_temperature, nll
 from decone.metrics.ranking import ranking, target_rank

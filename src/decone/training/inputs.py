@@ -7,9 +7,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from decone.data import corpora
-from decone.data.languages import Languages
 from decone.data.tokenizers import TextTokenizer
-from decone.data.windows import split
+from decone.data.windows import Languages, split
 from decone.engines.select import choose
 from decone.training.config import RunConfig
 from decone.training.machine import resolve_device

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from decone.data.corpora import read_text
-from decone.data.languages import Languages
+from decone.data.windows import Languages
 from decone.document import Document, DocumentModel
 from decone.files.settings import merge_settings
 from decone.metrics.isotropy import isotropy
