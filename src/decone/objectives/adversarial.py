@@ -6,14 +6,13 @@ worst noise of length eps on the target's row w_y has a closed form: it lowers t
     z_y <- z_y - eps |h|
 """
 
-import math
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from decone.engines.contract import Tokens
-from decone.objectives.base import Objective
+from decone.objectives.base import Objective, require_choice, require_finite
 
 
 class Adversarial(Objective):
@@ -51,10 +50,8 @@ class Adversarial(Objective):
 
     def __init__(self, alpha: float = 0.005, radius: Literal["relative", "aligned", "fixed"] = "relative") -> None:
         super().__init__()
-        if not 0 <= alpha < math.inf:
-            raise ValueError(f"alpha must be 0 or more and finite, got {alpha}; 0 is plain cross-entropy")
-        if radius not in ("relative", "aligned", "fixed"):
-            raise ValueError(f"unknown radius {radius!r}; choose relative, aligned or fixed")
+        require_finite("alpha", alpha, "0 is plain cross-entropy")
+        require_choice("radius", radius, ("relative", "aligned", "fixed"))
         self.alpha, self.radius = alpha, radius
 
     @property

@@ -14,7 +14,6 @@ The paper adds three cross-entropies in which terms are detached. Their values a
 of them only, so one cross-entropy with the gradient above is the same, at half the value.
 """
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from decone.engines.contract import Gate, Tokens
-from decone.objectives.base import Objective
+from decone.objectives.base import Objective, require_choice, require_finite
 from decone.objectives.label_smoothing import LabelSmoothing
 from decone.vocab.counts import RecentCounts, step_counts
 
@@ -89,8 +88,7 @@ class AGG(Objective):
         micro_batches: Literal["step", "forward"] = "step",
     ) -> None:
         super().__init__()
-        if not 0 <= alpha < math.inf:
-            raise ValueError(f"alpha must be 0 or more and finite, got {alpha}; 0 is plain cross-entropy")
+        require_finite("alpha", alpha, "0 is plain cross-entropy")
         if window < 1:
             raise ValueError(f"window must be 1 or more optimiser steps, got {window}; one epoch is the paper's")
         if alpha_frequency is not None and not 0 <= alpha_frequency <= 1:
@@ -99,8 +97,7 @@ class AGG(Objective):
             raise ValueError(f"static_after must be 1 or more steps, got {static_after}; leave it out to stay dynamic")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}; 0 switches it off")
-        if micro_batches not in ("step", "forward"):
-            raise ValueError(f"unknown micro_batches {micro_batches!r}; choose step or forward")
+        require_choice("micro_batches", micro_batches, ("step", "forward"))
         self.alpha, self.alpha_frequency, self.g1, self.g2 = alpha, alpha_frequency, g1, g2
         self.static_after, self.static_counts = static_after, static_counts
         self.special = _ids(special)

@@ -4,6 +4,7 @@ An objective overrides the hooks it needs and nothing else. State (counters, win
 saved and resumed with the model. The hooks are called in a fixed order, see `engines.contract`.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -293,3 +294,23 @@ def _check(
         raise ValueError(f"hidden holds {hidden.dtype}; hidden states are floating numbers, pass hidden.float()")
     if reduction not in ("sum", "none"):
         raise ValueError(f"unknown reduction {reduction!r}; choose 'sum' (and loss.mean()) or 'none'")
+
+
+def require_finite(name: str, value: float, hint: str) -> None:
+    """Refuses a setting that is negative, infinite or no number.
+
+    Raises:
+        ValueError: with the name, the value and a hint on what to choose.
+    """
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be 0 or more and finite, got {value}; {hint}")
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuses a setting that is none of the choices.
+
+    Raises:
+        ValueError: with the name, the value and the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"unknown {name} {value!r}; choose {', '.join(choices[:-1])} or {choices[-1]}")

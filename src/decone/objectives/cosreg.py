@@ -8,7 +8,6 @@ Gao et al., "Representation Degeneration Problem in Training Natural Language Ge
 The right side needs one vector besides the normalised rows instead of V x V cosines.
 """
 
-import math
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decone.engines.contract import upcast
-from decone.objectives.base import Objective
+from decone.objectives.base import Objective, require_finite
 
 
 class CosReg(Objective):
@@ -49,8 +48,7 @@ class CosReg(Objective):
 
     def __init__(self, gamma: float = 1.0) -> None:
         super().__init__()
-        if not 0 <= gamma < math.inf:
-            raise ValueError(f"gamma must be 0 or more and finite, got {gamma}; 0 is plain cross-entropy")
+        require_finite("gamma", gamma, "0 is plain cross-entropy")
         self.gamma = gamma
 
     def matrix(self, weight: Float[Tensor, "V H"]) -> Float[Tensor, ""]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from decone.engines.contract import Shift, Tokens
-from decone.objectives.base import Objective
+from decone.objectives.base import Objective, require_finite
 
 
 class ScaleGrad(Objective):
@@ -58,8 +58,7 @@ class ScaleGrad(Objective):
         super().__init__()
         if not 0 < gamma <= 1:
             raise ValueError(f"gamma must lie in (0, 1], got {gamma}; 1 is plain cross-entropy")
-        if not 0 <= eps < math.inf:
-            raise ValueError(f"eps must be 0 or more and finite, got {eps}; 1e-8 is the authors' code, 0 the paper")
+        require_finite("eps", eps, "1e-8 is the authors' code, 0 the paper")
         self.gamma, self.eps = gamma, eps
         self.history = gamma != 1 or eps > 0
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decone.engines.contract import upcast
-from decone.objectives.base import Objective
+from decone.objectives.base import Objective, require_choice, require_finite
 
 
 class SpectrumPenalty(Objective):
@@ -65,12 +65,9 @@ class SpectrumPenalty(Objective):
         scale: float | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= gamma < math.inf:
-            raise ValueError(f"gamma must be 0 or more and finite, got {gamma}; 0 is plain cross-entropy")
-        if decay not in ("exponential", "polynomial"):
-            raise ValueError(f"unknown decay {decay!r}; choose exponential or polynomial")
-        if not 0 <= rate < math.inf:
-            raise ValueError(f"rate must be 0 or more and finite, got {rate}; 0 asks for equal singular values")
+        require_finite("gamma", gamma, "0 is plain cross-entropy")
+        require_choice("decay", decay, ("exponential", "polynomial"))
+        require_finite("rate", rate, "0 asks for equal singular values")
         if not 0 < power < math.inf:
             raise ValueError(f"power must be positive and finite, got {power}; 1 is the plain exponential")
         if scale is not None and not 0 < scale < math.inf:

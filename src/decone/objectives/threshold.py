@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from decone.engines.contract import Tokens
-from decone.objectives.base import Objective
+from decone.objectives.base import Objective, require_choice
 
 
 class Threshold(Objective):
@@ -74,10 +74,8 @@ class Threshold(Objective):
             raise ValueError(f"temperature must be positive and finite, got {temperature}; 1 changes nothing")
         if alpha is not None and not alpha >= 0:
             raise ValueError(f"alpha must be 0 or more, got {alpha}; leave it out to use margin")
-        if norms not in ("both", "target", "hidden"):
-            raise ValueError(f"unknown norms {norms!r}; choose both, target or hidden")
-        if below not in ("dropped", "detached"):
-            raise ValueError(f"unknown below {below!r}; choose dropped or detached")
+        require_choice("norms", norms, ("both", "target", "hidden"))
+        require_choice("below", below, ("dropped", "detached"))
         if softminus is not None and not 0 < softminus < math.inf:
             raise ValueError(f"softminus must be positive and finite, got {softminus}; leave it out to switch it off")
         if softminus is not None and (below == "detached" or (margin if alpha is None else alpha) == math.inf):

@@ -7,14 +7,13 @@ as equation 2 of arXiv 2106.07207. With C the earlier targets of the sequence, a
     dL/dz_i = p_i - [i = y] + alpha (r_i - p_i sum_c r_c),   r_c = p_c / (1 - p_c) for c in C, else 0
 """
 
-import math
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from decone.engines.contract import Pairs
-from decone.objectives.base import Objective
+from decone.objectives.base import Objective, require_finite
 
 
 class Unlikelihood(Objective):
@@ -52,8 +51,7 @@ class Unlikelihood(Objective):
 
     def __init__(self, alpha: float = 1.0, clamp: float = 1e-5, flatten: bool = False) -> None:
         super().__init__()
-        if not 0 <= alpha < math.inf:
-            raise ValueError(f"alpha must be 0 or more and finite, got {alpha}; 0 is plain cross-entropy")
+        require_finite("alpha", alpha, "0 is plain cross-entropy")
         if not 0 < clamp < 1:
             raise ValueError(f"clamp must lie in (0, 1), got {clamp}; 1e-5 is the authors'")
         self.alpha, self.clamp, self.whole_batch = alpha, clamp, flatten

@@ -59,7 +59,7 @@ def separate_inputs(model_tables: ModelTables, target: RepairTarget) -> list[str
     """Names of input tables that are not the one to repair: T5Gemma's encoder and decoder have one each."""
     if model_tables.kind != "seq2seq":
         return []
-    names = open_weights(model_path(model_tables)).entries
+    names = open_weights(model_path(model_tables)).tensors
     return [name for name in names if name.endswith(INPUTS) and name not in target.names]
 
 

@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from decone.data.corpora import read_text
-from decone.data.lexicons import Lexicon
 from decone.files.atomic import require_vacant
 from decone.files.foreign import join_names, plain
 from decone.files.safetensors import DTYPES
@@ -111,17 +110,17 @@ class GrowthPlan:
 def grow(
     model: str | Path,
     tokens: str | Path | Iterable[str],
-    out: Path | None = None,
+    out: str | Path | None = None,
     *,
     init: str | Initialisation = "pieces",
     neighbours: int = 10,
-    lexicon: Sequence[Path] = (),
+    lexicon: Sequence[str | Path] = (),
     settings: Mapping[str, Any] | None = None,
     device: str = "auto",
     multiple: int | None = None,
     match: Match = "word",
     seed: int = 0,
-    text: Path | None = None,
+    text: str | Path | None = None,
     leave: Collection[str] = (),
     embedding: str | None = None,
     head: str | None = None,
@@ -161,7 +160,8 @@ def grow(
     """
     if init != DEFINITIONS and (lexicon or settings):
         raise ValueError("--lexicon and --set are of --init definitions; add it, or leave them out")
-    name = str(model)
+    name, out = str(model), None if out is None else Path(out)
+    text = None if text is None else Path(text)
     advance = progress or (lambda stage, done, total: None)
     requested = read_tokens(str(tokens)) if isinstance(tokens, str | Path) else tokens
     if init == DEFINITIONS:
@@ -357,21 +357,19 @@ def describe_tokens(plan: GrowthPlan, resized: ResizedTensor, limit: int) -> lis
 
 def _definitions(
     model_tables: ModelTables,
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     settings: Mapping[str, Any],
     seed: int,
     device: str,
     progress: Progress,
 ) -> Initialisation:
     """The initialisation from definitions; the reconstruction is imported where it is needed alone."""
+    from decone.repair.alignment.align import open_lexicons
     from decone.repair.definitions.rebuild import from_definitions
     from decone.repair.definitions.recipe import Recipe
 
     recipe = Recipe.build("decone", {"seed": str(seed), **settings})
-    if not paths:
-        raise ValueError("name a lexicon: --lexicon FILE")
-    lexicons = [Lexicon.open(path, "auto", "en", True) for path in paths]
-    lexicon = sum(lexicons[1:], lexicons[0])
+    lexicon = open_lexicons([Path(path) for path in paths])
     return from_definitions(model_tables, lexicon, recipe, device=device, progress=progress)
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from decone import __version__
 from decone.document import Document, DocumentModel
@@ -106,10 +106,8 @@ class WrittenFiles(RepairModel):
     bytes_saved: int = Field(description="all files; below 0 where the new folder is larger")
 
 
-class VocabularyReport(DocumentModel):
+class VocabularyReport(RepairModel, DocumentModel):
     """Fields of both reports."""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     schema_: str = Field(alias="schema")
     model: str

@@ -109,10 +109,10 @@ class TrimPlan:
 
 def trim(
     model: str | Path,
-    out: Path | None = None,
+    out: str | Path | None = None,
     *,
-    text: Path | Sequence[Path] = (),
-    keep: Path | None = None,
+    text: str | Path | Sequence[str | Path] = (),
+    keep: str | Path | None = None,
     unreachable: bool = False,
     min_count: int = 1,
     leave: Collection[str] = (),
@@ -145,7 +145,8 @@ def trim(
         ValueError: the model's vocabulary cannot be changed, nothing would go, a text would be cut otherwise, or the
             new folder cannot be written; nothing is left behind.
     """
-    texts = (text,) if isinstance(text, Path) else tuple(text)
+    texts = tuple(map(Path, (text,) if isinstance(text, str | Path) else text))
+    keep, out = (None if path is None else Path(path) for path in (keep, out))
     selection = TokenSelection(texts, keep, unreachable, min_count)
     name = str(model)
     advance = progress or (lambda stage, done, total: None)
