@@ -33,15 +33,8 @@ SAMPLES = 12  # continuations shown of each way of decoding
 
 def behaviour_blocks(behaviour: Behaviour) -> Iterator[ContentBlock]:
     """Perplexity by kind of token, repetition beside a human text, decoding, samples."""
-    if behaviour.groups:
-        names = [name for name in ("all", *GROUPS) if name in behaviour.groups]
-        names += sorted(behaviour.groups.keys() - set(names), key=lambda name: -behaviour.groups[name].tokens)
-        yield _perplexities("By frequency", behaviour.groups, names, Media.SCREEN)
-    if behaviour.scripts:
-        names = sorted(behaviour.scripts, key=lambda name: -behaviour.scripts[name].tokens)
-        yield _perplexities("By script", behaviour.scripts, names, Media.PAGE)
     pairs = (
-        ("perplexity", significant(behaviour.perplexity)),
+        (f"{shorten(behaviour.text, 60)}: perplexity", significant(behaviour.perplexity)),
         (f"best, at T = {number(behaviour.best_temperature, 2)}", significant(behaviour.best_perplexity)),
         ("accuracy", proportion(behaviour.accuracy)),
         ("Recall@5", proportion(behaviour.recall5)),
@@ -49,6 +42,14 @@ def behaviour_blocks(behaviour: Behaviour) -> Iterator[ContentBlock]:
         ("bits per byte", significant(behaviour.bits_per_byte)),
     )
     yield Facts(pairs, inline=True, media=Media.SCREEN)
+    if behaviour.groups:
+        names = [name for name in ("all", *GROUPS) if name in behaviour.groups]
+        names += sorted(behaviour.groups.keys() - set(names), key=lambda name: -behaviour.groups[name].tokens)
+        yield _perplexities("By frequency", behaviour.groups, names, Media.SCREEN)
+        yield Note("Bars of perplexity are logarithmic.", "hint", media=Media.PAGE)
+    if behaviour.scripts:
+        names = sorted(behaviour.scripts, key=lambda name: -behaviour.scripts[name].tokens)
+        yield _perplexities("By script", behaviour.scripts, names, Media.PAGE)
     yield from _behaviour_figures(behaviour)
     if behaviour.decoding:
         yield from _decoding(behaviour.decoding)
@@ -71,7 +72,7 @@ def _perplexities(caption: str, scores: Mapping[str, Perplexities], names: Seque
                 GridCell(score.accuracy, format=proportion, bar=score.accuracy),
             )
         )
-    columns = (caption, "Tokens", "Share of the text", "Perplexity (log bar)", "Accuracy")
+    columns = (caption, "Tokens", "Share of the text", "Perplexity", "Accuracy")
     return Grid(columns, rows, media=media)
 
 
@@ -105,8 +106,9 @@ def _decoding(decoding: Mapping[str, Repetition]) -> Iterator[ContentBlock]:
         run = decoding[name]
         rates = [GridCell(run.rep.get(n), format=proportion) for n in sizes]
         rows.append([shorten(name, 40), *rates, run.uniq_words, run.uniq_tokens, run.continuations])
-    headings = ("Decoding", *(f"Rep-{n}" for n in sizes), "Different words", "Different tokens", "Continuations")
-    yield Grid(headings, rows, "Continuations", media=Media.SCREEN)
+    headings = ["Decoding", *(f"Rep-{n}" for n in sizes), "Different words", "Different tokens"]
+    columns = [*headings, GridColumn("Continuations", media=Media.PAGE)]
+    yield Grid(columns, rows, "Continuations", media=Media.SCREEN)
     for name in _human_first(decoding):
         pairs = tuple(decoding[name].samples[:SAMPLES])
         if pairs:

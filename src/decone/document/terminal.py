@@ -191,6 +191,8 @@ def _pairs(pairs: Sequence[tuple[str, Text]]) -> Table:
 
 def _key_numbers(block: KeyNumbers) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
+    for wrap in (False, False, True):
+        grid.add_column(no_wrap=not wrap)
     for key in block.numbers:
         values = " / ".join(f"{value} {owner}".strip() for owner, value in key.values)
         grid.add_row(
