@@ -83,3 +83,51 @@ def test_doctor() -> None:
     environment = decone.doctor()
     assert is_json(environment)["engine"]["name"] == "chunked"
     assert "chunked" in environment._repr_html_()
+
+
+@pytest.fixture
+def model() -> str:
+    """A tiny encoder with a tokenizer, in a folder named by a relative path."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [*special, *letters, *(f"##{letter}" for letter in letters), "the", "cat", "sat", "mat", "ice", "sea"]
+    inner = Tokenizer(models.WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
+    inner.normalizer = normalizers.BertNormalizer(lowercase=True)
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.decoder = decoders.WordPiece()
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **names).save_pretrained("tiny")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = transformers.BertConfig(vocab_size=len(words), max_position_embeddings=32, **sizes)
+    transformers.BertForMaskedLM(config).save_pretrained("tiny")
+    return "tiny"
+
+
+def test_grow_and_trim(model: str, text: Path) -> None:
+    growth = decone.grow(model, ["snow", "frost"], Path("grown"))
+    assert is_json(growth)["added"] == 2
+    assert "snow" in growth._repr_html_()
+    reduction = decone.trim("grown", Path("trimmed"), text=text)
+    assert is_json(reduction)["tokens_after"] < is_json(reduction)["tokens_before"]
+    assert "grown" in reduction._repr_html_()
+
+
+def test_deltas(model: str) -> None:
+    report = decone.repair_directions(model, components=1, out=Path("delta.safetensors"))
+    assert is_json(report)["delta"] == "delta.safetensors"
+    assert "directions" in report._repr_html_()
+    assert decone.read_delta(Path("delta.safetensors")).facts.method == "directions"
+    repaired = decone.apply_delta(model, Path("delta.safetensors"), Path("repaired"))
+    assert "model.safetensors" in is_json(repaired)["rewritten"]
+    decone.undo_delta("repaired", Path("delta.safetensors"), Path("original"))
+    assert Path("original/model.safetensors").read_bytes() == Path("tiny/model.safetensors").read_bytes()
+
+
+def test_a_lexicon(model: str) -> None:
+    Path("words.tsv").write_text("ice\tthe sea that sat\nsea\ta mat\ncat\tthe cat sat\n")
+    coverage = decone.lexicon_coverage(model, Path("words.tsv"))
+    assert is_json(coverage)["covered"] == 3
+    assert "tiny" in coverage._repr_html_()

@@ -16,6 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from decone.objectives.cards import methods as methods
+    from decone.repair.api import apply_delta as apply_delta
+    from decone.repair.api import lexicon_coverage as lexicon_coverage
+    from decone.repair.api import read_delta as read_delta
+    from decone.repair.api import rebuild_definitions as rebuild_definitions
+    from decone.repair.api import repair_directions as repair_directions
+    from decone.repair.api import undo_delta as undo_delta
     from decone.repair.vocabulary.grow import grow as grow
     from decone.repair.vocabulary.trim import trim as trim
     from decone.training.doctor import doctor as doctor
@@ -25,14 +31,34 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _DOORS = {
+    "apply_delta": "repair.api",
     "doctor": "training.doctor",
     "evaluate": "training.session",
     "grow": "repair.vocabulary.grow",
+    "lexicon_coverage": "repair.api",
     "methods": "objectives.cards",
+    "read_delta": "repair.api",
+    "rebuild_definitions": "repair.api",
+    "repair_directions": "repair.api",
     "train": "training.session",
     "trim": "repair.vocabulary.trim",
+    "undo_delta": "repair.api",
 }
-__all__ = ["__version__", "doctor", "evaluate", "grow", "methods", "train", "trim"]
+__all__ = [
+    "__version__",
+    "apply_delta",
+    "doctor",
+    "evaluate",
+    "grow",
+    "lexicon_coverage",
+    "methods",
+    "read_delta",
+    "rebuild_definitions",
+    "repair_directions",
+    "train",
+    "trim",
+    "undo_delta",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from decone.models.tables import MemoryTable
 from decone.repair import checkpoint
 from decone.repair.checkpoint import apply_delta, undo_delta
 from decone.repair.delta import RowDelta, read_delta, write_delta
-from decone.repair.methods.directions import remove_directions
+from decone.repair.directions import remove_directions
 from decone.repair.tables import TableChoice, repair_targets
 
 DELTA = Path("d.safetensors")

@@ -11,7 +11,7 @@ from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable
 from decone.repair.comparison import compare_geometry, geometry, measure_repair, repair_warnings, scale_to_norms
 from decone.repair.delta import RowDelta
-from decone.repair.methods.directions import remove_directions
+from decone.repair.directions import remove_directions
 from decone.repair.tables import repair_targets
 
 

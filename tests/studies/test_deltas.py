@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from tests.repair.checkpoints import INPUT, cone, contents, llama
 from tests.repair.vocabularies import build
 
+from decone.data import published
 from decone.models.find_tables import find_tables
 from decone.repair.delta import read_delta
-from decone.repair.methods import definitions
 from decone.repair.methods.registry import repair_variants
 from decone.studies.definitionemb import ROWS
 from decone.studies.deltas import make_delta, repaired_model
@@ -63,7 +63,7 @@ def test_definitions_come_from_the_published_lexicon(monkeypatch: pytest.MonkeyP
         make_delta("definitions", "m", Path("d.safetensors"))
     words = ("the", "a", "cat", "on", "mat", "sat", *"bcdeghilmnoprstuvwy")
     Path("words.tsv").write_text("".join(f"{word}\tthe {word} that sat {place}\n" for place, word in enumerate(words)))
-    monkeypatch.setattr(definitions, "find", lambda public, name: (b"", Path("words.tsv")))
+    monkeypatch.setattr(published, "find", lambda public, name: (b"", Path("words.tsv")))
     make_delta("definitions", "m", Path("d.safetensors"))
     opened = read_delta(Path("d.safetensors"))
     assert opened.facts.method == "definitions"

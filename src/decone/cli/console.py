@@ -39,23 +39,17 @@ def stderr() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
-def __getattr__(name: str) -> Any:
-    if name == "out":  # of the commands that have not moved yet
-        return stdout()
-    raise AttributeError(name)
-
-
 def write(renderable: "RenderableType", *, soft_wrap: bool = False) -> None:
     """Writes something that rich can render to stdout."""
     stdout().print(renderable, soft_wrap=soft_wrap)
 
 
-def print_result(result: "DocumentModel", as_json: bool) -> None:
-    """Writes a result to stdout, as JSON or for people."""
+def print_result(result: "DocumentModel", as_json: bool, document: "Document | None" = None) -> None:
+    """Writes a result to stdout: as JSON, or its document, or another one, for people."""
     if as_json:
         print_json(result.to_dict())
     else:
-        write_document(result.to_document())
+        write_document(document or result.to_document())
 
 
 def write_document(document: "Document") -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from decone import __version__
-from decone.cli import info, lexicon, repair, scan, studies, train, vocabulary
+from decone.cli import info, repair, scan, studies, train, vocabulary
 from decone.cli.console import say
 from decone.training.interrupt import Interrupted, Stopped
 
@@ -77,7 +77,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "scan": scan.scan,
     "grow": vocabulary.grow,
     "trim": vocabulary.trim,
-    "lexicon": lexicon.command,
+    "lexicon": repair.lexicon,
     "reproduce": studies.reproduce,
     "report": studies.report,
     "methods": info.methods,

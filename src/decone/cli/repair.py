@@ -1,4 +1,4 @@
-"""`decone repair`: mends a table of a model that exists, as a delta that can be shown, applied and undone.
+"""`decone repair` and `decone lexicon`: tables mended by deltas that can be shown, applied and undone.
 
 A repair of `decone.repair.methods` is a command of its name; its options are the fields of its class.
 """
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from decone.cli.console import print_json, stages, write
-from decone.cli.options import Json, Quiet
+from decone.cli.console import print_result, say, stages
+from decone.cli.options import Counts, Json, Quiet
+from decone.data.lexicons import FORMATS
 from decone.repair.methods.registry import find_method, method_names
 
 if TYPE_CHECKING:
-    from decone.document import Document, DocumentModel
     from decone.repair.methods.base import Setting
 
 HEAD = """Mend a table of a model without training it.
@@ -59,7 +59,7 @@ def group(answering: Answering) -> typer.Typer:
             if cmd_name not in method_names():
                 return super().get_command(ctx, cmd_name)
             app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-            app.command(name=cmd_name)(answering(repair_command(cmd_name)))
+            app.command(name=cmd_name)(answering(_repair_command(cmd_name)))
             return typer.main.get_command(app)
 
         def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -78,7 +78,7 @@ def group(answering: Answering) -> typer.Typer:
     return app
 
 
-def repair_command(name: str) -> Callable[..., None]:
+def _repair_command(name: str) -> Callable[..., None]:
     """Builds the command of a repair: an option per setting, and those that all repairs have."""
     method = find_method(name)
 
@@ -88,7 +88,7 @@ def repair_command(name: str) -> Callable[..., None]:
         as_json, quiet = arguments.pop("as_json"), arguments.pop("quiet")
         if arguments["out"] is None and not arguments["dry_run"]:
             raise ValueError("say where the delta goes, --out NAME.safetensors, or measure only with --dry-run")
-        with stages(quiet) as progress, nothing_written():
+        with stages(quiet) as progress, _nothing_written():
             report = repair_with(name, progress=progress, **arguments)
         print_result(report, as_json)
 
@@ -121,41 +121,74 @@ def show(delta: Delta, as_json: Json = False) -> None:
 def apply(
     model: Annotated[str, typer.Argument(help="The model that the delta was made from.")],
     delta: Delta,
-    folder: Folder,
+    out: Folder,
     link: Link = False,
     as_json: Json = False,
 ) -> None:
     """Write a new checkpoint with the repaired table; the model stays as it is."""
     from decone.repair.api import apply_delta
 
-    print_result(apply_delta(model, delta, folder, link=link), as_json)
+    print_result(apply_delta(model, delta, out, link=link), as_json)
 
 
 def undo(
     repaired: Annotated[str, typer.Argument(metavar="FOLDER", help="The folder that apply wrote.")],
     delta: Delta,
-    folder: Folder,
+    out: Folder,
     link: Link = False,
     as_json: Json = False,
 ) -> None:
     """Write the original checkpoint again, to the last byte."""
     from decone.repair.api import undo_delta
 
-    print_result(undo_delta(repaired, delta, folder, link=link), as_json)
+    print_result(undo_delta(repaired, delta, out, link=link), as_json)
 
 
-def print_result(result: "DocumentModel", as_json: bool, document: "Document | None" = None) -> None:
-    """Prints a result, as data or for reading."""
-    from decone.document import terminal
+def lexicon(
+    model: Annotated[str, typer.Argument(help="A Hugging Face model (folder or hub name), or a decone run.")],
+    lexicon: Annotated[list[Path], typer.Argument(help="File, or WordNet's folder; earlier ones go first.")],
+    format: Annotated[str, typer.Option(help=f"{', '.join(FORMATS)}; auto looks at the content.")] = "auto",
+    language: Annotated[str, typer.Option(help="Of Wiktionary: the code of the entries wanted, or all.")] = "en",
+    case: Annotated[str, typer.Option(help="auto, exact, or fold: also words that differ in case.")] = "auto",
+    senses: Annotated[str, typer.Option(help="all of a word, or the first.")] = "all",
+    forms: Annotated[str, typer.Option(help="Senses like 'plural of X': follow, keep or skip.")] = "follow",
+    inflections: Annotated[bool, typer.Option("--inflections", help="Undo English suffixes.")] = False,
+    numbers: Annotated[bool, typer.Option("--numbers", help="Spell out numbers without a definition.")] = False,
+    pieces: Annotated[bool, typer.Option("--pieces", help="Define word pieces as parts of words.")] = False,
+    counts: Counts = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file to write the report to.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Align the tokens of a model with a lexicon, and report what is covered.
 
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        write(terminal.render(document or result.to_document()))
+    Changes nothing; tells how far a repair by definitions can reach.
+    """
+    from decone.repair.api import lexicon_coverage
+
+    with stages(quiet) as progress:
+        report = lexicon_coverage(
+            model,
+            lexicon,
+            format=format,
+            language=language,
+            case=case,
+            senses=senses,
+            forms=forms,
+            inflections=inflections,
+            numbers=numbers,
+            pieces=pieces,
+            counts=counts,
+            out=out,
+            progress=progress,
+        )
+    if out is not None:
+        say(f"the report is {out}")
+    print_result(report, as_json)
 
 
 @contextmanager
-def nothing_written() -> Iterator[None]:
+def _nothing_written() -> Iterator[None]:
     """Answers Ctrl-C: a repair is written as a whole at its end, so there is nothing to go on from."""
     try:
         yield

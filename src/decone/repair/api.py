@@ -114,7 +114,7 @@ def repair_directions(
     Args:
         model: a folder of transformers, a hub name, a .safetensors file, or a run of decone; it stays as it is.
         components: taken out; None is a hundredth of the width, 0 the mean alone.
-        centre: name of the formula, see `decone.repair.methods.directions`.
+        centre: name of the formula, see `decone.repair.directions`.
         rows: that change: all, rare, rare:SHARE, seen:SHARE, last:SHARE, or a file of ids.
         counts: file of token frequencies, for rare and seen.
         statistics: mean and components of all rows, or of the chosen ones.

@@ -23,10 +23,6 @@ Strategy = Literal["index", "counts", "task"]
 RARE = 0.2  # of the candidates, where "rare" has no share
 GRAMMAR = "rare, rare:SHARE, seen:SHARE, last:SHARE, all, or a file of ids"
 BY_INDEX = "rare is what has a high id; give --counts to go by how often a token occurs"
-ROWS_HELP = (
-    "rare or rare:SHARE (by --counts, or the order of ids), seen:SHARE (the rarest that occur in --counts), last:SHARE "
-    "of the ids, all, or a file of ids"
-)
 
 
 @dataclass(frozen=True)

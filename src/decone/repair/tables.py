@@ -6,8 +6,8 @@ from typing import Literal
 
 from decone.files.safetensors import FileTable, open_weights
 from decone.models.tables import ModelTables, same_table
+from decone.repair.methods.base import TableChoice
 
-TableChoice = Literal["input", "output", "both"]
 Role = Literal["input", "output"]
 INPUTS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "shared.weight")  # of models with both
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
-from decone.data.lexicons import FORMATS, Lexicon, Sense
+from decone.data.lexicons import Lexicon, Sense
 from decone.files.foreign import plain
 from decone.models.tables import ModelTables
 from decone.repair.alignment.result import (
@@ -29,7 +29,6 @@ from decone.repair.alignment.result import (
 from decone.repair.alignment.surfaces import DEFINABLE, Surface, surfaces
 
 FORMS = ("follow", "keep", "skip")
-FORMAT_HELP = f"{', '.join(FORMATS)}; auto looks at the content."
 BATCH = 4096  # words of the lexicon looked up at once
 LONGEST_NUMBER = 12  # digits; longer ones, and those with a zero in front, are read digit by digit
 NOUN, VERB, COMPARED = ("noun", "verb"), ("verb",), ("adjective", "adverb")

@@ -7,13 +7,18 @@ its settings. `decone repair NAME`, `decone.repair.api.repair_with` and the down
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
-from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
-from decone.models.find_tables import find_tables
-from decone.models.tables import ModelTables
-from decone.repair.delta import RowDelta
+if TYPE_CHECKING:  # settings are read for help, which needs no torch
+    from decone.models.tables import ModelTables
+    from decone.repair.delta import RowDelta
 
 Progress = Callable[[str, int, int], None]
+TableChoice = Literal["input", "output", "both"]
+ROWS_HELP = (
+    "rare or rare:SHARE (by --counts, or the order of ids), seen:SHARE (the rarest that occur in --counts), last:SHARE "
+    "of the ids, all, or a file of ids"
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class RepairedRows:
         notes: sentences for the user.
     """
 
-    deltas: list[RowDelta]
+    deltas: "list[RowDelta]"
     settings: dict[str, Any]
     results: dict[str, Any]
     notes: list[str] = field(default_factory=list)
@@ -90,12 +95,14 @@ class RepairMethod(ABC):
     seed: ClassVar[Setting] = Setting("Of the rows shown.")
     variants: ClassVar[tuple[RepairVariant, ...]] = ()
 
-    def find_tables(self, model: str) -> ModelTables:
+    def find_tables(self, model: str) -> "ModelTables":
         """Finds the tables of a model; a repair with settings for their names passes them on."""
+        from decone.models.find_tables import find_tables
+
         return find_tables(model)
 
     @abstractmethod
-    def repair(self, model_tables: ModelTables, seed: int, progress: Progress) -> RepairedRows:
+    def repair(self, model_tables: "ModelTables", seed: int, progress: Progress) -> RepairedRows:
         """Makes new rows; the model stays as it is.
 
         Args:

@@ -5,33 +5,26 @@ Zhang, Li and Okumura 2024 (arXiv 2408.01308). The model, the map and their scor
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from decone.data.published import Published, find
-from decone.files.settings import parse_pairs
-from decone.frequencies import read_counts
-from decone.models.find_tables import find_tables
-from decone.models.tables import ModelTables
-from decone.repair.alignment.align import FORMAT_HELP, align_model, open_lexicons
-from decone.repair.alignment.result import AlignmentSettings
-from decone.repair.definitions.fit import Reconstructor
-from decone.repair.definitions.rebuild import find_doubtful_rows, rebuild_rows
-from decone.repair.definitions.recipe import Recipe
-from decone.repair.methods.base import Progress, RepairedRows, RepairMethod, RepairVariant, Setting
-from decone.repair.row_selection import BY_INDEX, ROWS_HELP, parse_rows, select_defined_rows
-from decone.repair.tables import repair_targets, separate_inputs
+from decone.data.lexicons import FORMATS
+from decone.repair.methods.base import ROWS_HELP, Progress, RepairedRows, RepairMethod, RepairVariant, Setting
 
-# The senses of the lexicon as a table, made from its YAML source; see the page on the study.
-OEWN = Published(
-    "wordnet/oewn_lemma_glosses.tsv",
-    None,
-    "b11bd34fb60cc0df23c48a5225b8341177d6f4b399f28a3f4f59fd21fe0e7de1",
-    "write lemma, pos, sense, synset, gloss and examples of every sense of its YAML source to a table",
-)
+if TYPE_CHECKING:
+    from decone.models.tables import ModelTables
 
 
 def _published_lexicon() -> dict[str, Any]:
-    return {"lexicon": [find(OEWN, "Open English WordNet")[1]], "rows": "rare"}
+    from decone.data.published import Published, find
+
+    # The senses of the lexicon as a table, made from its YAML source; see the page on the study.
+    oewn = Published(
+        "wordnet/oewn_lemma_glosses.tsv",
+        None,
+        "b11bd34fb60cc0df23c48a5225b8341177d6f4b399f28a3f4f59fd21fe0e7de1",
+        "write lemma, pos, sense, synset, gloss and examples of every sense of its YAML source to a table",
+    )
+    return {"lexicon": [find(oewn, "Open English WordNet")[1]], "rows": "rare"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ decone repair definitions MODEL --lexicon FILE --out DELTA.safetensors   rebuild
         list[str] | None,
         Setting("A setting of the method, key=value; see docs/repair.md. Repeat it for more.", flags=("--set",)),
     ] = None
-    format: Annotated[str, Setting(FORMAT_HELP)] = "auto"
+    format: Annotated[str, Setting(f"{', '.join(FORMATS)}; auto looks at the content.")] = "auto"
     language: Annotated[str, Setting("Of Wiktionary: the code of the entries wanted, or all.")] = "en"
     case: Annotated[str, Setting("auto, exact, or fold: also words that differ in case.")] = "auto"
     forms: Annotated[str, Setting("Senses like 'plural of X': follow, keep or skip.")] = "follow"
@@ -77,12 +70,24 @@ decone repair definitions MODEL --lexicon FILE --out DELTA.safetensors   rebuild
     embedding: Annotated[str | None, Setting("Name of the table in the file.")] = None
     device: Annotated[str, Setting("auto, cpu, cuda, cuda:N or mps.")] = "auto"
 
-    def find_tables(self, model: str) -> ModelTables:
+    def find_tables(self, model: str) -> "ModelTables":
         """Finds the tables, under the name given."""
+        from decone.models.find_tables import find_tables
+
         return find_tables(model, self.embedding)
 
-    def repair(self, model_tables: ModelTables, seed: int, progress: Progress) -> RepairedRows:
+    def repair(self, model_tables: "ModelTables", seed: int, progress: Progress) -> RepairedRows:
         """Makes rows from definitions; see `decone.repair.definitions.rebuild`."""
+        from decone.files.settings import parse_pairs
+        from decone.frequencies import read_counts
+        from decone.repair.alignment.align import align_model, open_lexicons
+        from decone.repair.alignment.result import AlignmentSettings
+        from decone.repair.definitions.fit import Reconstructor
+        from decone.repair.definitions.rebuild import find_doubtful_rows, rebuild_rows
+        from decone.repair.definitions.recipe import Recipe
+        from decone.repair.row_selection import BY_INDEX, parse_rows, select_defined_rows
+        from decone.repair.tables import repair_targets, separate_inputs
+
         pairs = parse_pairs(self.settings or [], example="solver=gradient")
         recipe = Recipe.build(self.preset, {"seed": str(seed), **pairs})
         lexicon = open_lexicons(self.lexicon, self.format, self.language, self.forms)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from decone.models import tables
 from decone.models.tables import MemoryTable
-from decone.repair.methods.directions import Centre, RowsWithoutDirections, components_for, find_directions
+from decone.repair.directions import RowsWithoutDirections, components_for, find_directions
+from decone.repair.methods.directions import Centre
 
 
 def brute(rows: Tensor, k: int, centre: str, of: Tensor | None = None) -> np.ndarray:
