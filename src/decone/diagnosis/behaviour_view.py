@@ -107,7 +107,7 @@ def _decoding(decoding: Mapping[str, Repetition]) -> Iterator[ContentBlock]:
         rates = [GridCell(run.rep.get(n), format=proportion) for n in sizes]
         rows.append([shorten(name, 40), *rates, run.uniq_words, run.uniq_tokens, run.continuations])
     headings = ["Decoding", *(f"Rep-{n}" for n in sizes), "Different words", "Different tokens"]
-    columns = [*headings, GridColumn("Continuations", media=Media.PAGE)]
+    columns: list[str | GridColumn] = [*headings, GridColumn("Continuations", media=Media.PAGE)]
     yield Grid(columns, rows, "Continuations", media=Media.SCREEN)
     for name in _human_first(decoding):
         pairs = tuple(decoding[name].samples[:SAMPLES])
