@@ -354,3 +354,11 @@ def test_a_browser_draws_the_page_and_obeys_no_stranger(
     assert report["nothing"] == [0, "nothing found"]
     assert "<img" not in run.stdout
     assert "alert(1)&lt;" in run.stdout
+
+
+def test_a_result_is_a_document_by_itself(full_scan: ScanResult) -> None:
+    assert full_scan.to_document().title == scan_document(full_scan).title
+    assert "Claim serious." in full_scan._repr_html_()
+    full_scan.seconds = float("inf")
+    assert full_scan.to_dict()["seconds"] is None
+    assert full_scan.to_dict()["schema"] == "decone.scan/1"

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from decone.document import Document, DocumentModel
 from decone.frequencies import FrequencyFacts
 
 SCHEMA: Literal["decone.scan/1"] = "decone.scan/1"
@@ -240,7 +241,7 @@ class Check(ScanRecord):
     passed: bool
 
 
-class ScanResult(ScanRecord):
+class ScanResult(ScanRecord, DocumentModel):
     """Everything a scan found."""
 
     schema_: Literal["decone.scan/1"] = Field(SCHEMA, alias="schema")
@@ -257,3 +258,9 @@ class ScanResult(ScanRecord):
     checks: list[Check] = Field(default_factory=list)
     seconds: float = 0.0
     provenance: dict[str, Any] = Field(default_factory=dict)
+
+    def to_document(self) -> Document:
+        """The scan as a document; `diagnosis.view.scan_document` also draws samples of rows."""
+        from decone.diagnosis.view import scan_document
+
+        return scan_document(self)
