@@ -7,6 +7,7 @@ import typer
 
 from decone.cli.console import Watcher, bars, print_json, say, write
 from decone.cli.options import Device, Jobs, Json, OptionalDevice, Quiet, Seeds
+from decone.data.corpora import NAMES
 
 METHODS = "mle,threshold:margin=1,threshold:margin=1+row-adamw"
 STEPS = 1000  # where neither the command line nor a file says otherwise
@@ -14,7 +15,7 @@ STEPS = 1000  # where neither the command line nor a file says otherwise
 
 def compare(
     corpus: Annotated[
-        str | None, typer.Option(help="default, shakespeare, wikitext-2, or a UTF-8 text file.", show_default="default")
+        str | None, typer.Option(help=f"{', '.join(NAMES)}, or a UTF-8 text file.", show_default="default")
     ] = None,
     methods: Annotated[str, typer.Option("--methods", help="objective[:key=value,...][+optimiser], ...")] = METHODS,
     seeds: Seeds = "3",

@@ -1,4 +1,7 @@
-"""Plain text by name: the embedded default, Tiny Shakespeare, or the user's own file."""
+"""Plain text by name: the embedded default, a published text, or the user's own file.
+
+A further published text is one row of `PUBLISHED`.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,13 +16,13 @@ MAX_BYTES = 4 * 2**30
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text and where it comes from.
+    """A text and its origin.
 
     Attributes:
-        name: as given on the command line.
-        text: the whole text.
+        name: as on the command line.
+        text: the complete text.
         sha256: digest of the text in UTF-8.
-        source: where it was read, in words.
+        source: its origin in words.
     """
 
     name: str
@@ -29,26 +32,26 @@ class Corpus:
 
 
 PUBLISHED = {
-    "shakespeare": Published(
+    "shakespeare": Published(  # 1,115,394 characters
         "tinyshakespeare/input.txt",
         "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
         "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     ),
-    "wikitext-2": Published(
+    "wikitext-2": Published(  # its training text, 10.8 MB
         "wikitext-2/wiki.train.tokens",
         "https://raw.githubusercontent.com/pytorch/examples/main/word_language_model/data/wikitext-2/train.txt",
         "9e9fa1ad55b1c2c95b08e37dd8e653f638fac2c6de904b79e813611eefbc985f",
     ),
 }
+NAMES = (DEFAULT, *PUBLISHED)
 
 
 def load(name: str = DEFAULT) -> Corpus:
     """Reads a corpus.
 
     Args:
-        name: "default" (the Python language reference that every CPython carries, about 465,000 characters),
-            "shakespeare" (1,115,394 characters) or "wikitext-2" (its training text, 10.8 MB), both downloaded once if
-            not found locally, or the path of a UTF-8 file.
+        name: "default" (the Python language reference that every CPython carries, about 465,000 characters), one of
+            `PUBLISHED`, downloaded once if not found locally, or the path of a UTF-8 file.
 
     Raises:
         ValueError: there is no such text, or it is not text; the message says what to do.

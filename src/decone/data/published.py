@@ -8,12 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+from typing import TYPE_CHECKING
 
 from decone.files.atomic import atomic_file
 from decone.files.foreign import plain
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 TIMEOUT = 30.0  # seconds without an answer
 MAX_PACKED = 2**28  # no published file is larger when it is unpacked
@@ -95,6 +96,8 @@ def _download(public: Published, name: str, otherwise: str) -> Path:
             f"(checked by SHA-256 {public.sha256[:16]}...)"
         )
     import pooch
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
     path = cache() / public.path
     pooch.get_logger().setLevel("WARNING")
@@ -126,7 +129,7 @@ class _Bar:
 
     total = 0
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(self, progress: "Progress", task: "TaskID") -> None:
         self.progress, self.task = progress, task
 
     def update(self, size: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from decone.data import corpora
 from decone.files.settings import explain_mistake, merge_settings
 from decone.models.nano import NanoConfig
 from decone.training.method import Method
@@ -31,7 +32,7 @@ class ConfigSection(BaseModel):
 class CorpusConfig(ConfigSection):
     """The text."""
 
-    name: str = Field(default="default", description="default, shakespeare, wikitext-2, or a UTF-8 file")
+    name: str = Field(default="default", description=f"{', '.join(corpora.NAMES)}, or a UTF-8 file")
     validation: float = Field(default=0.1, gt=0, lt=1, description="share of the text at its end")
 
 
