@@ -35,7 +35,7 @@ def touched_rows(gradient: Float[Tensor, "V H"]) -> Bool[Tensor, " V"]:
         >>> touched_rows(torch.tensor([[0.0, -0.0], [0.0, 1e-45], [float("nan"), 0.0]])).tolist()
         [False, True, True]
     """
-    moved = _if_not_all(gradient)
+    moved = _touched_mask(gradient)
     return torch.ones_like(gradient[:, 0], dtype=torch.bool) if moved is None else moved
 
 
@@ -52,22 +52,22 @@ def step_rows(table: AdamWTable, gradient: Float[Tensor, "V H"], rule: AdamWRule
     if rule.compiled:
         step_compiled(table, gradient, rule)
         return
-    moved = None if rule.all_touched else _if_not_all(gradient)
+    moved = None if rule.all_touched else _touched_mask(gradient)
     table.step.add_(1 if moved is None else moved)
     fused, spread = fits_fused(table, gradient, rule), rule.decay_untouched or rule.fade_untouched
-    if moved is None and fused and _is_even(table.step, rule, gradient.dtype):
+    if moved is None and fused and _same_corrections(table.step, rule, gradient.dtype):
         step_fused(table, gradient, table.step[0], rule)
     elif gradient.numel() < SMALL or (spread and moved is not None):
-        _update_in_place(table, gradient, moved, rule)
+        _step_in_place(table, gradient, moved, rule)
     else:
         rows = None if moved is None else moved.nonzero().view(-1)
         count = len(gradient) if rows is None else len(rows)
-        if fused and count >= (1 - FEW) * len(gradient) and _update_crowd(table, gradient, moved, rule):
+        if fused and count >= (1 - FEW) * len(gradient) and _step_nearly_all(table, gradient, moved, rule):
             return
         if rows is None or count >= SPARSE * len(gradient):
-            _update_in_place(table, gradient, moved, rule)
+            _step_in_place(table, gradient, moved, rule)
         else:
-            _update_gathered(table, gradient, rows, rule)
+            _step_gathered(table, gradient, rows, rule)
 
 
 def work_dtype(weight: Tensor) -> torch.dtype:
@@ -153,7 +153,7 @@ def step_by_passes(
     weight.mul_(shrink).addcdiv_(exp_avg, denominator, value=rule.lr)
 
 
-def _if_not_all(gradient: Float[Tensor, "V H"]) -> Bool[Tensor, " V"] | None:
+def _touched_mask(gradient: Float[Tensor, "V H"]) -> Bool[Tensor, " V"] | None:
     """The touched rows, None if all are."""
     small = gradient.numel() < SMALL
     size = 0 if small else _rows_per_block(gradient)
@@ -168,7 +168,7 @@ def _if_not_all(gradient: Float[Tensor, "V H"]) -> Bool[Tensor, " V"] | None:
     return None if moved.all() else moved
 
 
-def _update_crowd(
+def _step_nearly_all(
     table: AdamWTable, gradient: Float[Tensor, "V H"], moved: Bool[Tensor, " V"] | None, rule: AdamWRule
 ) -> bool:
     """Steps all rows by the fused kernel and puts the odd ones right; False, with nothing done, if too many are odd."""
@@ -181,11 +181,11 @@ def _update_crowd(
     step_fused(table, gradient, common, rule)
     for array, rows in zip(table[:3], before, strict=True):
         _wide(array).index_copy_(0, odd, _wide(rows))
-    _update_gathered(table, gradient, odd if moved is None else odd[moved[odd]], rule)
+    _step_gathered(table, gradient, odd if moved is None else odd[moved[odd]], rule)
     return True
 
 
-def _update_in_place(
+def _step_in_place(
     table: AdamWTable, gradient: Float[Tensor, "V H"], moved: Bool[Tensor, " V"] | None, rule: AdamWRule
 ) -> None:
     """Passes over blocks of rows where they lie; a row that has not moved gets factors that change nothing."""
@@ -205,9 +205,7 @@ def _update_in_place(
                 array.copy_(result)
 
 
-def _update_gathered(
-    table: AdamWTable, gradient: Float[Tensor, "V H"], rows: Int[Tensor, " n"], rule: AdamWRule
-) -> None:
+def _step_gathered(table: AdamWTable, gradient: Float[Tensor, "V H"], rows: Int[Tensor, " n"], rule: AdamWRule) -> None:
     """Copies the rows out, steps them and copies them back."""
     dtype, size = work_dtype(table.weight), max(1, _rows_per_block(table.weight) // 2)
     arrays = (*table[:3], gradient)
@@ -219,7 +217,7 @@ def _update_gathered(
             torch.index_select(array, 0, ids, out=copied)
         weight, exp_avg, exp_avg_sq, slope = (copied.to(dtype) for copied in copies)
         work = AdamWTable(weight, exp_avg, exp_avg_sq, table.step.index_select(0, ids))
-        if fits_fused(work, slope, rule) and _is_even(work.step, rule, dtype):
+        if fits_fused(work, slope, rule) and _same_corrections(work.step, rule, dtype):
             step_fused(work, slope, work.step[0], rule)
         else:
             step_by_passes(work, slope, None, rule, scratch[: len(ids)])
@@ -227,7 +225,7 @@ def _update_gathered(
             _wide(array).index_copy_(0, ids, _wide(result.to(array.dtype)))
 
 
-def _is_even(step: Float[Tensor, " n"], rule: AdamWRule, dtype: torch.dtype) -> bool:
+def _same_corrections(step: Float[Tensor, " n"], rule: AdamWRule, dtype: torch.dtype) -> bool:
     """True if all rows have the same bias corrections."""
     low, high = step.aminmax()
     least: float = low.item()
