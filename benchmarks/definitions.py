@@ -26,7 +26,7 @@ from transformers import AutoModel, AutoTokenizer
 from decone.data import glue
 from decone.data.lexicons import Lexicon
 from decone.data.word_pairs import read_word_pairs
-from decone.metrics.word_similarity import spearman, spearman_interval
+from decone.metrics.benchmark import spearman, spearman_interval
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable, ModelTables
 from decone.repair import checkpoint

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tests.document.reading import ALL, HOSTILE
 
-from decone.diagnosis.drawing import Drawing
 from decone.diagnosis.result import ModelFacts, RowNorms, ScanResult, Spectrum, TableFacts
 from decone.frequencies import FrequencyFacts
+from decone.metrics.table_survey import TableSample
 
 
 def facts(cosine: float = 0.02, rare: float = 0.03, frequent: float = 0.02, **spectrum: float) -> TableFacts:
@@ -173,14 +173,14 @@ def least_scan() -> ScanResult:
 
 
 @pytest.fixture
-def drawings() -> list[Drawing]:
+def drawings() -> list[TableSample]:
     """Rows of both tables, the hostile ones among them."""
     tokens = [*HOSTILE, "the"]
     many = len(tokens)
     groups = [("frequent", "medium", "rare", "special")[place % 4] for place in range(many)]
     random = np.random.default_rng(0)
     return [
-        Drawing(
+        TableSample(
             table,
             np.arange(many),
             tokens,

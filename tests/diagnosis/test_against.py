@@ -12,7 +12,7 @@ from torch import Tensor
 from decone.diagnosis import against as module
 from decone.diagnosis.against import against, require_same_vocabulary
 from decone.diagnosis.result import ModelDiff, TableFacts
-from decone.metrics.similarity import neighbours
+from decone.metrics.neighbours import neighbours
 from decone.models import tables
 from decone.models.tables import MemoryTable, ModelTables
 

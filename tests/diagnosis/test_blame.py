@@ -25,7 +25,7 @@ from decone.diagnosis.blame import (
     run_subject,
     slopes,
 )
-from decone.metrics.gradient_parts import row_parts
+from decone.metrics.gradients import pull_push_rows
 from decone.models.nano import Nano, NanoConfig
 from decone.training import checkpoint
 from decone.training.config import RunConfig
@@ -84,7 +84,7 @@ def whole(found: GradientModel, batch: Tensor) -> tuple[Tensor, Tensor]:
     """Gradient through the input table, and the sum of all parts of the output table's."""
     back = slopes(found, batch)
     classes = torch.arange(len(found.table)) % 4
-    pull, push = row_parts(back.product, back.hidden, batch[:, 1:].flatten(), classes, 4)
+    pull, push = pull_push_rows(back.product, back.hidden, batch[:, 1:].flatten(), classes, 4)
     return back.input, pull + push.sum(0)
 
 

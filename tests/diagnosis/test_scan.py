@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from decone.diagnosis.drawing import Drawing
 from decone.diagnosis.result import ScanResult
 from decone.diagnosis.scan import scan
+from decone.metrics.table_survey import TableSample
 from decone.training.config import RunConfig
 from decone.training.loop import Trainer
 from decone.training.run import Run
@@ -28,12 +28,12 @@ def pretrained() -> Path:
 
 
 @pytest.fixture(scope="module")
-def scanned(pretrained: Path) -> tuple[ScanResult, list[Drawing]]:
+def scanned(pretrained: Path) -> tuple[ScanResult, list[TableSample]]:
     return scan(str(pretrained))
 
 
 def test_a_real_encoder_against_independent_numbers(
-    pretrained: Path, scanned: tuple[ScanResult, list[Drawing]]
+    pretrained: Path, scanned: tuple[ScanResult, list[TableSample]]
 ) -> None:
     result, drawings = scanned
     assert (result.model.kind, result.model.family, result.model.rows, result.model.width) == (
@@ -66,7 +66,9 @@ def test_a_real_encoder_against_independent_numbers(
     assert len(drawings[0].ids) <= 4000
 
 
-def test_unused_ids_are_found_without_being_named(pretrained: Path, scanned: tuple[ScanResult, list[Drawing]]) -> None:
+def test_unused_ids_are_found_without_being_named(
+    pretrained: Path, scanned: tuple[ScanResult, list[TableSample]]
+) -> None:
     result, _ = scanned
     vocabulary = json.loads((pretrained / "tokenizer.json").read_text())["model"]["vocab"]
     unused = {index for token, index in vocabulary.items() if token.startswith("[unused")}

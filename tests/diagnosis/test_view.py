@@ -11,10 +11,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from tests.document.reading import INVISIBLE, Reader, strings
 
-from decone.diagnosis.drawing import Drawing
 from decone.diagnosis.result import ScanResult
 from decone.diagnosis.view import scan_document
 from decone.document import figures, html, markdown, terminal
+from decone.metrics.table_survey import TableSample
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SECTIONS = ["findings", "numbers", "tables", "suspects", "rows", "behaviour", "blame", "words", "against", "made"]
@@ -25,7 +25,7 @@ def small_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "library", lambda: "var Plotly = {};")
 
 
-def page(result: ScanResult, drawings: list[Drawing]) -> Reader:
+def page(result: ScanResult, drawings: list[TableSample]) -> Reader:
     return Reader(html.page(scan_document(result, drawings)))
 
 
@@ -47,7 +47,7 @@ def parsed(text: str) -> list[MarkdownToken]:
 
 
 def test_the_page_has_every_section_and_figure(
-    full_scan: ScanResult, drawings: list[Drawing], small_library: None
+    full_scan: ScanResult, drawings: list[TableSample], small_library: None
 ) -> None:
     reader = page(full_scan, drawings)
     assert reader.ids("section") == SECTIONS
@@ -59,7 +59,9 @@ def test_the_page_has_every_section_and_figure(
     assert links == [f"#{name}" for name in SECTIONS]
 
 
-def test_the_page_begins_with_the_worst(full_scan: ScanResult, drawings: list[Drawing], small_library: None) -> None:
+def test_the_page_begins_with_the_worst(
+    full_scan: ScanResult, drawings: list[TableSample], small_library: None
+) -> None:
     reader = page(full_scan, drawings)
     assert ("h1", {"class": "serious"}) in reader.tags
     assert "Claim serious." in reader.text
@@ -81,7 +83,7 @@ def test_the_page_begins_with_the_worst(full_scan: ScanResult, drawings: list[Dr
     ],
 )  # fmt: skip
 def test_the_page_has_the_numbers(
-    text: str, full_scan: ScanResult, drawings: list[Drawing], small_library: None
+    text: str, full_scan: ScanResult, drawings: list[TableSample], small_library: None
 ) -> None:
     words = full_scan.words[0]
     words.plain = 41.26
@@ -90,7 +92,7 @@ def test_the_page_has_the_numbers(
     assert text in reader.text.replace("norms ", "norms")
 
 
-def test_foreign_text_stays_text(full_scan: ScanResult, drawings: list[Drawing], small_library: None) -> None:
+def test_foreign_text_stays_text(full_scan: ScanResult, drawings: list[TableSample], small_library: None) -> None:
     content = html.page(scan_document(full_scan, drawings))
     reader = Reader(content)
     assert content.lower().count("</script") == content.lower().count("<script") == len(reader.scripts) == 4
@@ -109,7 +111,7 @@ def test_foreign_text_stays_text(full_scan: ScanResult, drawings: list[Drawing],
     assert "&lt;script&gt;" in texts
 
 
-def test_the_page_loads_nothing(full_scan: ScanResult, drawings: list[Drawing]) -> None:
+def test_the_page_loads_nothing(full_scan: ScanResult, drawings: list[TableSample]) -> None:
     reader = page(full_scan, drawings)
     assert reader.policy.startswith("default-src 'none';")
     assert "http" not in reader.policy
@@ -132,7 +134,7 @@ def test_the_least_scan_has_a_page(least_scan: ScanResult, small_library: None) 
 
 
 def test_numbers_that_are_not_finite_are_dashes(
-    full_scan: ScanResult, drawings: list[Drawing], small_library: None
+    full_scan: ScanResult, drawings: list[TableSample], small_library: None
 ) -> None:
     for facts in full_scan.tables.values():
         facts.spectrum.effective_rank = facts.mean_direction = facts.spectrum.energy_first = float("nan")
@@ -146,7 +148,7 @@ def test_numbers_that_are_not_finite_are_dashes(
     assert "nan" not in lines(full_scan)
 
 
-def test_a_notebook_gets_a_fragment(full_scan: ScanResult, drawings: list[Drawing]) -> None:
+def test_a_notebook_gets_a_fragment(full_scan: ScanResult, drawings: list[TableSample]) -> None:
     reader = Reader(html.fragment(scan_document(full_scan, drawings)))
     assert not reader.scripts
     assert not reader.ids("div")
@@ -321,7 +323,7 @@ addEventListener("load", () => setTimeout(() => {
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_a_browser_draws_the_page_and_obeys_no_stranger(
-    tmp_path: Path, full_scan: ScanResult, drawings: list[Drawing]
+    tmp_path: Path, full_scan: ScanResult, drawings: list[TableSample]
 ) -> None:
     content = html.page(scan_document(full_scan, drawings))
     path = tmp_path / "visited.html"

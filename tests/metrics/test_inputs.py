@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decone.metrics import inputs
-from decone.metrics.isotropy import isotropy
-from decone.metrics.perplexity import nll, nll_by_temperature
+from decone.metrics.neighbours import neighbours
 from decone.metrics.ranking import target_rank
-from decone.metrics.similarity import mean_cosine, neighbours
+from decone.metrics.table_geometry import isotropy, mean_direction
+from decone.metrics.text import nll, nll_by_temperature
 
 
 @settings(max_examples=50)
@@ -35,7 +35,7 @@ def test_metrics_do_not_depend_on_the_size_of_a_block(monkeypatch: pytest.Monkey
             nll_by_temperature(logits, target, torch.tensor([0.3, 1.0])),
             target_rank(logits, target).double(),
             torch.tensor(isotropy(weight)),
-            torch.tensor(mean_cosine(weight, weight[:3])),
+            torch.tensor(mean_direction(weight)),
             torch.tensor(neighbours(weight, torch.arange(13), k=12)),
         ]
 

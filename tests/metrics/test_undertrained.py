@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decone.metrics.neighbours import neighbour_cosine
 from decone.metrics.undertrained import (
     RIDGE,
     distance_limit,
     nearness_scores,
-    neighbour_cosine,
     noise_scores,
     ownership,
     robust_scores,

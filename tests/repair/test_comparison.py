@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.repair.checkpoints import V, cone, llama
 
-from decone.metrics.isotropy import isotropy
+from decone.metrics.table_geometry import isotropy
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable
 from decone.repair.comparison import compare_geometry, geometry, measure_repair, repair_warnings, scale_to_norms

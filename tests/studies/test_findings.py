@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from decone.metrics.intervals import Interval
+from decone.metrics.statistics import Interval
 from decone.studies.findings import compare_methods, verdict
 from decone.studies.table import MEASURES, build
 

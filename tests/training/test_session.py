@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from decone.metrics.isotropy import isotropy
+from decone.metrics.table_geometry import isotropy
 from decone.training.config import RunConfig
 from decone.training.loop import Trainer
 from decone.training.run import Run

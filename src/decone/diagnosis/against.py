@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from decone.diagnosis.result import ModelDiff, RowChange, TableFacts
-from decone.metrics.row_change import RowChanges, nearest_rows, row_changes, shared
+from decone.metrics.neighbours import RowChanges, common_share, nearest_rows, row_changes
 from decone.models.tables import ModelTables, Table, blocks
 
 CHANGED = 200  # rows listed
@@ -144,7 +144,7 @@ def _neighbours(before: Table, after: Table, groups: Groups) -> dict[str, float 
     first, second = (
         nearest_rows(asked, _read(table, asked), blocks(table), allowed, NEIGHBOURS) for table in (before, after)
     )
-    share = shared(first, second)
+    share = common_share(first, second)
     return {name: _mean(share[torch.isin(asked, ids)]) for name, ids in groups.items()}
 
 

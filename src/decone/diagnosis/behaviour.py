@@ -12,12 +12,9 @@ from torch import Tensor
 from decone.diagnosis.continuations import continuations
 from decone.diagnosis.result import Behaviour, Perplexities
 from decone.diagnosis.subject import EvaluatedText, subject
-from decone.metrics.compression import bits_per_byte
-from decone.metrics.parts import part_scores
-from decone.metrics.perplexity import TemperatureSearch, best_temperature, nll
+from decone.metrics.generation import repeat_distance, repetition, uniq
 from decone.metrics.ranking import ranking, target_rank
-from decone.metrics.repetition import repeat_distance, repetition
-from decone.metrics.variety import uniq
+from decone.metrics.text import TemperatureSearch, best_temperature, bits_per_byte, group_scores, nll
 from decone.training.evaluation import CACHE_BYTES
 from decone.vocab.counts import count_tokens, frequency_groups
 from decone.vocab.scripts import script
@@ -208,5 +205,5 @@ def _observed(scores: Tensor, target: Int[Tensor, "B T"]) -> tuple[Tensor, ...]:
 
 
 def _parts(reading: Reading, part: Int64[Tensor, " N"], names: list[str]) -> dict[str, Perplexities]:
-    scores = part_scores(reading.loss, reading.rank == 1, part, len(names))
+    scores = group_scores(reading.loss, reading.rank == 1, part, len(names))
     return {name: Perplexities(**asdict(score)) for name, score in zip(names, scores, strict=True)}

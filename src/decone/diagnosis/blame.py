@@ -25,7 +25,7 @@ from decone.data.windows import Languages, random_batch
 from decone.diagnosis.result import Blame, BlameRow
 from decone.engines.contract import Tokens, apply_rule, position_costs, upcast
 from decone.frequencies import frequencies, token_texts
-from decone.metrics.gradient_parts import part_norms, pull_to_push
+from decone.metrics.gradients import pull_push_norms, pull_to_push
 from decone.models.find_tables import find_tables
 from decone.models.huggingface import HuggingFaceModel
 from decone.models.load import first_line, is_run
@@ -158,7 +158,7 @@ def measure(subject: GradientModel, groups: Mapping[str, Int64[Tensor, " M"]], s
         batch = random_batch(subject.ids, subject.context, subject.windows, subject.languages, key).to(device)
         target = batch[:, 1:].flatten()
         found = slopes(subject, batch)
-        norms = part_norms(found.product, found.hidden, target, kind, len(PUSHERS) + 1)
+        norms = pull_push_norms(found.product, found.hidden, target, kind, len(PUSHERS) + 1)
         rows.append((found.input.norm(dim=1).cpu(), norms.pull.cpu(), norms.push.cpu()))
         if not all(bool(part.isfinite().all()) for part in rows[-1]):
             raise ValueError("the model's gradients are not finite; look for NaN in its weights, or try another text")

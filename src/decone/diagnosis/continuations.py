@@ -11,8 +11,7 @@ from torch import Tensor
 
 from decone.diagnosis.result import Repetition
 from decone.diagnosis.subject import EvaluatedText
-from decone.metrics.repetition import repeated_ngrams, words
-from decone.metrics.variety import uniq_words
+from decone.metrics.generation import repeated_ngrams, uniq_words, words
 from decone.models.generation import DECODINGS
 
 PREFIX, LENGTH = 50, 100  # tokens

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decone.diagnosis.drawing import Drawing
 from decone.diagnosis.result import BlameRow, CosineHistogram, RowNorms, TableFacts, WordSimilarity
 from decone.document.blocks import Swatch
 from decone.document.figures import (
@@ -26,6 +25,7 @@ from decone.document.figures import (
 )
 from decone.document.numbers import number
 from decone.files.foreign import shorten, token_label
+from decone.metrics.table_survey import TableSample
 
 GROUPS = ("frequent", "medium", "rare", "special")
 GROUP_COLOURS = {"frequent": LIGHT[1], "medium": LIGHT[0], "rare": LIGHT[2], "special": LIGHT[3], "all": LIGHT[5]}
@@ -59,7 +59,7 @@ def group_swatch(name: str) -> Swatch:
     return Swatch(shorten(name, 40), group_colour(name))
 
 
-def plane(drawing: Drawing) -> Plot:
+def plane(drawing: TableSample) -> Plot:
     """Rows on their two main components, coloured by frequency group, suspects as crosses above them."""
     traces = [
         graph_objects().Scatter(
@@ -109,7 +109,7 @@ def spectrum(tables: Mapping[str, TableFacts]) -> Plot:
     )  # fmt: skip
 
 
-def norms(facts: RowNorms, drawing: Drawing | None, rank: str) -> Plot:
+def norms(facts: RowNorms, drawing: TableSample | None, rank: str) -> Plot:
     """Length of a row against its rank: a dot for each drawn row, median and middle half above them.
 
     Args:
@@ -277,7 +277,7 @@ def score_text(score: float | None, ends: tuple[float, float] | None) -> str:
     return "—" if score is None else number(score, 1) + interval
 
 
-def _rows_by_group(drawing: Drawing) -> list[tuple[str, list[int]]]:
+def _rows_by_group(drawing: TableSample) -> list[tuple[str, list[int]]]:
     """Indices of the rows of each group, the most frequent last but for the suspects, which lie above all."""
     groups: dict[str, list[int]] = {}
     for row, (name, suspect) in enumerate(zip(drawing.groups, drawing.suspect.tolist(), strict=True)):
@@ -304,7 +304,7 @@ def _marker(name: str, size: int) -> dict[str, Any]:
             "symbol": "diamond" if name == "special" else "circle"}  # fmt: skip
 
 
-def _hover(drawing: Drawing, row: int) -> str:
+def _hover(drawing: TableSample, row: int) -> str:
     group = ", ".join([drawing.groups[row], *(["suspect"] if drawing.suspect[row] else [])])
     text = f"<b>{plot_token(drawing.tokens[row])}</b><br>id {drawing.ids[row]} · {label(group)}"
     return f"{text}<br>rank {drawing.rank[row]:,} · norm {drawing.norm[row]:.3g}"

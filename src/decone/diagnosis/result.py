@@ -5,9 +5,9 @@ raises the number in `SCHEMA`. A number that could not be determined is null, ne
 """
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from decone.document import Document, DocumentModel
 from decone.frequencies import FrequencyFacts
@@ -96,6 +96,27 @@ class TableFacts(ScanRecord):
         default_factory=dict, description="every metric of `diagnosis.table_metrics` by name, or by name and group"
     )
     histograms: list[CosineHistogram] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def metrics_of_fields(self) -> Self:
+        """Fills in metrics that have fields of their own: results of earlier versions lack `metrics`."""
+        if not self.metrics:
+            spectrum = self.spectrum
+            self.metrics = {
+                "isotropy": {group: values.get("raw") for group, values in self.isotropy.items()},
+                "isotropy_plus_minus": {group: values.get("plus_minus") for group, values in self.isotropy.items()},
+                "cosine": {group: cosines.get(group) for group, cosines in self.cosine.items()},
+                "cosine_to_frequent": {group: cosines.get("frequent") for group, cosines in self.cosine.items()},
+                "cosine_to_all": {group: cosines.get("all") for group, cosines in self.cosine.items()},
+                "effective_rank": spectrum.effective_rank,
+                "isoscore": spectrum.isoscore,
+                "energy_first": spectrum.energy_first,
+                "energy_ten": spectrum.energy_ten,
+                "mean_direction": self.mean_direction,
+                "median_norm": self.norms.quantiles.get("0.5"),
+                "norm_rank_correlation": self.norms.rank_correlation,
+            }
+        return self
 
 
 class RowFinding(ScanRecord):

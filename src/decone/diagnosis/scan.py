@@ -8,15 +8,15 @@ from decone.data.corpora import read_text
 from decone.diagnosis.against import against, require_same_vocabulary
 from decone.diagnosis.behaviour import behave
 from decone.diagnosis.blame import blame
-from decone.diagnosis.drawing import Drawing
 from decone.diagnosis.findings_rows import UNUSUAL
-from decone.diagnosis.result import SCHEMA, ModelFacts, ScanResult
+from decone.diagnosis.result import SCHEMA, ModelFacts, ScanResult, TableFacts
 from decone.diagnosis.rows import find_rows
 from decone.diagnosis.suspects import find_suspects
+from decone.diagnosis.table_facts import table_facts
 from decone.diagnosis.verdict import findings
-from decone.diagnosis.weights import TableSurvey, draw, survey
 from decone.diagnosis.words import word_similarity
 from decone.frequencies import Frequencies, frequencies, token_texts
+from decone.metrics.table_survey import Plane, TableSample, sample_table, survey_table
 from decone.models.find_tables import find_tables
 from decone.models.tables import ModelTables, Table
 from decone.training.machine import provenance
@@ -39,7 +39,7 @@ def scan(
     prompts: int = 20,
     limit: int | None = None,
     progress: Progress | None = None,
-) -> tuple[ScanResult, list[Drawing]]:
+) -> tuple[ScanResult, list[TableSample]]:
     """Scans a model.
 
     Args:
@@ -79,7 +79,7 @@ def scan(
         model_tables, content, counts, nonfinite=rows.of("non-finite"), unreachable=rows.of("unreachable")
     )
     surveys = _surveyed(model_tables, known, seed, tell)
-    facts = {part: found.facts for part, found in surveys.items()}
+    facts = {name: facts for name, (facts, _) in surveys.items()}
     suspects = find_suspects(model_tables, rows, known)
     result = ScanResult(
         schema=SCHEMA,
@@ -108,13 +108,13 @@ def scan(
         tell("the other model", 0, 1)
         before = find_tables(other, embedding, head)
         require_same_vocabulary(model_tables, before)
-        other_facts = {part: found.facts for part, found in _surveyed(before, known, seed, tell).items()}
+        other_facts = {table: facts for table, (facts, _) in _surveyed(before, known, seed, tell).items()}
         result.against = against(model_tables, before, known.groups, tokens, facts, other_facts)
     result.findings = findings(result)
     tell("drawing", 0, 1)
     marked = {suspect.id for suspect in suspects if suspect.score > UNUSUAL}
     drawings = [
-        draw(part, table, tokens, known.groups, known.rank, marked, seed, surveys[part].plane)
+        sample_table(part, table, tokens, known.groups, known.rank, marked, seed, surveys[part][1])
         for part, table in _tables(model_tables)
     ]
     result.seconds = time.perf_counter() - begun
@@ -126,11 +126,14 @@ def _tables(model_tables: ModelTables) -> list[tuple[str, Table]]:
     return tables if model_tables.head is None else [*tables, ("head", model_tables.head)]
 
 
-def _surveyed(model_tables: ModelTables, known: Frequencies, seed: int, tell: Progress) -> dict[str, TableSurvey]:
+def _surveyed(
+    model_tables: ModelTables, known: Frequencies, seed: int, tell: Progress
+) -> dict[str, tuple[TableFacts, Plane]]:
     surveys = {}
     for name, table in _tables(model_tables):
         tell(f"geometry of the {name}", 0, 1)
-        surveys[name] = survey(table, known.groups, known.rank, seed)
+        survey = survey_table(table, known.groups, known.rank, seed)
+        surveys[name] = table_facts(survey), survey.plane
     return surveys
 
 

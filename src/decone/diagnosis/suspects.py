@@ -16,12 +16,12 @@ from decone.diagnosis.copies import joined, near_clusters, originals
 from decone.diagnosis.result import Suspect
 from decone.diagnosis.rows import LONGEST, RowKinds, RowSurvey, tables
 from decone.frequencies import Frequencies, token_texts
+from decone.metrics.neighbours import neighbour_cosine
 from decone.metrics.undertrained import (
     LEAST,
     RANDOM,
     UNUSUAL,
     nearness_scores,
-    neighbour_cosine,
     noise_scores,
     robust_scores,
     structure,

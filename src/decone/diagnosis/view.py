@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from decone.diagnosis import figures
 from decone.diagnosis.behaviour_view import BRIEF, behaviour_blocks, blame_blocks, diff_blocks, words_blocks
-from decone.diagnosis.drawing import Drawing
 from decone.diagnosis.figures import GROUPS, TABLES, group_swatch
 from decone.diagnosis.result import (
     Check,
@@ -48,6 +47,7 @@ from decone.document.blocks import (
 )
 from decone.document.numbers import DASH, amount, count, id_ranges, number, proportion, significant
 from decone.files.foreign import shorten, terminal_text
+from decone.metrics.table_survey import TableSample
 
 UNUSUAL = 3.5  # a suspect's score above this is unusual
 LISTED = 500  # suspects that a result holds at most
@@ -75,7 +75,7 @@ RANK = "frequency rank, 1 is the most frequent"
 RANKS = {"merges": "frequency rank, guessed from the ids", "none": "id + 1"}
 
 
-def scan_document(result: ScanResult, drawings: Sequence[Drawing] = ()) -> Document:
+def scan_document(result: ScanResult, drawings: Sequence[TableSample] = ()) -> Document:
     """The document of a scan, for a page, a terminal and a model card.
 
     Args:
@@ -287,7 +287,7 @@ def _tables_lede(result: ScanResult) -> str:
     return lede if len(result.tables) == 1 else f"Embedding and output table side by side. {lede}"
 
 
-def _figures(result: ScanResult, drawings: Sequence[Drawing]) -> Iterator[Figure]:
+def _figures(result: ScanResult, drawings: Sequence[TableSample]) -> Iterator[Figure]:
     by_table = {drawing.table: drawing for drawing in drawings}
     several = len(result.tables) > 1
 

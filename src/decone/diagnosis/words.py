@@ -14,7 +14,7 @@ from torch import Tensor
 
 from decone.data.word_pairs import read_word_pairs
 from decone.diagnosis.result import WordSimilarity
-from decone.metrics.word_similarity import spearman, spearman_interval
+from decone.metrics.benchmark import spearman, spearman_interval
 from decone.models.tables import ModelTables, Table, blocks
 
 SPACES = ("Ġ", "▁")  # how byte-level and SentencePiece vocabularies write a leading space

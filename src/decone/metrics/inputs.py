@@ -1,4 +1,4 @@
-"""What the metrics accept, and how they read it: float64, a bounded number of entries at a time."""
+"""Inputs of the metrics: checks, and reading in float64, a bounded number of entries at a time."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ BLOCK = 1 << 22  # entries converted at once: 32 MiB in float64
 
 
 def row_blocks(matrix: Float[Tensor, "N V"]) -> Iterator[Float64[Tensor, "n V"]]:
-    """Yield the rows of a matrix in order, in float64, some at a time, so that no whole float64 copy is made.
+    """Yields the rows of a matrix in order, in float64, a block at a time, so that no full float64 copy is made.
 
     Example:
         >>> sum(block.sum().item() for block in row_blocks(torch.ones(5, 3)))
@@ -24,7 +24,7 @@ def row_blocks(matrix: Float[Tensor, "N V"]) -> Iterator[Float64[Tensor, "n V"]]
 def score_blocks(
     logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]
 ) -> Iterator[tuple[Float64[Tensor, "n V"], Int[Tensor, " n"]]]:
-    """Yield logits in float64 with their targets, some positions at a time.
+    """Yields logits in float64 with their targets, a block of positions at a time.
 
     Args:
         logits: One row of scores per position.
@@ -53,7 +53,7 @@ def score_blocks(
 
 
 def require_table(weight: Float[Tensor, "V H"]) -> None:
-    """Refuse anything but a finite table of embeddings.
+    """Refuses anything but a finite table of embeddings.
 
     Args:
         weight: One row per token.

@@ -1,4 +1,4 @@
-"""Where the right token stands among all tokens: accuracy, recall at k, mean reciprocal rank."""
+"""Rank of the right token among all tokens: accuracy, recall at k, mean reciprocal rank."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Ranking:
 
 
 def target_rank(logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Int64[Tensor, " N"]:
-    """Rank each target among all tokens: 1 + the number of tokens with a strictly greater logit.
+    """Ranks each target among all tokens: 1 + the number of tokens with a strictly greater logit.
 
     Ties go to the target, so a model that gives every token one score is always "right": look at a perplexity beside
     it. A NaN counts as greater, so a broken model is never flattered; a target that is NaN itself ranks last, V.
@@ -47,19 +47,19 @@ def target_rank(logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Int6
         >>> target_rank(torch.tensor([[3.0, 1.0, 2.0], [1.0, 1.0, 0.0]]), torch.tensor([1, 1])).tolist()
         [3, 1]
     """
-    parts = []
-    for block, chosen in score_blocks(logits, target):
-        greater = ~(block <= block.gather(1, chosen[:, None]))
-        parts.append((1 + greater.sum(1)).clamp_max(logits.shape[1]))
-    return torch.cat(parts)
+    ranks = []
+    for block, targets in score_blocks(logits, target):
+        greater = ~(block <= block.gather(1, targets[:, None]))
+        ranks.append((1 + greater.sum(1)).clamp_max(logits.shape[1]))
+    return torch.cat(ranks)
 
 
 def ranking(ranks: Int[Tensor, " N"], k: Sequence[int] = (5,)) -> Ranking:
-    """Summarise ranks as accuracy, recall at each k and mean reciprocal rank.
+    """Summarises ranks as accuracy, recall at each k and mean reciprocal rank.
 
     Args:
         ranks: Ranks from 1, as `target_rank` gives them.
-        k: The depths at which recall is wanted, each at least 1.
+        k: The depths of recall, each at least 1.
 
     Returns:
         The three measures and the number of positions.

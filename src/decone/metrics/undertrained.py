@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int64, Integer
+from jaxtyping import Bool, Float, Float32, Float64, Integer
 from torch import Tensor
 
 UNUSUAL = 3.5
@@ -23,7 +23,7 @@ AXES = 128  # leading directions that are kept of a wide table
 def robust_scores(
     values: Float[Tensor, " N"], rank: Integer[Tensor, " N"] | None = None, bins: int = BINS
 ) -> Float64[Tensor, " N"]:
-    """How far values lie from the median of rows of similar rank, in robust standard deviations, with sign.
+    """Signed distances of values from the median of rows of similar rank, in robust standard deviations.
 
     The median follows the rank: that of equally filled bins, with straight lines between. The scale does so where bins
     hold 100 rows or more. Each side has its own: the larger of the median absolute deviation and the 10 % quantile's
@@ -45,36 +45,36 @@ def robust_scores(
         return values
     order = torch.arange(count) if rank is None else torch.argsort(rank, stable=True)
     bins = 1 if rank is None else max(1, min(bins, count // LEAST))
-    parts = order.tensor_split(bins)
-    place = torch.empty(count, dtype=torch.float64)
-    place[order] = torch.arange(count, dtype=torch.float64)
-    centres = torch.stack([place[part].mean() for part in parts])
-    residual = values - _between(place, centres, torch.stack([values[part].quantile(0.5) for part in parts]))
+    chunks = order.tensor_split(bins)
+    position = torch.empty(count, dtype=torch.float64)
+    position[order] = torch.arange(count, dtype=torch.float64)
+    centres = torch.stack([position[chunk].mean() for chunk in chunks])
+    residual = values - _between(position, centres, torch.stack([values[chunk].quantile(0.5) for chunk in chunks]))
     if count < 100 * bins:
         below, above = (torch.full_like(values, scale) for scale in _scales(residual))
     else:
-        sides = torch.tensor([_scales(residual[part]) for part in parts], dtype=torch.float64)
-        below, above = _between(place, centres, sides[:, 0]), _between(place, centres, sides[:, 1])
+        sides = torch.tensor([_scales(residual[chunk]) for chunk in chunks], dtype=torch.float64)
+        below, above = _between(position, centres, sides[:, 0]), _between(position, centres, sides[:, 1])
     scale = torch.where(residual < 0, below, above)
     return torch.where(scale > 0, residual / scale.where(scale > 0, 1.0), 0.0)
 
 
 class Structure(NamedTuple):
-    """Where rows point, learned from some of them.
+    """Directions in which rows point, learned from a set of them.
 
     Attributes:
         axes: orthonormal directions, [H, K].
         weight: 1 / (energy of the direction + ridge), [K].
-        rest: the same of what lies in no direction of these.
+        remainder: the same of what lies in no direction of these.
     """
 
     axes: Float32[Tensor, "H K"]
     weight: Float64[Tensor, " K"]
-    rest: float
+    remainder: float
 
 
 def structure(units: Float32[Tensor, "N H"], seed: int = 0) -> Structure:
-    """Learns where rows point.
+    """Learns the directions in which rows point.
 
     Args:
         units: rows of length 1.
@@ -94,12 +94,12 @@ def structure(units: Float32[Tensor, "N H"], seed: int = 0) -> Structure:
     torch.manual_seed(seed)
     axes, energy, _ = torch.svd_lowrank(gram, q=AXES, niter=6)
     torch.random.set_rng_state(state)
-    rest = float((gram.diagonal().double().sum() - energy.double().sum()).clamp(min=0)) / (width - AXES)
-    return Structure(axes, 1 / (energy.double() + RIDGE), 1 / (rest + RIDGE))
+    remainder = float((gram.diagonal().double().sum() - energy.double().sum()).clamp(min=0)) / (width - AXES)
+    return Structure(axes, 1 / (energy.double() + RIDGE), 1 / (remainder + RIDGE))
 
 
 def unexplained(
-    shadows: Float32[Tensor, "N K"], known: Structure, inside: Bool[Tensor, " N"] | None = None
+    shadows: Float32[Tensor, "N K"], learned: Structure, inside: Bool[Tensor, " N"] | None = None
 ) -> Float64[Tensor, " N"]:
     """Log of the share of each row that the other rows do not explain, at most 0.
 
@@ -108,49 +108,22 @@ def unexplained(
     h / (1 - h).
 
     Args:
-        shadows: rows of length 1, times `known.axes`.
-        known: where rows point.
-        inside: which rows `known` was learned from.
+        shadows: rows of length 1, times `learned.axes`.
+        learned: the directions in which rows point.
+        inside: which rows `learned` rests on.
 
     Example:
         >>> rows = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-        >>> known = structure(rows)
-        >>> unexplained(rows @ known.axes, known, torch.ones(3, dtype=torch.bool)).exp().round(decimals=3).tolist()
+        >>> learned = structure(rows)
+        >>> unexplained(rows @ learned.axes, learned, torch.ones(3, dtype=torch.bool)).exp().round(decimals=3).tolist()
         [0.231, 0.231, 1.0]
     """
-    leverage = shadows.square().double() @ (known.weight - known.rest) + known.rest
+    leverage = shadows.square().double() @ (learned.weight - learned.remainder) + learned.remainder
     leverage = leverage.clamp(min=1e-12, max=1 / RIDGE)
     if inside is not None:
         without = leverage / (1 - leverage).clamp(min=1e-12)
         leverage = torch.where(inside, without.clamp(max=1 / RIDGE), leverage)
     return (RIDGE * leverage).log()
-
-
-def neighbour_cosine(
-    units: Float32[Tensor, "N H"], others: Float32[Tensor, "M H"], own: Int64[Tensor, " N"] | None = None, k: int = 5
-) -> Float64[Tensor, " N"]:
-    """Mean cosine of each row with its k nearest among others.
-
-    Args:
-        units: rows of length 1.
-        others: rows of length 1, more than k.
-        own: index of each row among the others, itself left out; -1 where it is not among them.
-        k: neighbours.
-
-    Example:
-        >>> rows = torch.eye(3)
-        >>> neighbour_cosine(rows, rows, torch.arange(3), k=1).tolist()
-        [0.0, 0.0, 0.0]
-    """
-    best = torch.full((len(units), k), -1.0)
-    chunk = max(1, (1 << 24) // max(1, len(units)))
-    for start in range(0, len(others), chunk):
-        cosine = units @ others[start : start + chunk].T
-        if own is not None:
-            here = ((own >= start) & (own < start + cosine.shape[1])).nonzero().squeeze(1)
-            cosine[here, own[here] - start] = -1.0
-        best = torch.cat((best, cosine), 1).topk(k, 1).values
-    return best.double().mean(1)
 
 
 def noise_scores(
@@ -188,7 +161,7 @@ def noise_scores(
     return torch.where(values <= limit, low.clamp(min=0), high.clamp(max=RANDOM))
 
 
-def distance_limit(unused: Float64[Tensor, " U"], others: Float64[Tensor, " N"]) -> float:
+def distance_limit(unused: Float64[Tensor, " U"], used: Float64[Tensor, " N"]) -> float:
     """Distance from the mean of unused rows up to which a row lies among them: their own 95 % quantile.
 
     Unused rows that scatter as widely as the others say nothing; then the limit is 0. Where they are all the same, a
@@ -198,9 +171,9 @@ def distance_limit(unused: Float64[Tensor, " U"], others: Float64[Tensor, " N"])
         >>> round(distance_limit(torch.linspace(0, 1, 101).double(), torch.linspace(4, 5, 101).double()), 6)
         0.95
     """
-    if not unused.numel() or not others.numel():
+    if not unused.numel() or not used.numel():
         return 0.0
-    usual = float(others.quantile(0.5))
+    usual = float(used.quantile(0.5))
     limit = float(unused.quantile(0.95))
     return 0.0 if limit > 0.5 * usual else max(limit, 0.01 * usual)
 
@@ -220,10 +193,10 @@ def nearness_scores(distance: Float64[Tensor, " N"], limit: float, usual: float)
 def ownership(
     units: Float32[Tensor, "N H"],
     features: Float64[Tensor, "N F"],
-    asked: Float32[Tensor, "Q H"],
-    offered: Float64[Tensor, "Q F"],
+    queries: Float32[Tensor, "Q H"],
+    query_features: Float64[Tensor, "Q F"],
 ) -> Float64[Tensor, " Q"]:
-    """How much better a row fits a token with certain features than any token: log p(features | row) / p(features).
+    """Log odds that a row belongs to a token with certain features: log p(features | row) / p(features).
 
     Rows predict features by ridge regression, whose errors are taken as normal; they are those of leaving one out. Of
     equal rows the one whose own features fit best is the original.
@@ -231,8 +204,8 @@ def ownership(
     Args:
         units: rows of length 1 to learn from.
         features: what is known of their tokens, such as rank and spelling.
-        asked: rows of length 1 in question.
-        offered: features of the tokens that they stand at.
+        queries: rows of length 1 in question.
+        query_features: features of the tokens that they stand at.
 
     Example:
         >>> rows = torch.eye(2).repeat(20, 1)
@@ -241,8 +214,10 @@ def ownership(
         True
     """
     middle, spread = features.mean(0), features.std(0)
-    known = spread > 0
-    features, offered = ((part - middle)[:, known] / spread[known] for part in (features, offered))
+    varying = spread > 0
+    features, query_features = (
+        (values - middle)[:, varying] / spread[varying] for values in (features, query_features)
+    )
     centre = units.mean(0)
     rows = (units - centre).double()
     energy, axes = torch.linalg.eigh(rows.T @ rows)
@@ -256,19 +231,19 @@ def ownership(
             best = (error.log().sum(), error, slope)
     assert best is not None
     _, error, slope = best
-    guess = (asked - centre).double() @ slope
-    gain = 0.5 * (offered.square() - (offered - guess).square() / error - error.log())
+    guess = (queries - centre).double() @ slope
+    gain = 0.5 * (query_features.square() - (query_features - guess).square() / error - error.log())
     total: Tensor = gain.clamp(-4, 4).sum(1)  # one odd feature decides nothing
     return total
 
 
-def _between(place: Tensor, centres: Tensor, heights: Tensor) -> Tensor:
+def _between(position: Tensor, centres: Tensor, heights: Tensor) -> Tensor:
     """Straight lines between points; level before the first and after the last."""
     if len(centres) == 1:
-        return heights[:1].expand(len(place))
-    right = torch.searchsorted(centres, place).clamp(1, len(centres) - 1)
+        return heights[:1].expand(len(position))
+    right = torch.searchsorted(centres, position).clamp(1, len(centres) - 1)
     x, y = centres[right - 1], heights[right - 1]
-    along = ((place - x) / (centres[right] - x)).clamp(0, 1)
+    along = ((position - x) / (centres[right] - x)).clamp(0, 1)
     return y + along * (heights[right] - y)
 
 

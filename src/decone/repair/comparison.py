@@ -7,11 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from decone.metrics.effective_rank import effective_rank
-from decone.metrics.group_cosine import group_cosines
-from decone.metrics.isotropy import isotropy
-from decone.metrics.norms import mean_direction, row_norms
-from decone.metrics.row_change import nearest_rows, row_changes
+from decone.metrics.neighbours import nearest_rows, row_changes
+from decone.metrics.table_geometry import effective_rank, group_cosines, isotropy, mean_direction, row_norms
 from decone.models.tables import MemoryTable, blocks
 from decone.repair.delta import RowDelta
 from decone.repair.result import GeometryComparison, NeighbourRow, RowGeometry, TableRepair, TokenChange

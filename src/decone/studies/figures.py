@@ -23,9 +23,9 @@ from decone.document.figures import (
     plot_token,
 )
 from decone.document.numbers import number
-from decone.metrics.intervals import mean_interval
-from decone.metrics.similarity import cosine_matrix, neighbours
-from decone.metrics.spectrum import principal_plane, singular_decay
+from decone.metrics.neighbours import cosine_matrix, neighbours
+from decone.metrics.statistics import mean_interval
+from decone.metrics.table_geometry import principal_plane, singular_decay
 from decone.studies.exhibits import Exhibit
 from decone.studies.findings import NOT_RUN
 from decone.studies.table import ALIGNED, Measure, Results, Table, value

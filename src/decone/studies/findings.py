@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from decone.document.numbers import bounds, count, number, percent
 from decone.files.foreign import visible
-from decone.metrics.intervals import Interval
+from decone.metrics.statistics import Interval
 from decone.studies.table import ALIGNED, MAIN, Cell, Measure, Row, Table
 
 LANGUAGES = {"HR": "high-resource language", "LR": "low-resource language", "all": "whole text"}

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from decone.metrics.intervals import Interval, mean_interval, paired_difference
+from decone.metrics.statistics import Interval, mean_interval, paired_difference
 from decone.studies.table import Cell, Measure, Row, Table
 
 EMPTY = Interval(math.nan, math.nan, math.nan, 0)

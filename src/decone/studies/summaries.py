@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from decone.data import summaries
-from decone.metrics.rouge import scorer
+from decone.metrics.generation import scorer
 from decone.studies.suite import Preset, columns, found_on_hub, last_epoch
 from decone.studies.table import Measure
 from decone.training.finetuning.loop import FinetuneConfig, finetune, steps

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from decone.metrics.intervals import Interval, mean_interval, paired_difference, share_interval
+from decone.metrics.statistics import Interval, mean_interval, paired_difference, share_interval
 
 MAIN = ("best_perplexity", "accuracy")  # measures whose change against the first method is shown
 ALIGNED = 0.5  # a run's languages count as aligned when more than this share of rows meets its own translation

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from decone.data.windows import TRAINING, random_batch
 from decone.files.atomic import write_text
 from decone.files.safetensors import write_tensors
-from decone.metrics.similarity import translation_alignment
+from decone.metrics.neighbours import translation_alignment
 from decone.models.nano import Nano
 from decone.objectives import Loss, Objective
 from decone.training import checkpoint, inputs

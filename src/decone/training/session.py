@@ -9,7 +9,7 @@ from decone.data.corpora import read_text
 from decone.data.windows import Languages
 from decone.document import Document, DocumentModel
 from decone.files.settings import merge_settings
-from decone.metrics.isotropy import isotropy
+from decone.metrics.table_geometry import isotropy
 from decone.models.huggingface import HuggingFaceModel
 from decone.models.load import RUN_CONFIG, is_run
 from decone.training.config import RunConfig

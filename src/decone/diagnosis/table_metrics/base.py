@@ -1,8 +1,9 @@
 """A number of a table that a scan computes and shows, and all such numbers, found by file.
 
 A new metric is one file in this folder with one class derived from `TableMetric`, its test, and a row in
-docs/metrics.md. It then stands in the JSON (`tables.*.metrics`), on the page, in the terminal, in markdown, beside the
-reference of `--against`, and can be limited by `--check NAME=LIMIT`. No other file is edited.
+docs/metrics.md. It computes from the survey of a table, whose two readings all metrics share. It then stands in the
+JSON (`tables.*.metrics`), on the page, in the terminal, in markdown, with a `comparison` also beside the reference of
+`--against`, and can be limited by `--check NAME=LIMIT`. No other file is edited.
 
 A view shows them so:
 
@@ -17,12 +18,13 @@ A view shows them so:
 import importlib
 import inspect
 import pkgutil
-from abc import ABC
+from abc import ABC, abstractmethod
 from functools import cache
 from typing import ClassVar, Literal
 
 from decone.diagnosis.result import ModelFacts, TableFacts
 from decone.document.numbers import number, proportion, significant
+from decone.metrics.table_survey import TableSurvey
 
 _PACKAGE = "decone.diagnosis.table_metrics"
 
@@ -52,13 +54,13 @@ class TableMetric(ABC):
     comparison: ClassVar[str] = ""
     position: ClassVar[int] = 100
 
-    def read(self, facts: TableFacts) -> float | dict[str, float | None] | None:
-        """The metric in a result; numbers that have fields of their own in the schema are read from there."""
-        return facts.metrics.get(self.name)
+    @abstractmethod
+    def measure(self, survey: TableSurvey) -> float | dict[str, float | None] | None:
+        """Computes the number, or by group and for "all"; None where it cannot be determined."""
 
     def value(self, facts: TableFacts, group: str = "all") -> float | None:
-        """The number of a group; of the table where the metric is not per group. None where it is unknown."""
-        values = self.read(facts)
+        """The number of a group in a result; of the table where the metric is not per group. None for unknown."""
+        values = facts.metrics.get(self.name)
         return values.get(group) if isinstance(values, dict) else values
 
     def text(self, value: float | None) -> str:
@@ -91,7 +93,7 @@ def table_metrics() -> tuple[TableMetric, ...]:
         member()
         for module in modules
         for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, TableMetric) and member.__module__ == module.__name__ and hasattr(member, "name")
+        if issubclass(member, TableMetric) and member.__module__ == module.__name__ and not inspect.isabstract(member)
     ]
     return tuple(sorted(metrics, key=lambda metric: (metric.position, metric.name)))
 

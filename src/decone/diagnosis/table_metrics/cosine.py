@@ -1,7 +1,7 @@
 """Mean cosines between different rows: within each group, and from each group to others."""
 
-from decone.diagnosis.result import TableFacts
 from decone.diagnosis.table_metrics.base import TableMetric
+from decone.metrics.table_survey import TableSurvey
 
 
 class MeanCosine(TableMetric):
@@ -17,9 +17,9 @@ class MeanCosine(TableMetric):
     comparison = "mean cosine"
     position = 20
 
-    def read(self, facts: TableFacts) -> dict[str, float | None]:
+    def measure(self, survey: TableSurvey) -> dict[str, float | None]:
         """Mean cosine within each group."""
-        return {group: cosines.get(group) for group, cosines in facts.cosine.items()}
+        return {group: cosines.get(group) for group, cosines in survey.cosine.items()}
 
 
 class CosineToFrequent(TableMetric):
@@ -32,9 +32,9 @@ class CosineToFrequent(TableMetric):
     per_group = True
     position = 21
 
-    def read(self, facts: TableFacts) -> dict[str, float | None]:
+    def measure(self, survey: TableSurvey) -> dict[str, float | None]:
         """Mean cosine of each group to frequent rows."""
-        return {group: cosines.get("frequent") for group, cosines in facts.cosine.items()}
+        return {group: cosines.get("frequent") for group, cosines in survey.cosine.items()}
 
 
 class CosineToAll(TableMetric):
@@ -48,6 +48,6 @@ class CosineToAll(TableMetric):
     per_group = True
     position = 22
 
-    def read(self, facts: TableFacts) -> dict[str, float | None]:
+    def measure(self, survey: TableSurvey) -> dict[str, float | None]:
         """Mean cosine of each group to all rows."""
-        return {group: cosines.get("all") for group, cosines in facts.cosine.items()}
+        return {group: cosines.get("all") for group, cosines in survey.cosine.items()}

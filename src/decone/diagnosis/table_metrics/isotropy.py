@@ -1,7 +1,7 @@
 """Isotropy I(W) by group, under both rules for the sign of an eigenvector."""
 
-from decone.diagnosis.result import TableFacts
 from decone.diagnosis.table_metrics.base import TableMetric
+from decone.metrics.table_survey import TableSurvey
 
 
 class IsotropyRaw(TableMetric):
@@ -16,9 +16,9 @@ class IsotropyRaw(TableMetric):
     comparison = "isotropy, raw"
     position = 10
 
-    def read(self, facts: TableFacts) -> dict[str, float | None]:
+    def measure(self, survey: TableSurvey) -> dict[str, float | None]:
         """I(W) by group."""
-        return {group: values.get("raw") for group, values in facts.isotropy.items()}
+        return {group: value.raw for group, value in survey.isotropy.items()}
 
 
 class IsotropyPlusMinus(TableMetric):
@@ -32,6 +32,6 @@ class IsotropyPlusMinus(TableMetric):
     comparison = "isotropy, plus and minus"
     position = 11
 
-    def read(self, facts: TableFacts) -> dict[str, float | None]:
+    def measure(self, survey: TableSurvey) -> dict[str, float | None]:
         """I(W) of both signs by group."""
-        return {group: values.get("plus_minus") for group, values in facts.isotropy.items()}
+        return {group: value.plus_minus for group, value in survey.isotropy.items()}

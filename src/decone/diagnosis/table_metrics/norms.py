@@ -1,7 +1,9 @@
 """Metrics of the lengths of rows and of the direction they share."""
 
-from decone.diagnosis.result import TableFacts
 from decone.diagnosis.table_metrics.base import TableMetric
+from decone.metrics.benchmark import spearman
+from decone.metrics.table_geometry import norm_quantiles
+from decone.metrics.table_survey import TableSurvey
 
 
 class MeanDirection(TableMetric):
@@ -14,9 +16,9 @@ class MeanDirection(TableMetric):
     comparison = "mean direction"
     position = 40
 
-    def read(self, facts: TableFacts) -> float:
-        """Mean direction of the table."""
-        return facts.mean_direction
+    def measure(self, survey: TableSurvey) -> float:
+        """Mean direction of all rows."""
+        return survey.mean_direction
 
 
 class MedianNorm(TableMetric):
@@ -28,9 +30,9 @@ class MedianNorm(TableMetric):
     comparison = "median norm"
     position = 41
 
-    def read(self, facts: TableFacts) -> float | None:
+    def measure(self, survey: TableSurvey) -> float:
         """Median length of the rows."""
-        return facts.norms.quantiles.get("0.5")
+        return norm_quantiles(survey.norms)["0.5"]
 
 
 class NormRankCorrelation(TableMetric):
@@ -42,6 +44,6 @@ class NormRankCorrelation(TableMetric):
     format = "signed"
     position = 42
 
-    def read(self, facts: TableFacts) -> float | None:
-        """Rank correlation of norm and frequency."""
-        return facts.norms.rank_correlation
+    def measure(self, survey: TableSurvey) -> float | None:
+        """Rank correlation; None where frequencies are unknown."""
+        return None if survey.rank is None else spearman(survey.norms.numpy(), survey.rank.double().numpy())

@@ -1,8 +1,10 @@
 """Metrics of the singular values and of the covariance of a table."""
 
-from decone.diagnosis.result import ModelFacts, TableFacts
+from decone.diagnosis.result import ModelFacts
 from decone.diagnosis.table_metrics.base import TableMetric
 from decone.document.numbers import proportion
+from decone.metrics.table_geometry import effective_rank_of, energy_share, isoscore_of
+from decone.metrics.table_survey import TableSurvey
 
 
 class EffectiveRank(TableMetric):
@@ -17,9 +19,9 @@ class EffectiveRank(TableMetric):
     comparison = "effective rank"
     position = 30
 
-    def read(self, facts: TableFacts) -> float:
-        """Effective rank of the table."""
-        return facts.spectrum.effective_rank
+    def measure(self, survey: TableSurvey) -> float:
+        """Effective rank of the singular values."""
+        return effective_rank_of(survey.singular_values)
 
     def hint(self, model: ModelFacts) -> str:
         """Highest possible rank."""
@@ -36,9 +38,9 @@ class IsoScore(TableMetric):
     comparison = "isoscore"
     position = 31
 
-    def read(self, facts: TableFacts) -> float:
-        """IsoScore of the table."""
-        return facts.spectrum.isoscore
+    def measure(self, survey: TableSurvey) -> float:
+        """IsoScore of the covariance."""
+        return isoscore_of(survey.covariance)
 
 
 class EnergyFirst(TableMetric):
@@ -52,9 +54,9 @@ class EnergyFirst(TableMetric):
     key = "First direction"
     position = 32
 
-    def read(self, facts: TableFacts) -> float:
+    def measure(self, survey: TableSurvey) -> float:
         """Energy of the first direction."""
-        return facts.spectrum.energy_first
+        return energy_share(survey.singular_values, 1)
 
     def hint(self, model: ModelFacts) -> str:
         """Share of a table that uses all directions evenly."""
@@ -71,6 +73,6 @@ class EnergyTen(TableMetric):
     better = "lower"
     position = 33
 
-    def read(self, facts: TableFacts) -> float:
+    def measure(self, survey: TableSurvey) -> float:
         """Energy of the first ten directions."""
-        return facts.spectrum.energy_ten
+        return energy_share(survey.singular_values, 10)

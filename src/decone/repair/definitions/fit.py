@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from decone.metrics.intervals import Interval, mean_interval, share_interval
+from decone.metrics.statistics import Interval, mean_interval, share_interval
 from decone.models.tables import ModelTables, Table, blocks
 from decone.repair.alignment.result import Alignment, TokenEntry
 from decone.repair.definitions.encoder import DefinitionEncoder, Progress, load_encoder, reading_precision

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from decone.data.lexicons import Lexicon, Sense
-from decone.metrics.intervals import share_interval
+from decone.metrics.statistics import share_interval
 from decone.models.tables import MemoryTable, ModelTables
 from decone.repair.alignment.align import align
 from decone.repair.alignment.result import AlignmentSettings, TokenEntry

@@ -18,8 +18,8 @@ from decone.data.corpora import read_text
 from decone.files.atomic import require_vacant
 from decone.files.foreign import join_names, plain
 from decone.files.safetensors import DTYPES
-from decone.metrics.norms import row_norms
-from decone.metrics.row_change import nearest_rows
+from decone.metrics.neighbours import nearest_rows
+from decone.metrics.table_geometry import row_norms
 from decone.models.families import family_of
 from decone.models.find_tables import find_tables
 from decone.models.tables import ModelTables, Table, blocks

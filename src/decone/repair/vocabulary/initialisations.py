@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from decone.files.foreign import plain
-from decone.metrics.row_change import nearest_rows
+from decone.metrics.neighbours import nearest_rows
 from decone.models.tables import Table, blocks
 
 SAMPLE_ROWS = 1 << 12  # rows of the table in memory at once while sampling

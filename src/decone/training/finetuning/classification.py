@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from decone.data.glue import Example, Task
-from decone.metrics.agreement import accuracy, correlations, f1, matthews
+from decone.metrics.benchmark import accuracy, correlations, f1, matthews
 from decone.training.finetuning.loop import FinetuneConfig, ordered, shuffled, steps
 
 Scores = Callable[[Float[Tensor, "N C"], Sequence[int | float]], dict[str, float]]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from decone.data.glue import Example
-from decone.metrics.agreement import correlations
+from decone.metrics.benchmark import correlations
 from decone.training.finetuning.loop import ordered
 
 SIZE = 64  # sentences at once

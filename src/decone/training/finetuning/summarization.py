@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from decone.data.summaries import Pair
-from decone.metrics.rouge import rouge
+from decone.metrics.generation import rouge
 from decone.training.finetuning.loop import FinetuneConfig, ordered, shuffled, steps
 from decone.training.finetuning.pretrained import quiet_library
 

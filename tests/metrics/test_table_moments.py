@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from decone.diagnosis import moments
-from decone.diagnosis.moments import gather, layout, sweep
+from decone.metrics import table_moments as moments
+from decone.metrics.table_moments import gather, layout, sweep
 from decone.models.tables import MemoryTable
 
 
@@ -34,7 +34,7 @@ def test_a_sweep_meets_every_row_once_in_its_group(table: MemoryTable, monkeypat
 @pytest.mark.parametrize("held", [0, 512])
 @pytest.mark.parametrize("limit", [0, 1 << 35])
 def test_sums(table: MemoryTable, held: int, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moments, "HELD", held)
+    monkeypatch.setattr(moments, "RETAINED", held)
     monkeypatch.setattr(moments, "FLOAT64_PRODUCTS", limit)
     table.tensor[20] = 0
     found = gather(table, layout(table, GROUPS))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from decone.metrics.intervals import Interval, mean_interval, paired_difference, share_interval
+from decone.metrics.statistics import Interval, mean_interval, paired_difference, share_interval
 
 NUMBER = st.floats(-1e6, 1e6)
 LEVEL = st.sampled_from([0.5, 0.8, 0.95, 0.99])

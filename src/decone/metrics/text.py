@@ -1,4 +1,4 @@
-"""Perplexity, and the perplexity at the softmax temperature that suits the model best.
+"""Prediction of a text: likelihood, perplexity, the best softmax temperature, groups of tokens, bits per byte.
 
 A thresholded model never learns how far down the dropped logits should be, so its plain softmax is too flat. Dividing
 the logits by a temperature below 1 mends that without training; "Stop Jostling" reports PPL_best (T_best), the minimum
@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from decone.metrics.inputs import score_blocks
 
 TEMPERATURES: Float64[Tensor, " K"] = torch.arange(1, 201, dtype=torch.float64) / 100
-COARSE = [0, *range(9, 200, 10)]  # places in TEMPERATURES: 0.01, 0.10, 0.20, ..., 1.00, ..., 2.00
+COARSE = [0, *range(9, 200, 10)]  # indices in TEMPERATURES: 0.01, 0.10, 0.20, ..., 1.00, ..., 2.00
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,25 @@ class TemperatureSearch:
     count: int
 
 
+@dataclass(frozen=True)
+class GroupScore:
+    """Prediction of one group of the tokens of a text.
+
+    Attributes:
+        tokens: Positions in the group.
+        share: Of all positions, in [0, 1].
+        perplexity: exp of the group's mean NLL; None for an empty group, inf when it overflows.
+        accuracy: Share of the group's positions predicted rightly; None for an empty group.
+    """
+
+    tokens: int
+    share: float
+    perplexity: float | None
+    accuracy: float | None
+
+
 def nll(logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Float64[Tensor, " N"]:
-    """Compute the negative log-likelihood of each target under the softmax of its logits, in nats.
+    """Computes the negative log-likelihood of each target under the softmax of its logits, in nats.
 
     Any floating dtype is read in float64, a block of rows at a time.
 
@@ -59,14 +76,14 @@ def nll(logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Float64[Tens
         >>> nll(torch.tensor([[0.0, 0.0], [0.0, float("-inf")]]), torch.tensor([1, 0])).tolist()
         [0.6931471805599453, 0.0]
     """
-    parts = [_block_nll(block, chosen, TEMPERATURES.new_ones(1))[0] for block, chosen in score_blocks(logits, target)]
-    return torch.cat(parts)
+    unscaled = TEMPERATURES.new_ones(1)
+    return torch.cat([_block_nll(block, targets, unscaled)[0] for block, targets in score_blocks(logits, target)])
 
 
 def nll_by_temperature(
     logits: Float[Tensor, "N V"], target: Int[Tensor, " N"], temperatures: Float[Tensor, " K"]
 ) -> Float64[Tensor, " K"]:
-    """Sum the negative log-likelihood of all targets, in nats, once per temperature that divides the logits.
+    """Sums the negative log-likelihood of all targets, in nats, once per temperature that divides the logits.
 
     Args:
         logits: One row of scores per position; -inf means impossible.
@@ -87,19 +104,19 @@ def nll_by_temperature(
     if temperatures.ndim != 1 or not bool((temperatures > 0).all()):
         raise ValueError("temperatures must be a vector of positive numbers; use 0.01 where 0 (greedy) is meant")
     total = torch.zeros(len(temperatures), dtype=torch.float64, device=logits.device)
-    for block, chosen in score_blocks(logits, target):
-        total += _block_nll(block, chosen, temperatures).sum(1)
+    for block, targets in score_blocks(logits, target):
+        total += _block_nll(block, targets, temperatures).sum(1)
     return total
 
 
 def best_temperature(batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> TemperatureSearch:
-    """Find the lowest perplexity over the 200 temperatures of `TEMPERATURES`, reading the text twice.
+    """Searches the lowest perplexity over the 200 temperatures of `TEMPERATURES`, reading the text twice.
 
     Args:
         batches: Called twice; each time yields the same batches of logits [N, V] and target [N].
 
     Returns:
-        The perplexity at T = 1, the exact minimum over the grid, and the evaluated part of the curve.
+        The perplexity at T = 1, the exact minimum over the grid, and the evaluated points of the curve.
 
     Raises:
         ValueError: If there is no position to score, or the second reading differs in length from the first.
@@ -112,48 +129,119 @@ def best_temperature(batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> 
     # A position's NLL, log sum_k exp((z_k - z_y) / T), is convex in 1/T, so the sum falls and then rises along the
     # grid: its lowest point lies between the two coarse neighbours of the lowest coarse point.
     curve, count = _mean_curve(batches, COARSE)
-    place = COARSE.index(_lowest(curve))
-    low, high = COARSE[max(0, place - 1)], COARSE[min(len(COARSE) - 1, place + 1)]
+    lowest = COARSE.index(_lowest(curve))
+    low, high = COARSE[max(0, lowest - 1)], COARSE[min(len(COARSE) - 1, lowest + 1)]
     fine, again = _mean_curve(batches, [index for index in range(low, high + 1) if index not in curve])
     if again != count:
         raise ValueError(f"batches() gave {count} positions, then {again}: it must start afresh at every call")
     curve |= fine
-    best, places = _lowest(curve), sorted(curve)
+    best, indices = _lowest(curve), sorted(curve)
     return TemperatureSearch(
         perplexity=_exp(curve[TEMPERATURES.tolist().index(1.0)]),
         best_perplexity=_exp(curve[best]),
         best_temperature=float(TEMPERATURES[best]),
-        temperatures=TEMPERATURES[places].tolist(),
-        perplexities=[_exp(curve[index]) for index in places],
+        temperatures=TEMPERATURES[indices].tolist(),
+        perplexities=[_exp(curve[index]) for index in indices],
         count=count,
     )
+
+
+def group_scores(
+    nll: Float64[Tensor, " N"], correct: Bool[Tensor, " N"], group: Int[Tensor, " N"], groups: int
+) -> list[GroupScore]:
+    """Averages losses and hits by group of tokens: by frequency, by script, or by anything else that sorts them.
+
+    The groups recombine exactly: exp(sum of share * log perplexity) over them is the perplexity of the text.
+
+    Args:
+        nll: Negative log-likelihood of each target in nats, as `nll` gives it.
+        correct: Whether the model predicted the target.
+        group: The group each position belongs to, in [0, groups).
+        groups: Number of groups.
+
+    Returns:
+        One score per group, in order; the shares sum to 1.
+
+    Raises:
+        ValueError: If the lengths differ, there is no position, or a group lies outside [0, groups).
+
+    Example:
+        >>> loss = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
+        >>> common, rare = group_scores(loss, loss < 1.5, torch.tensor([0, 0, 1]), groups=2)
+        >>> round(common.perplexity, 3), common.accuracy, round(rare.perplexity, 3), rare.accuracy
+        (1.649, 1.0, 7.389, 0.0)
+    """
+    if not nll.shape == correct.shape == group.shape or nll.numel() == 0:
+        raise ValueError(
+            "nll, correct and group must be vectors of one length above 0, not "
+            f"{len(nll)}, {len(correct)}, {len(group)}"
+        )
+    if int(group.min()) < 0 or int(group.max()) >= groups:
+        raise ValueError(f"groups run from {int(group.min())} to {int(group.max())} but there are {groups}, from 0")
+    group = group.long()
+    tokens = torch.bincount(group, minlength=groups).tolist()
+    losses = torch.bincount(group, weights=nll, minlength=groups)
+    hits = torch.bincount(group[correct], minlength=groups).tolist()
+    return [
+        GroupScore(
+            tokens=count,
+            share=count / len(group),
+            perplexity=float((loss / count).exp()) if count else None,
+            accuracy=right / count if count else None,
+        )
+        for count, loss, right in zip(tokens, losses, hits, strict=True)
+    ]
+
+
+def bits_per_byte(total_nll: float, size: int) -> float:
+    """Computes how many bits a model spends on a byte of text.
+
+    A perplexity counts per token and so depends on the tokenizer; the bytes of a text are the same for every model.
+
+    Args:
+        total_nll: Sum of the negative log-likelihoods of the scored tokens, in nats.
+        size: Bytes in UTF-8 of the text that those tokens stand for.
+
+    Returns:
+        Bits; 8 is no better than guessing bytes evenly.
+
+    Raises:
+        ValueError: If there are no bytes.
+
+    Example:
+        >>> bits_per_byte(100 * math.log(16), size=200)
+        2.0
+    """
+    if size < 1:
+        raise ValueError(f"the scored tokens stand for {size} bytes of text: score at least one character")
+    return total_nll / math.log(2) / size
 
 
 def _block_nll(
     logits: Float64[Tensor, "N V"], target: Int[Tensor, " N"], temperatures: Float[Tensor, " K"]
 ) -> Float64[Tensor, "K N"]:
     shifted = logits - logits.amax(1, keepdim=True)  # the largest becomes 0, so that dividing by 0.01 cannot overflow
-    chosen = shifted.gather(1, target[:, None]).squeeze(1)
+    of_target = shifted.gather(1, target[:, None]).squeeze(1)
     scaled = torch.empty_like(shifted)
     rows = []
     for temperature in temperatures.tolist():
         torch.div(shifted, temperature, out=scaled)
-        rows.append(scaled.exp_().sum(1).log_() - chosen / temperature)
+        rows.append(scaled.exp_().sum(1).log_() - of_target / temperature)
     impossible = logits.gather(1, target[:, None]).squeeze(1) == -math.inf
     return torch.stack(rows).masked_fill(impossible, math.inf)
 
 
 def _mean_curve(
-    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]], places: list[int]
+    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]], indices: list[int]
 ) -> tuple[dict[int, float], int]:
-    total, count = torch.zeros(len(places), dtype=torch.float64), 0
+    total, count = torch.zeros(len(indices), dtype=torch.float64), 0
     for logits, target in batches():
-        total += nll_by_temperature(logits, target, TEMPERATURES[places]).cpu()
+        total += nll_by_temperature(logits, target, TEMPERATURES[indices]).cpu()
         count += len(target)
     if count == 0:
         raise ValueError("batches() gave no position to score: pass a text of at least two tokens")
     means = (total / count).nan_to_num(nan=math.inf, posinf=math.inf).tolist()
-    return dict(zip(places, means, strict=True)), count
+    return dict(zip(indices, means, strict=True)), count
 
 
 def _lowest(curve: dict[int, float]) -> int:

@@ -1,4 +1,4 @@
-"""NLL against float64 loops; the temperature search against the whole grid."""
+"""Likelihood, temperatures, groups of tokens and bits per byte against plain sums."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from decone.metrics.perplexity import TEMPERATURES, best_temperature, nll, nll_by_temperature
+from decone.metrics.text import TEMPERATURES, best_temperature, bits_per_byte, group_scores, nll, nll_by_temperature
 
 INF = math.inf
 
@@ -181,3 +181,61 @@ def test_batches_must_start_afresh() -> None:
 def test_an_empty_text_is_refused() -> None:
     with pytest.raises(ValueError, match="no position"):
         best_temperature(lambda: [])
+
+
+POSITIONS = st.lists(st.tuples(st.floats(0, 60), st.booleans(), st.integers(0, 4)), min_size=1, max_size=60)
+
+
+@settings(max_examples=80)
+@given(POSITIONS)
+def test_parts_match_loops_and_recombine(positions: list[tuple[float, bool, int]]) -> None:
+    loss = torch.tensor([value for value, _, _ in positions], dtype=torch.float64)
+    correct = torch.tensor([hit for _, hit, _ in positions])
+    found = group_scores(loss, correct, torch.tensor([part for _, _, part in positions]), groups=5)
+    for index, score in enumerate(found):
+        inside = [(value, hit) for value, hit, part in positions if part == index]
+        assert score.tokens == len(inside)
+        assert score.share == len(inside) / len(positions)
+        if not inside:
+            assert score.perplexity is None
+            assert score.accuracy is None
+            continue
+        assert score.perplexity == pytest.approx(math.exp(math.fsum(v for v, _ in inside) / len(inside)), rel=1e-12)
+        assert score.accuracy == sum(hit for _, hit in inside) / len(inside)
+    assert sum(score.tokens for score in found) == len(positions)
+    whole = math.fsum(value for value, _, _ in positions) / len(positions)
+    together = math.fsum(score.share * math.log(score.perplexity) for score in found if score.perplexity is not None)
+    assert math.exp(together) == pytest.approx(math.exp(whole), rel=1e-12)
+
+
+def test_an_impossible_token_makes_its_part_infinite_and_no_other() -> None:
+    loss = torch.tensor([math.inf, 1.0], dtype=torch.float64)
+    first, second = group_scores(loss, loss < 2, torch.tensor([0, 1]), groups=2)
+    assert first.perplexity == math.inf
+    assert second.perplexity == pytest.approx(math.e)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_does_not_fit_is_refused() -> None:
+    loss, hits = torch.ones(2, dtype=torch.float64), torch.tensor([True, False])
+    with pytest.raises(ValueError, match="one length above 0"):
+        group_scores(loss, hits, torch.tensor([0]), groups=1)
+    with pytest.raises(ValueError, match="one length above 0"):
+        group_scores(loss[:0], hits[:0], torch.tensor([], dtype=torch.long), groups=1)
+    for part in ([0, 2], [-1, 0]):
+        with pytest.raises(ValueError, match="there are 2, from 0"):
+            group_scores(loss, hits, torch.tensor(part), groups=2)
+
+
+def test_a_model_that_guesses_bytes_evenly_spends_eight_bits() -> None:
+    assert bits_per_byte(70 * math.log(256), size=70) == pytest.approx(8.0, rel=1e-15)
+
+
+def test_the_same_bits_in_longer_tokens_cost_the_same() -> None:
+    """Two tokens of 4 bytes at 2**-12 each, or eight of one byte at 2**-3."""
+    assert bits_per_byte(2 * 12 * math.log(2), 8) == pytest.approx(bits_per_byte(8 * 3 * math.log(2), 8))
+
+
+def test_no_bytes_are_refused() -> None:
+    with pytest.raises(ValueError, match="score at least one character"):
+        bits_per_byte(1.0, 0)

@@ -1,4 +1,4 @@
-"""What moves a row of the output table: the pull of its own targets and the push of everybody else's.
+"""Gradient of a row of the output table, split into the pull of its own targets and the push of all others.
 
 Turumtaev, "Stop Jostling", Sections 2 and 4.2: with G [N, V] the gradient of the logits and h [N, H] what the table
 multiplies, row i of the table receives sum_t G_ti h_t. The positions whose target is i are its pull (target
@@ -15,7 +15,7 @@ BLOCK = 1 << 24  # entries alive at once beside the arguments
 
 
 class Ratios(NamedTuple):
-    """Pull over push, the two ways of Figure 3; None where nothing is pushed.
+    """Pull over push, under both averages of Figure 3; None where nothing is pushed.
 
     Attributes:
         of_average: mean pull over mean push.
@@ -26,12 +26,12 @@ class Ratios(NamedTuple):
     average_of: float | None
 
 
-class PartNorms(NamedTuple):
-    """Lengths of the parts of each row's gradient, in the unit of the loss.
+class PullPushNorms(NamedTuple):
+    """Lengths of pull and push of each row, in the unit of the loss.
 
     Attributes:
         pull: from positions whose target is the row's token, [V].
-        push: from all other positions, [V]; at most the sum of its parts.
+        push: from all other positions, [V]; at most the sum over classes.
         push_by_class: the same by class of the position's target, [C, V].
     """
 
@@ -40,7 +40,7 @@ class PartNorms(NamedTuple):
     push_by_class: Float[Tensor, "C V"]
 
 
-def row_parts(
+def pull_push_rows(
     slope: Float[Tensor, "N V"],
     hidden: Float[Tensor, "N H"],
     target: Int[Tensor, " N"],
@@ -61,7 +61,7 @@ def row_parts(
         stop: row after the last; None is V.
 
     Returns:
-        Pull, [R, H], and push by class of the target, [C, R, H], of the R rows; their sum over parts and classes is
+        Pull, [R, H], and push by class of the target, [C, R, H], of the R rows; their sum over both and classes is
         slope.T @ hidden.
 
     Raises:
@@ -69,47 +69,47 @@ def row_parts(
 
     Example:
         >>> slope = torch.tensor([[0.2, -0.6, 0.4], [-0.5, 0.25, 0.25]])
-        >>> pull, push = row_parts(slope, torch.ones(2, 1), torch.tensor([1, 0]), torch.tensor([0, 1, 1]), 2)
+        >>> pull, push = pull_push_rows(slope, torch.ones(2, 1), torch.tensor([1, 0]), torch.tensor([0, 1, 1]), 2)
         >>> pull.flatten().tolist(), push[0].flatten().tolist()
         ([-0.5, -0.6000000238418579, 0.0], [0.0, 0.25, 0.25])
     """
     _check(slope, hidden, target, kind, classes)
     stop = slope.shape[1] if stop is None else stop
     inside = ((target >= start) & (target < stop)).nonzero().squeeze(1)
-    own = target[inside] - start
+    column = target[inside] - start
     pull = hidden.new_zeros(stop - start, hidden.shape[1])
-    pull.index_add_(0, own, slope[inside, target[inside], None] * hidden[inside])
-    others = slope[:, start:stop].clone()
-    others[inside, own] = 0
+    pull.index_add_(0, column, slope[inside, target[inside], None] * hidden[inside])
+    remainder = slope[:, start:stop].clone()
+    remainder[inside, column] = 0
     of_target = kind[target]
-    return pull, torch.stack([others[of_target == c].T @ hidden[of_target == c] for c in range(classes)])
+    return pull, torch.stack([remainder[of_target == c].T @ hidden[of_target == c] for c in range(classes)])
 
 
-def part_norms(
+def pull_push_norms(
     slope: Float[Tensor, "N V"],
     hidden: Float[Tensor, "N H"],
     target: Int[Tensor, " N"],
     kind: Int[Tensor, " V"],
     classes: int,
-) -> PartNorms:
-    """Measures the parts of every row's gradient, some rows at a time; arguments and errors as of `row_parts`.
+) -> PullPushNorms:
+    """Measures pull and push of every row, a block of rows at a time; arguments and errors as of `pull_push_rows`.
 
     Example:
         >>> slope = torch.tensor([[0.25, -0.5, 0.25], [-0.5, 0.25, 0.25]])
-        >>> norms = part_norms(slope, torch.ones(2, 1), torch.tensor([1, 0]), torch.tensor([0, 1, 1]), 2)
+        >>> norms = pull_push_norms(slope, torch.ones(2, 1), torch.tensor([1, 0]), torch.tensor([0, 1, 1]), 2)
         >>> norms.pull.tolist(), norms.push.tolist()
         ([0.5, 0.5, 0.0], [0.25, 0.25, 0.5])
     """
     _check(slope, hidden, target, kind, classes)
     rows = max(1, BLOCK // (2 * slope.shape[0] + (classes + 2) * hidden.shape[1]))
-    pulls, pushes, parts = [], [], []
+    pulls, pushes, by_class = [], [], []
     for start in range(0, slope.shape[1], rows):
         stop = min(start + rows, slope.shape[1])
-        pull, push = row_parts(slope, hidden, target, kind, classes, start, stop)
+        pull, push = pull_push_rows(slope, hidden, target, kind, classes, start, stop)
         pulls.append(pull.norm(dim=1))
         pushes.append(push.sum(0).norm(dim=1))
-        parts.append(push.norm(dim=2))
-    return PartNorms(torch.cat(pulls), torch.cat(pushes), torch.cat(parts, dim=1))
+        by_class.append(push.norm(dim=2))
+    return PullPushNorms(torch.cat(pulls), torch.cat(pushes), torch.cat(by_class, dim=1))
 
 
 def pull_to_push(pull: Float[Tensor, "S V"], push: Float[Tensor, "S V"]) -> Ratios:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from decone.metrics import gradient_parts
-from decone.metrics.gradient_parts import part_norms, pull_to_push, row_parts
+from decone.metrics import gradients
+from decone.metrics.gradients import pull_push_norms, pull_push_rows, pull_to_push
 
 CLASSES = 3
 
@@ -49,7 +49,7 @@ SHAPE = (st.integers(1, 7), st.integers(1, 6), st.integers(1, 4), st.integers(0,
 def test_norms_match_loops(positions: int, size: int, width: int, seed: int) -> None:
     given_batch = batch(positions, size, width, seed)
     rows, parts = naive(*given_batch)
-    norms = part_norms(*given_batch, CLASSES)
+    norms = pull_push_norms(*given_batch, CLASSES)
     assert norms.pull.tolist() == pytest.approx([row[0] for row in rows], abs=1e-12)
     assert norms.push.tolist() == pytest.approx([row[1] for row in rows], abs=1e-12)
     for c in range(CLASSES):
@@ -64,25 +64,25 @@ def test_parts_add_up_to_the_gradient_of_the_table(positions: int, size: int, wi
     logits.retain_grad()
     F.cross_entropy(logits, target).backward()
     assert logits.grad is not None
-    pull, push = row_parts(logits.grad, hidden, target, kind, CLASSES)
+    pull, push = pull_push_rows(logits.grad, hidden, target, kind, CLASSES)
     torch.testing.assert_close(pull + push.sum(0), table.grad, rtol=0, atol=1e-12)
 
 
 def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     given_batch = batch(9, 23, 5, 0)
-    whole = part_norms(*given_batch, CLASSES)
-    monkeypatch.setattr(gradient_parts, "BLOCK", 3 * (2 * 9 + (CLASSES + 2) * 5))
-    for part, same in zip(part_norms(*given_batch, CLASSES), whole, strict=True):
+    whole = pull_push_norms(*given_batch, CLASSES)
+    monkeypatch.setattr(gradients, "BLOCK", 3 * (2 * 9 + (CLASSES + 2) * 5))
+    for part, same in zip(pull_push_norms(*given_batch, CLASSES), whole, strict=True):
         torch.testing.assert_close(part, same, rtol=0, atol=1e-14)
-    some = row_parts(*given_batch, CLASSES, 7, 11)
-    for part, same in zip(some, row_parts(*given_batch, CLASSES), strict=True):
+    some = pull_push_rows(*given_batch, CLASSES, 7, 11)
+    for part, same in zip(some, pull_push_rows(*given_batch, CLASSES), strict=True):
         torch.testing.assert_close(part, same[..., 7:11, :], rtol=0, atol=1e-14)
 
 
 def test_the_arguments_stay_as_they_are() -> None:
     given_batch = batch(4, 5, 3, 0)
     before = [part.clone() for part in given_batch]
-    part_norms(*given_batch, CLASSES)
+    pull_push_norms(*given_batch, CLASSES)
     assert all(torch.equal(a, b) for a, b in zip(given_batch, before, strict=True))
 
 
@@ -111,12 +111,12 @@ def test_without_push_there_is_no_ratio() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     slope, hidden, target, kind = batch(4, 5, 3, 0)
     with pytest.raises(ValueError, match=r"\[N, V\], \[N, H\] and \[N\]"):
-        part_norms(slope, hidden[:3], target, kind, CLASSES)
+        pull_push_norms(slope, hidden[:3], target, kind, CLASSES)
     with pytest.raises(ValueError, match="one class per token"):
-        part_norms(slope, hidden, target, kind[:4], CLASSES)
+        pull_push_norms(slope, hidden, target, kind[:4], CLASSES)
     with pytest.raises(ValueError, match="target runs from"):
-        part_norms(slope, hidden, target - 9, kind, CLASSES)
+        pull_push_norms(slope, hidden, target - 9, kind, CLASSES)
     with pytest.raises(ValueError, match="kind runs from"):
-        row_parts(slope, hidden, target, kind + 1, 1)
+        pull_push_rows(slope, hidden, target, kind + 1, 1)
     with pytest.raises(ValueError, match=r"must both be \[steps, rows\]"):
         pull_to_push(torch.ones(2, 3), torch.ones(3, 2))

@@ -1,7 +1,7 @@
-"""Sums over the rows of a table, by group: what its geometry follows from, gathered in one reading.
+"""Sums over the rows of a table, by group: the basis of its geometry, gathered in one reading.
 
-The table is never converted as a whole: some rows at a time become float64, or float32 where products of a large table
-would take too long; what they add up to is float64 in any case.
+The table is never converted as one: a chunk of rows at a time becomes float64, or float32 where products of a large
+table would take too long; the sums are float64 in any case.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,27 +10,27 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from decone.metrics.norms import row_norms
+from decone.metrics.table_geometry import row_norms
 from decone.models.tables import Table, blocks
 
 CHUNK = 1 << 26  # bytes of rows converted at once
 WIDEST = 1 << 14  # columns; their products are as large as the table of a large model
 FLOAT64_PRODUCTS = 1 << 35  # V x H x H up to which products are float64
-HELD = 512  # rows of a group up to which they are kept themselves, where that is less than their products
-SAMPLE = 1000  # rows of a group kept for a histogram
+RETAINED = 512  # rows of a group up to which they are retained themselves, where that is less than their products
+SAMPLE = 1000  # rows of a group that a histogram uses
 COMFORTABLE = (1e-12, 1e12)  # lengths of rows whose squares are safe in float32
 
 
 @dataclass(frozen=True)
 class GroupLayout:
-    """Which rows of a table belong to which group.
+    """Group of each row of a table.
 
     Attributes:
         names: of the groups.
-        label: place of each row's group among the names, -1 for none, [V].
+        label: index of each row's group among the names, -1 for none, [V].
         sizes: rows by group.
     """
 
@@ -40,7 +40,7 @@ class GroupLayout:
 
 
 class SortedRows(NamedTuple):
-    """Some rows of a table, those of one group side by side."""
+    """A chunk of rows of a table, those of one group side by side."""
 
     ids: Int64[Tensor, " n"]
     rows: Float[Tensor, "n H"]
@@ -49,7 +49,7 @@ class SortedRows(NamedTuple):
 
 @dataclass
 class GroupSums:
-    """What the rows of one group add up to.
+    """Sums over the rows of one group.
 
     Attributes:
         directed: how many rows are not zero.
@@ -57,7 +57,7 @@ class GroupSums:
         units: sum of the unit rows, [H].
         gram: W^T W, [H, H]; None where `rows` stand for it.
         rows: the rows themselves, of a small group.
-        sample: some unit rows, [S, H], float32.
+        sample: a sample of unit rows, [S, H], float32.
         shift: while sums are made, taken off every row before products: close to the mean, so that in a cone the
             small remainders are not rounded like the large rows.
     """
@@ -70,8 +70,41 @@ class GroupSums:
     sample: list[Float[Tensor, "n H"]]
     shift: Float[Tensor, " H"] | None = None
 
+    @classmethod
+    def zeros(cls, width: int, retain_rows: bool) -> "GroupSums":
+        """Sums over no row yet."""
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.float64)
+
+        return cls(0, zeros(width), zeros(width), None if retain_rows else zeros(width, width), [], [])
+
+    def add(self, rows: Float[Tensor, "n H"], lengths: Float64[Tensor, " n"], sampled: Bool[Tensor, " n"]) -> None:
+        """Adds rows, given their lengths and which of them the sample holds."""
+        if self.gram is None:
+            self.rows.append(rows.double())
+            self.total += rows.sum(0)
+        else:
+            self.shift = rows.mean(0) if self.shift is None else self.shift
+            remainder = rows - self.shift
+            # NumPy sees that both factors are one matrix and computes half of the product.
+            array = remainder.numpy()
+            with np.errstate(over="ignore", invalid="ignore"):  # `gather` refuses what overflows
+                self.gram += torch.from_numpy(array.T @ array)
+            self.total += remainder.sum(0)
+        self.directed += int((lengths > 0).sum())
+        plain = (lengths >= COMFORTABLE[0]) & (lengths <= COMFORTABLE[1])
+        inverse = torch.where(plain, 1 / lengths, 0.0)
+        self.units += inverse.to(rows.dtype) @ rows
+        odd = ~plain & (lengths > 0)
+        if bool(odd.any()):
+            self.units += (rows[odd].double() / lengths[odd, None]).sum(0)
+        directed = sampled & (lengths > 0)
+        if bool(directed.any()):
+            self.sample.append((rows[directed].double() / lengths[directed, None]).float())
+
     def unshift(self, size: int) -> None:
-        """Makes sums of rows out of sums of rows minus `shift`, which is what is added up first."""
+        """Turns sums of rows minus `shift`, which are added up first, into sums of rows."""
         if self.gram is not None and self.shift is not None:
             shift = self.shift.double()
             crossed = torch.outer(self.total, shift)
@@ -82,7 +115,7 @@ class GroupSums:
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums by group, and what belongs to single rows.
+    """Sums by group, and lengths of single rows.
 
     Attributes:
         layout: the groups.
@@ -106,16 +139,21 @@ class Moments:
         """Sum of all rows."""
         return torch.stack([sums.total for sums in self.groups]).sum(0)
 
+    @property
+    def by_name(self) -> list[tuple[str, GroupSums]]:
+        """Sums with the name of their group."""
+        return list(zip(self.layout.names, self.groups, strict=True))
+
     def gram(self) -> Float64[Tensor, "H H"]:
         """W^T W over all groups."""
         width = len(self.groups[0].total)
-        whole = torch.zeros(width, width, dtype=torch.float64)
+        gram = torch.zeros(width, width, dtype=torch.float64)
         for sums in self.groups:
             if sums.gram is not None:
-                whole += sums.gram
+                gram += sums.gram
             for rows in sums.rows:
-                whole.addmm_(rows.T, rows)
-        return whole
+                gram.addmm_(rows.T, rows)
+        return gram
 
     def covariance(self, gram: Float64[Tensor, "H H"]) -> Float64[Tensor, "H H"]:
         """Scatter of all rows around their mean, over their number."""
@@ -133,12 +171,12 @@ def layout(table: Table, groups: Mapping[str, Int64[Tensor, " M"]]) -> GroupLayo
     if H > WIDEST:
         raise ValueError(f"{table.name} is {V} x {H}, too wide for a table of tokens; name another with --embedding")
     label = torch.full((V,), -1)
-    for place, (name, ids) in enumerate(groups.items()):
+    for index, (name, ids) in enumerate(groups.items()):
         if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= V):
             raise ValueError(f"group {name!r} has ids {int(ids.min())} to {int(ids.max())}, {table.name} has {V} rows")
         if bool((label[ids] >= 0).any()) or len(torch.unique(ids)) < len(ids):
             raise ValueError(f"group {name!r} holds an id twice, or one of another group; a row belongs to one group")
-        label[ids] = place
+        label[ids] = index
     sizes = tuple(len(ids) for ids in groups.values())
     if not sum(sizes) or not H:
         raise ValueError(f"no row of {table.name} ({V} x {H}) can be measured; name another table with --embedding")
@@ -146,19 +184,19 @@ def layout(table: Table, groups: Mapping[str, Int64[Tensor, " M"]]) -> GroupLayo
 
 
 def sweep(table: Table, layout: GroupLayout, dtype: torch.dtype) -> Iterator[SortedRows]:
-    """Reads the rows of all groups once, some at a time."""
+    """Reads the rows of all groups once, a chunk at a time."""
     limit = max(1, CHUNK // (table.shape[1] * dtype.itemsize))
     for start, block in blocks(table):
         label = layout.label[start : start + len(block)]
         order = label.argsort(stable=True)
-        for chosen in torch.split(order[int((label < 0).sum()) :], limit):
-            if not len(chosen):
+        for selection in torch.split(order[int((label < 0).sum()) :], limit):
+            if not len(selection):
                 continue
-            places, sizes = torch.unique_consecutive(label[chosen], return_counts=True)
+            groups, sizes = torch.unique_consecutive(label[selection], return_counts=True)
             ends = sizes.cumsum(0)
-            parts = zip(places.tolist(), (ends - sizes).tolist(), ends.tolist(), strict=True)
-            spans = [(place, slice(low, high)) for place, low, high in parts]
-            yield SortedRows(start + chosen, block[chosen].to(dtype), spans)
+            borders = zip(groups.tolist(), (ends - sizes).tolist(), ends.tolist(), strict=True)
+            spans = [(group, slice(low, high)) for group, low, high in borders]
+            yield SortedRows(start + selection, block[selection].to(dtype), spans)
 
 
 def gather(table: Table, layout: GroupLayout, seed: int = 0) -> Moments:
@@ -177,46 +215,39 @@ def gather(table: Table, layout: GroupLayout, seed: int = 0) -> Moments:
     """
     V, H = table.shape
     dtype = torch.float64 if V * H * H <= FLOAT64_PRODUCTS else torch.float32
-    found = _gather(table, layout, dtype, seed)
+    moments = _gather(table, layout, dtype, seed)
     if dtype == torch.float32:
-        typical = float(found.norms[layout.label >= 0].square().mean().sqrt())
+        typical = float(moments.norms[layout.label >= 0].square().mean().sqrt())
         if not COMFORTABLE[0] < typical < COMFORTABLE[1]:
-            found = _gather(table, layout, torch.float64, seed)
-    if not all(bool(torch.isfinite(part).all()) for part in (found.norms[layout.label >= 0], found.gram())):
+            moments = _gather(table, layout, torch.float64, seed)
+    if not all(bool(torch.isfinite(sums).all()) for sums in (moments.norms[layout.label >= 0], moments.gram())):
         raise ValueError(f"rows of {table.name} hold NaN, infinity, or entries whose squares are beyond float64")
-    return found
+    return moments
 
 
 def _gather(table: Table, layout: GroupLayout, dtype: torch.dtype, seed: int) -> Moments:
     V, H = table.shape
-    groups = [_empty(H, held=size <= min(HELD, H - 1)) for size in layout.sizes]
+    groups = [GroupSums.zeros(H, retain_rows=size <= min(RETAINED, H - 1)) for size in layout.sizes]
     norms = torch.full((V,), torch.nan, dtype=torch.float64)
     sampled = _sampled(layout, seed)
     for ids, rows, spans in sweep(table, layout, dtype):
         lengths = _lengths(rows)
         norms[ids] = lengths
-        for place, span in spans:
-            _add(groups[place], rows[span], lengths[span], sampled[ids[span]])
+        for group, span in spans:
+            groups[group].add(rows[span], lengths[span], sampled[ids[span]])
     for sums, size in zip(groups, layout.sizes, strict=True):
         sums.unshift(size)
     return Moments(layout, groups, norms, dtype)
 
 
-def _empty(width: int, held: bool) -> GroupSums:
-    def zeros(*shape: int) -> Tensor:
-        return torch.zeros(*shape, dtype=torch.float64)
-
-    return GroupSums(0, zeros(width), zeros(width), None if held else zeros(width, width), [], [])
-
-
-def _sampled(layout: GroupLayout, seed: int) -> Tensor:
-    """Which rows are kept for the histograms, [V]."""
+def _sampled(layout: GroupLayout, seed: int) -> Bool[Tensor, " V"]:
+    """Rows that histograms use."""
     generator = torch.Generator().manual_seed(seed)
-    wanted = torch.zeros(len(layout.label), dtype=torch.bool)
-    for place in range(len(layout.names)):
-        ids = (layout.label == place).nonzero().squeeze(1)
-        wanted[ids[torch.randperm(len(ids), generator=generator)[:SAMPLE]]] = True
-    return wanted
+    sampled = torch.zeros(len(layout.label), dtype=torch.bool)
+    for group in range(len(layout.names)):
+        ids = (layout.label == group).nonzero().squeeze(1)
+        sampled[ids[torch.randperm(len(ids), generator=generator)[:SAMPLE]]] = True
+    return sampled
 
 
 def _lengths(rows: Float[Tensor, "n H"]) -> Float64[Tensor, " n"]:
@@ -225,27 +256,3 @@ def _lengths(rows: Float[Tensor, "n H"]) -> Float64[Tensor, " n"]:
     if bool(odd.any()):  # squares left the dtype, or are about to; zeros land here too
         lengths[odd] = row_norms(rows[odd].double())
     return lengths
-
-
-def _add(sums: GroupSums, rows: Float[Tensor, "n H"], lengths: Float64[Tensor, " n"], sampled: Tensor) -> None:
-    if sums.gram is None:
-        sums.rows.append(rows.double())
-        sums.total += rows.sum(0)
-    else:
-        sums.shift = rows.mean(0) if sums.shift is None else sums.shift
-        rest = rows - sums.shift
-        # NumPy sees that both factors are one matrix and computes half of the product.
-        array = rest.numpy()
-        with np.errstate(over="ignore", invalid="ignore"):  # met by `gather`
-            sums.gram += torch.from_numpy(array.T @ array)
-        sums.total += rest.sum(0)
-    sums.directed += int((lengths > 0).sum())
-    plain = (lengths >= COMFORTABLE[0]) & (lengths <= COMFORTABLE[1])
-    inverse = torch.where(plain, 1 / lengths, 0.0)
-    sums.units += inverse.to(rows.dtype) @ rows
-    odd = ~plain & (lengths > 0)
-    if bool(odd.any()):
-        sums.units += (rows[odd].double() / lengths[odd, None]).sum(0)
-    kept = sampled & (lengths > 0)
-    if bool(kept.any()):
-        sums.sample.append((rows[kept].double() / lengths[kept, None]).float())

@@ -15,16 +15,19 @@ from safetensors import safe_open
 from scipy.stats import spearmanr
 from tests.diagnosis import naive_table as naive
 
-from decone.diagnosis import moments
 from decone.diagnosis.result import TableFacts
-from decone.diagnosis.weights import measure_table, survey
-from decone.metrics.group_cosine import group_cosines
-from decone.metrics.isotropy import isotropy
-from decone.metrics.spectrum import singular_decay
+from decone.diagnosis.table_facts import table_facts
+from decone.metrics import table_moments as moments
+from decone.metrics.table_geometry import group_cosines, isotropy, singular_decay
+from decone.metrics.table_survey import survey_table
 from decone.models.tables import MemoryTable
 from decone.vocab.counts import frequency_groups
 
 Groups = dict[str, torch.Tensor]
+
+
+def measure_table(table: MemoryTable, groups: Groups, rank: torch.Tensor | None = None, seed: int = 0) -> TableFacts:
+    return table_facts(survey_table(table, groups, rank, seed))
 
 
 def table(size: int, width: int, seed: int = 0, shift: float = 0.3, scale: float = 0.5) -> torch.Tensor:
@@ -94,20 +97,23 @@ def test_float32_products_are_exact_to_a_hundred_thousandth(
     monkeypatch.setattr(moments, "FLOAT64_PRODUCTS", 0)
     weight = table(20_000, 128, shift=shift, scale=0.2).to(dtype)
     groups = thirds(20_000)
-    found = survey(MemoryTable("weight", weight), groups)
+    found = survey_table(MemoryTable("weight", weight), groups)
     assert moments.gather(MemoryTable("weight", weight), moments.layout(MemoryTable("w", weight), groups)).dtype == (
         torch.float32
     )
     monkeypatch.undo()
-    exact = survey(MemoryTable("weight", weight), groups)
-    for name, value in exact.facts.isotropy.items():
-        for rule, expected in value.items():
-            assert math.log(found.facts.isotropy[name][rule]) == pytest.approx(math.log(expected), rel=1e-5, abs=1e-5)
-    assert found.facts.spectrum.singular_values == pytest.approx(exact.facts.spectrum.singular_values, rel=1e-5)
-    assert found.facts.spectrum.isoscore == pytest.approx(exact.facts.spectrum.isoscore, rel=1e-5)
-    for name, row in exact.facts.cosine.items():
+    exact = survey_table(MemoryTable("weight", weight), groups)
+    for name, rules in exact.isotropy.items():
+        for rule, expected in rules._asdict().items():
+            assert math.log(getattr(found.isotropy[name], rule)) == pytest.approx(
+                math.log(expected), rel=1e-5, abs=1e-5
+            )
+    facts, exact_facts = table_facts(found), table_facts(exact)
+    assert facts.spectrum.singular_values == pytest.approx(exact_facts.spectrum.singular_values, rel=1e-5)
+    assert facts.spectrum.isoscore == pytest.approx(exact_facts.spectrum.isoscore, rel=1e-5)
+    for name, row in exact.cosine.items():
         for other, cosine in row.items():
-            assert found.facts.cosine[name][other] == pytest.approx(cosine, abs=2e-6)
+            assert found.cosine[name][other] == pytest.approx(cosine, abs=2e-6)
     torch.testing.assert_close(found.plane.axes, exact.plane.axes, atol=1e-3, rtol=0)
 
 
@@ -124,7 +130,7 @@ def test_many_blocks_make_the_same_numbers_as_one(monkeypatch: pytest.MonkeyPatc
 def test_groups_held_as_rows_equal_those_held_as_products(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, groups = table(90, 50), thirds(90)
     held = measure_table(MemoryTable("weight", weight), groups)
-    monkeypatch.setattr(moments, "HELD", 0)
+    monkeypatch.setattr(moments, "RETAINED", 0)
     summed = measure_table(MemoryTable("weight", weight), groups)
     for name, value in summed.isotropy.items():
         assert held.isotropy[name] == pytest.approx(value, rel=1e-9)

@@ -1,5 +1,6 @@
-"""Rep/l and Rep-n against loops that look at every position."""
+"""Repetition, variety and ROUGE against loops and the definitions."""
 
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -7,7 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decone.metrics.repetition import repeat_distance, repeated_ngrams, repetition, words
+from decone.metrics.generation import (
+    repeat_distance,
+    repeated_ngrams,
+    repetition,
+    rouge,
+    uniq,
+    uniq_words,
+    used_tokens,
+    words,
+)
 
 BLOCKS = st.tuples(st.integers(1, 4), st.integers(1, 30), st.integers(1, 7), st.integers(0, 10**6))
 
@@ -114,3 +124,66 @@ def test_an_n_gram_of_nothing_is_refused() -> None:
 def test_words_are_those_of_any_script() -> None:
     assert words("Ça va?  日本 x_1\t-\n\n") == ["Ça", "va", "?", "日", "本", "x_1", "-", "\n", "\n"]
     assert words("ฮา 한국어 жил") == ["ฮ", "า", "한국어", "жил"]
+
+
+@given(st.lists(st.integers(0, 9), max_size=40), st.lists(st.integers(0, 2), min_size=10, max_size=10))
+def test_uniq_matches_sets(ids: list[int], label: list[int]) -> None:
+    tensor = torch.tensor(ids, dtype=torch.long)
+    assert used_tokens(tensor, 10).nonzero().flatten().tolist() == sorted(set(ids))
+    expected = [len({index for index in ids if label[index] == group}) for group in range(3)]
+    assert uniq(tensor, torch.tensor(label), groups=3) == expected
+    assert sum(expected) == len(set(ids))
+
+
+@pytest.mark.parametrize("ids", [[-1], [10]])
+def test_ids_outside_the_vocabulary_are_refused(ids: list[int]) -> None:
+    with pytest.raises(ValueError, match="the vocabulary is 0 to 9"):
+        used_tokens(torch.tensor(ids), 10)
+
+
+@given(st.lists(st.text(alphabet="ab \n", max_size=12), max_size=5))
+def test_uniq_words_matches_a_loop(texts: list[str]) -> None:
+    seen: list[str] = []
+    for text in texts:
+        word = ""
+        for character in text + " ":
+            if character == " ":
+                if word not in seen:
+                    seen.append(word)
+                word = ""
+            else:
+                word += character
+    assert uniq_words(texts) == len(seen)
+
+
+def test_counted_by_hand() -> None:
+    """The dog sat on the mat / the cat sat on a mat: words the, sat, on, mat are shared, once each.
+
+    4 of 6 words on both sides; of 5 pairs of words only "sat on"; the longest common subsequence is "the sat on mat".
+    """
+    found = rouge(["The dog sat on the mat."], ["the cat sat on a mat"])
+    assert found == pytest.approx({"rouge1": 4 / 6, "rouge2": 1 / 5, "rougeL": 4 / 6})
+
+
+def test_lengths_order_and_stems_count() -> None:
+    """Two of two words are right, two of four are found: F1 = 2 * 1 * 0.5 / 1.5; in the other order half of one."""
+    found = rouge(["cats running"], ["the running cat sat"])
+    assert found == pytest.approx({"rouge1": 2 / 3, "rouge2": 0, "rougeL": 2 * 0.5 * 0.25 / 0.75})
+
+
+def test_it_is_a_mean_over_texts() -> None:
+    assert rouge(["a b", "c"], ["a b", "d"]) == {"rouge1": 0.5, "rouge2": 0.5, "rougeL": 0.5}
+    assert rouge([""], ["a b"]) == {"rouge1": 0, "rouge2": 0, "rougeL": 0}
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 answers for 2 texts; give one for each"):
+        rouge(["a"], ["a", "b"])
+    with pytest.raises(ValueError, match="0 answers for 0 texts"):
+        rouge([], [])
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    with pytest.raises(ValueError, match=r'ROUGE needs the package rouge-score: pip install "decone\[eval\]"'):
+        rouge(["a"], ["a"])
