@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from decone.document.blocks import Document, Facts, Grid, GridColumn, Passage, Section, Title
 from decone.document.model import DocumentModel
@@ -30,8 +30,10 @@ class MethodCard(BaseModel, frozen=True):
     description: str
 
 
-class MethodCatalogue(DocumentModel, frozen=True):
+class MethodCatalogue(DocumentModel):
     """Objectives in alphabetical order."""
+
+    model_config = ConfigDict(frozen=True)
 
     methods: tuple[MethodCard, ...]
 

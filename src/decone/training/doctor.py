@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from decone.document.blocks import Document, Facts, Section, Title
 from decone.document.model import DocumentModel
@@ -18,7 +18,7 @@ class EngineChoice(BaseModel, frozen=True):
     reason: str
 
 
-class Environment(DocumentModel, frozen=True):
+class Environment(DocumentModel):
     """This machine, as decone sees it.
 
     Attributes:
@@ -32,6 +32,8 @@ class Environment(DocumentModel, frozen=True):
         engine: the one on the processor.
         engines: by device.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     versions: dict[str, str | None]
     machine: dict[str, Any]
