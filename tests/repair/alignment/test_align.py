@@ -11,7 +11,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from decone.data.lexicons import Lexicon, LexiconSource, Sense
+from decone.data.lexicons import Lexicon, Sense, SenseSource
 from decone.repair.alignment.align import MAX_SENSES, Alignment, AlignmentSettings, align
 from decone.repair.alignment.result import LexiconCoverage, collisions, coverage, mentions
 
@@ -123,7 +123,7 @@ def test_the_part_of_speech_of_a_stem() -> None:
         Sense("HA", "an angle", "noun"),
         Sense("do", "to act", "verb"),
     ]
-    lexicon = Lexicon([LexiconSource("made", "given", "none", lambda skipped: iter(senses))])
+    lexicon = Lexicon([SenseSource("made", "given", "none", lambda skipped: iter(senses))])
     tokens = ("[UNK]", "elmer", "newer", "running", "lights", "has", "doing", "do")
     found = align(pieces(*tokens), lexicon, settings=AlignmentSettings(inflections=True))
     glosses = {entry.surface.token: entry.glosses for entry in found.entries.values()}
@@ -153,7 +153,7 @@ def test_forms_are_followed() -> None:
         Sense("cone", "a solid"),
         Sense("cone", "a seed case"),
     ]
-    lexicon = Lexicon([LexiconSource("made", "given", "none", lambda skipped: iter(senses))])
+    lexicon = Lexicon([SenseSource("made", "given", "none", lambda skipped: iter(senses))])
     found = align(pieces(*TOKENS), lexicon)
     assert found.entries[4].glosses == ("plural of cone: a solid",)
     assert found.entries[3].glosses == ("plural of conus", "a solid", "a seed case")

@@ -22,7 +22,7 @@ LICENCES = {
 
 
 @dataclass
-class LexiconSource:
+class SenseSource:
     """Origin of senses: a file, a folder, or words in memory.
 
     Attributes:
@@ -54,7 +54,7 @@ class Lexicon:
         [('cone', 1), ('cone', 2), ('ice', 1)]
     """
 
-    def __init__(self, sources: Sequence[LexiconSource]) -> None:
+    def __init__(self, sources: Sequence[SenseSource]) -> None:
         self.sources = tuple(sources)
 
     @classmethod
@@ -83,7 +83,7 @@ class Lexicon:
             "wiktionary": partial(wiktionary.senses, path, language=language, forms=forms),
             "tsv": partial(tsv.senses, path),
         }
-        return cls([LexiconSource(str(path), kind, LICENCES[kind], readers[kind])])
+        return cls([SenseSource(str(path), kind, LICENCES[kind], readers[kind])])
 
     @classmethod
     def of(cls, glosses: Mapping[str, str | Sequence[str]], name: str = "given") -> "Lexicon":
@@ -95,7 +95,7 @@ class Lexicon:
                     if sense := clean_sense(Sense(word, gloss, source_rank=rank), skipped):
                         yield sense
 
-        return cls([LexiconSource(name, "given", LICENCES["given"], read)])
+        return cls([SenseSource(name, "given", LICENCES["given"], read)])
 
     def __add__(self, second: "Lexicon") -> "Lexicon":
         return Lexicon(self.sources + second.sources)
@@ -141,7 +141,7 @@ def _beginning(path: Path) -> str:
     return "".join(line[:100] for _, (_, line) in zip(range(40), read_lines(path), strict=False))
 
 
-def _emptiness(source: LexiconSource) -> str:
+def _emptiness(source: SenseSource) -> str:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in source.skipped.most_common(5))
     skipped = f" (left out: {reasons})" if reasons else ""
     mend = "pass --language CODE or name another file" if "another language" in source.skipped else "name another file"
