@@ -57,7 +57,7 @@ def scan(
     target = folder or Path("runs") / f"scan-{_plain(model)}"
     makeable(target)
     with stages(quiet) as progress:
-        result, drawings = scanning.scan(
+        result, samples = scanning.scan(
             model,
             text=text,
             counts=counts,
@@ -76,7 +76,7 @@ def scan(
     target.mkdir(parents=True, exist_ok=True)
     content = json.loads(result.model_dump_json(by_alias=True))  # NaN and infinity become null
     write_text(target / "scan.json", json.dumps(content, indent=1) + "\n")  # ASCII: strangers' characters are escaped
-    document = scan_document(result, drawings)
+    document = scan_document(result, samples)
     write_text(target / "card.md", markdown.render(document))
     page = html.save(target / "report.html", document)
     if as_json:

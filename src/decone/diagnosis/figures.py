@@ -59,16 +59,16 @@ def group_swatch(name: str) -> Swatch:
     return Swatch(shorten(name, 40), group_colour(name))
 
 
-def plane(drawing: TableSample) -> Plot:
+def plane(sample: TableSample) -> Plot:
     """Rows on their two main components, coloured by frequency group, suspects as crosses above them."""
     traces = [
         graph_objects().Scatter(
-            x=_short(drawing.plane[rows, 0]), y=_short(drawing.plane[rows, 1]), mode="markers",
+            x=_short(sample.plane[rows, 0]), y=_short(sample.plane[rows, 1]), mode="markers",
             marker=_marker(name, 7 if name == "suspect" else 4),
-            text=[_hover(drawing, row) for row in rows], hoverinfo="text",
+            text=[_hover(sample, row) for row in rows], hoverinfo="text",
             name=label(name), legendrank=_group_rank(name),
         )
-        for name, rows in _rows_by_group(drawing)
+        for name, rows in _rows_by_group(sample)
     ]  # fmt: skip
     across = {"title": {"text": "first component"}, "zeroline": False, "constrain": "domain"}
     upward = {"title": {"text": "second component"}, "zeroline": False, "scaleanchor": "x"}
@@ -109,24 +109,24 @@ def spectrum(tables: Mapping[str, TableFacts]) -> Plot:
     )  # fmt: skip
 
 
-def norms(facts: RowNorms, drawing: TableSample | None, rank: str) -> Plot:
+def norms(facts: RowNorms, sample: TableSample | None, rank: str) -> Plot:
     """Length of a row against its rank: a dot for each drawn row, median and middle half above them.
 
     Args:
         facts: lengths by bins of rank.
-        drawing: rows to draw as dots.
+        sample: rows to draw as dots.
         rank: title of the axis of ranks.
     """
     go = graph_objects()
     traces = []
-    if drawing is not None:
-        for name, rows in _rows_by_group(drawing):
+    if sample is not None:
+        for name, rows in _rows_by_group(sample):
             suspect = name == "suspect"
             marker = _marker(name, 7 if suspect else 3) | {"opacity": 0.9 if suspect else 0.45}
             traces.append(
                 go.Scatter(
-                    x=drawing.rank[rows].tolist(), y=_short(drawing.norm[rows]), mode="markers", marker=marker,
-                    text=[_hover(drawing, row) for row in rows], hoverinfo="text",
+                    x=sample.rank[rows].tolist(), y=_short(sample.norm[rows]), mode="markers", marker=marker,
+                    text=[_hover(sample, row) for row in rows], hoverinfo="text",
                     name=label(name), legendrank=_group_rank(name),
                 )
             )  # fmt: skip
@@ -187,8 +187,8 @@ def cosines(histograms: Sequence[CosineHistogram], means: Mapping[str, Mapping[s
 
 def pull_and_push(rows: Sequence[BlameRow]) -> Plot:
     """Pull of each row against its push, on logarithmic axes."""
-    left, right = _reach([row.push for row in rows])
-    low, high = _reach([row.pull + row.input for row in rows])
+    low_push, high_push = _reach([row.push for row in rows])
+    low_pull, high_pull = _reach([row.pull + row.input for row in rows])
     traces = []
     for name in [*GROUPS, *sorted({row.group for row in rows} - set(GROUPS))]:
         members = [row for row in rows if row.group == name]
@@ -201,12 +201,13 @@ def pull_and_push(rows: Sequence[BlameRow]) -> Plot:
         ]
         traces.append(
             graph_objects().Scatter(
-                x=[max(row.push, left) for row in members], y=[max(row.pull + row.input, low) for row in members],
+                x=[max(row.push, low_push) for row in members],
+                y=[max(row.pull + row.input, low_pull) for row in members],
                 mode="markers", marker={"color": group_colour(name), "size": 7, "opacity": 0.8}, text=texts,
                 hoverinfo="text", name=label(name),
             )
         )  # fmt: skip
-    ends = [min(left, low), max(right, high)]
+    ends = [min(low_push, low_pull), max(high_push, high_pull)]
     line: dict[str, Any] = {"type": "line", "x0": ends[0], "x1": ends[1], "y0": ends[0], "y1": ends[1]}
     line["line"] = {"color": TEXT, "dash": "dash", "width": 1}
     notes = [
@@ -216,7 +217,7 @@ def pull_and_push(rows: Sequence[BlameRow]) -> Plot:
     shared = {"xref": "paper", "yref": "paper", "showarrow": False, "font": {"color": TEXT, "size": 13}}
     return figure(
         traces, height=400, shapes=[line], annotations=[shared | note for note in notes],
-        xaxis=log_axis("push", left, right), yaxis=log_axis("pull", low, high),
+        xaxis=log_axis("push", low_push, high_push), yaxis=log_axis("pull", low_pull, high_pull),
     )  # fmt: skip
 
 
@@ -277,10 +278,10 @@ def score_text(score: float | None, ends: tuple[float, float] | None) -> str:
     return "—" if score is None else number(score, 1) + interval
 
 
-def _rows_by_group(drawing: TableSample) -> list[tuple[str, list[int]]]:
+def _rows_by_group(sample: TableSample) -> list[tuple[str, list[int]]]:
     """Indices of the rows of each group, the most frequent last but for the suspects, which lie above all."""
     groups: dict[str, list[int]] = {}
-    for row, (name, suspect) in enumerate(zip(drawing.groups, drawing.suspect.tolist(), strict=True)):
+    for row, (name, suspect) in enumerate(zip(sample.groups, sample.suspect.tolist(), strict=True)):
         groups.setdefault("suspect" if suspect else name, []).append(row)
     order = ["medium", "frequent", "rare", *sorted(groups.keys() - {*GROUPS, "suspect"}), "special", "suspect"]
     return [(name, groups[name]) for name in order if name in groups]
@@ -304,10 +305,10 @@ def _marker(name: str, size: int) -> dict[str, Any]:
             "symbol": "diamond" if name == "special" else "circle"}  # fmt: skip
 
 
-def _hover(drawing: TableSample, row: int) -> str:
-    group = ", ".join([drawing.groups[row], *(["suspect"] if drawing.suspect[row] else [])])
-    text = f"<b>{plot_token(drawing.tokens[row])}</b><br>id {drawing.ids[row]} · {label(group)}"
-    return f"{text}<br>rank {drawing.rank[row]:,} · norm {drawing.norm[row]:.3g}"
+def _hover(sample: TableSample, row: int) -> str:
+    group = ", ".join([sample.groups[row], *(["suspect"] if sample.suspect[row] else [])])
+    text = f"<b>{plot_token(sample.tokens[row])}</b><br>id {sample.ids[row]} · {label(group)}"
+    return f"{text}<br>rank {sample.rank[row]:,} · norm {sample.norm[row]:.3g}"
 
 
 def _reach(values: Sequence[float]) -> tuple[float, float]:

@@ -75,12 +75,12 @@ RANK = "frequency rank, 1 is the most frequent"
 RANKS = {"merges": "frequency rank, guessed from the ids", "none": "id + 1"}
 
 
-def scan_document(result: ScanResult, drawings: Sequence[TableSample] = ()) -> Document:
+def scan_document(result: ScanResult, samples: Sequence[TableSample] = ()) -> Document:
     """The document of a scan, for a page, a terminal and a model card.
 
     Args:
         result: the scan; every string in it may come from a stranger.
-        drawings: coordinates of some rows of each table; may be empty.
+        samples: some rows of each table for the plots; may be empty.
 
     Example:
         >>> from decone.diagnosis.result import ModelFacts
@@ -95,7 +95,7 @@ def scan_document(result: ScanResult, drawings: Sequence[TableSample] = ()) -> D
     sections = [
         Section("findings", "Verdicts", tuple(_verdicts(result))),
         Section("numbers", "Numbers", tuple(_numbers(result))),
-        Section("tables", "Shape of the table", tuple(_figures(result, drawings)), _tables_lede(result)),
+        Section("tables", "Shape of the table", tuple(_figures(result, samples)), _tables_lede(result)),
     ]
     lede = "Tokens that texts can hold but that seem never trained."
     sections.append(Section("suspects", "Suspects", tuple(_suspects(result)), lede))
@@ -287,8 +287,8 @@ def _tables_lede(result: ScanResult) -> str:
     return lede if len(result.tables) == 1 else f"Embedding and output table side by side. {lede}"
 
 
-def _figures(result: ScanResult, drawings: Sequence[TableSample]) -> Iterator[Figure]:
-    by_table = {drawing.table: drawing for drawing in drawings}
+def _figures(result: ScanResult, samples: Sequence[TableSample]) -> Iterator[Figure]:
+    by_table = {sample.table: sample for sample in samples}
     several = len(result.tables) > 1
 
     def heading(question: str, name: str) -> Phrase:
@@ -382,7 +382,7 @@ def _kind(finding: RowFinding, rows: int) -> Card:
 
 
 def _provenance(result: ScanResult) -> Iterator[ContentBlock]:
-    """What was read, where frequencies come from, versions, machine, date."""
+    """Model, source of the frequencies, text, versions, machine, date."""
     model, frequencies = result.model, result.frequencies
     counted = "" if frequencies.tokens is None else f", {frequencies.tokens:,} occurrences"
     counted += "" if frequencies.types is None else f" of {frequencies.types:,} different tokens"
