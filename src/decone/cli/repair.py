@@ -37,7 +37,6 @@ Answering = Callable[[Callable[..., None]], Callable[..., None]]
 Delta = Annotated[Path, typer.Argument(help="A delta that a repair wrote.")]
 Link = Annotated[bool, typer.Option("--link", help="Link other files instead of copying: both share their bytes.")]
 Folder = Annotated[Path, typer.Option("--out", "-o", help="The new folder; it must not exist.")]
-Model = Annotated[str, typer.Argument(help="A Hugging Face model (folder or hub name), a file, or a decone run.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="The delta to write, a .safetensors file.")]
 Tokens = Annotated[int, typer.Option(min=0, help="Changed rows shown one by one.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Measure and show, write nothing.")]
@@ -94,7 +93,7 @@ def _repair_command(name: str) -> Callable[..., None]:
 
     settings = [_parameter(entry.name, entry.type, entry.setting, entry.default) for entry in method.settings_of()]
     parameters = [
-        _keyword("model", Model),
+        _keyword("model", Annotated[str, typer.Argument(help=method.model)]),
         *(parameter for parameter in settings if parameter.default is inspect.Parameter.empty),
         _keyword("out", Out, None),
         *(parameter for parameter in settings if parameter.default is not inspect.Parameter.empty),

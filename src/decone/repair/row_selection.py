@@ -40,7 +40,7 @@ class RowSelection:
     share: float | None = None
 
     def strategy(self, counts: Int64[Tensor, " V"] | None) -> Strategy:
-        """How a share of the candidates is selected."""
+        """The strategy of `rarest` for a share of the candidates."""
         if self.kind == "seen":
             return "task"
         return "index" if self.kind == "last" or counts is None else "counts"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from decone.document.blocks import (
+    CellContent,
     ContentBlock,
     Document,
     Facts,
@@ -195,7 +196,7 @@ def _score_grid(scores: Mapping[str, Mapping[str, Any]]) -> Grid:
 
 
 def _token_grid(table: TableRepair) -> Grid:
-    rows = []
+    rows: list[tuple[CellContent, ...]] = []
     for token in table.tokens:
         neighbours = [
             GridCell(joined([Token(near.token, TOKEN_LENGTH) for near in nearest[:NEIGHBOURS]], " "))

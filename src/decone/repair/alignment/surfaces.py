@@ -1,4 +1,4 @@
-"""What text each token of a vocabulary stands for, without the marks of its tokenizer, and of which kind it is."""
+"""Surface of each token of a vocabulary: its text without the marks of its tokenizer, and its kind."""
 
 import json
 import re
@@ -19,7 +19,7 @@ _LATIN = frozenset(ascii_letters)
 
 
 class Surface(NamedTuple):
-    """What a token stands for.
+    """Text that a token stands for.
 
     Attributes:
         token: as it stands in the vocabulary; empty for a row without a token.
@@ -40,7 +40,7 @@ class Surface(NamedTuple):
 
 
 def surfaces(tokenizer: Tokenizer, rows: int | None = None, special: Collection[int] = ()) -> list[Surface]:
-    """The surface of every row of a table, by id.
+    """Surface of every row of a table, by id.
 
     Args:
         tokenizer: of word pieces, byte-level or SentencePiece subwords, or whole words.
@@ -57,23 +57,23 @@ def surfaces(tokenizer: Tokenizer, rows: int | None = None, special: Collection[
     for name, index in tokenizer.get_vocab(with_added_tokens=True).items():
         tokens.setdefault(index, name)
     added = tokenizer.get_added_tokens_decoder()
-    held = {index for index, token in added.items() if token.special} | set(special)
+    special_ids = {index for index, token in added.items() if token.special} | set(special)
     read = _reader(json.loads(tokenizer.to_str()))
     size = max(tokens, default=-1) + 1 if rows is None else rows
-    found = []
+    result = []
     for index in range(size):
         token = tokens.get(index)
         if token is None:
-            found.append(Surface("", "", "padding"))
-        elif index in held:
-            found.append(Surface(token, "", "special"))
+            result.append(Surface("", "", "padding"))
+        elif index in special_ids:
+            result.append(Surface(token, "", "special"))
         elif _UNUSED.fullmatch(token):
-            found.append(Surface(token, "", "unused"))
+            result.append(Surface(token, "", "unused"))
         elif index in added:  # literal text, without marks
-            found.append(Surface(token, token.strip(), kind_of(token.strip()), token.startswith(" ")))
+            result.append(Surface(token, token.strip(), kind_of(token.strip()), token.startswith(" ")))
         else:
-            found.append(read(token))
-    return found
+            result.append(read(token))
+    return result
 
 
 def kind_of(text: str) -> SurfaceKind:
@@ -95,11 +95,9 @@ def kind_of(text: str) -> SurfaceKind:
 
 
 def _reader(described: dict[str, Any]) -> Callable[[str], Surface]:
-    """How the tokens of a tokenizer are to be read."""
+    """The function that reads the tokens of a tokenizer."""
     model = described["model"]
-    around = json.dumps(
-        [described.get(part) for part in ("normalizer", "pre_tokenizer", "decoder")], ensure_ascii=False
-    )
+    around = json.dumps([described.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")], ensure_ascii=False)
     prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
     if '"ByteLevel"' in around:
         alphabet = _alphabet()
@@ -144,8 +142,8 @@ def _begun(token: str, text: str) -> Surface:
 
 
 def _alphabet() -> dict[str, int]:
-    """Which byte each character of byte-level vocabularies stands for: printable ones for themselves."""
+    """Byte of each character of byte-level vocabularies: printable ones stand for themselves."""
     signs = sorted(pre_tokenizers.ByteLevel.alphabet())
-    taken = {ord(sign) for sign in signs if ord(sign) < 256}
-    others = iter(byte for byte in range(256) if byte not in taken)
-    return {sign: ord(sign) if ord(sign) < 256 else next(others) for sign in signs}
+    printable = {ord(sign) for sign in signs if ord(sign) < 256}
+    remaining = iter(byte for byte in range(256) if byte not in printable)
+    return {sign: ord(sign) if ord(sign) < 256 else next(remaining) for sign in signs}

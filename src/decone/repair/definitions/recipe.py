@@ -1,4 +1,4 @@
-"""How rows are rebuilt from definitions: every choice by name, with its default and what the released code does."""
+"""Settings of rows rebuilt from definitions: every choice by name, with its default and that of the released code."""
 
 import math
 from typing import Any, Literal
@@ -33,7 +33,7 @@ class Recipe(BaseModel):
     )
     read: Read = Field(
         default="words",
-        description="what the map sees: the state at the slot; also the mean of all states; also the mean input row "
+        description="features of the map: the state at the slot; also the mean of all states; also the mean input row "
         "of the definition's own words",
     )
     senses: Join = Field(
@@ -66,7 +66,7 @@ class Recipe(BaseModel):
     ridge: float | None = Field(
         default=None, gt=0, description="penalty of the map; without it the best of seven, held out"
     )
-    folds: int = Field(default=5, ge=2, description="parts of the tokens, each predicted from the others")
+    folds: int = Field(default=5, ge=2, description="groups of tokens, each predicted from the others")
     # Of the gradient solver.
     noise: tuple[float, float, float] = Field(
         default=(1.0, 0.0, 0.0), description="slots masked, a random token, the token itself"
@@ -79,7 +79,7 @@ class Recipe(BaseModel):
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps")
     decay: float = Field(default=0.01, ge=0, description="weight decay")
     clip: float = Field(default=1.0, gt=0, description="norm of the gradient")
-    train_table: bool = Field(default=False, description="whether the model's own input table is trained, in its copy")
+    train_table: bool = Field(default=False, description="train the model's own input table too, in its copy")
     holdout: float = Field(
         default=0.05, gt=0, lt=0.5, description="share of the tokens: half say when to stop, half are scored"
     )
@@ -114,10 +114,10 @@ class Recipe(BaseModel):
 
     @classmethod
     def build(cls, preset: str, pairs: dict[str, str]) -> "Recipe":
-        """Settings from words, over those of a preset, "decone" or "paper".
+        """Builds settings from text, over those of a preset, "decone" or "paper".
 
         Raises:
-            ValueError: a word is no setting, or its value cannot be.
+            ValueError: a key is no setting, or its value cannot be.
         """
         values: dict[str, Any] = {
             key: tuple(text.split(",")) if key == "noise" else text for key, text in pairs.items()

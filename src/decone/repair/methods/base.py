@@ -85,12 +85,14 @@ class RepairMethod(ABC):
 
     Attributes:
         summary: help of the command; a line, and more behind a blank one.
+        model: help of the argument.
         usage: of the command, as lines of the help of `decone repair`.
         seed: the option `--seed`.
         variants: rows of the downstream studies.
     """
 
     summary: ClassVar[str]
+    model: ClassVar[str] = "A Hugging Face model (folder or hub name), a file, or a decone run."
     usage: ClassVar[str]
     seed: ClassVar[Setting] = Setting("Of the rows shown.")
     variants: ClassVar[tuple[RepairVariant, ...]] = ()

@@ -36,6 +36,7 @@ class Definitions(RepairMethod):
 
     Writes a delta, see apply. Tells by held-out tokens how much of a row a definition gives back.
     """
+    model: ClassVar[str] = "An encoder, or an encoder with a decoder (folder or hub name)."
     usage: ClassVar[str] = """\
 decone repair definitions MODEL --lexicon FILE --out DELTA.safetensors   rebuild rows from a dictionary
        [--rows doubtful|rare|last:SHARE|seen:SHARE|all|FILE] [--counts FILE] [--preset decone|paper] [--set key=value]
