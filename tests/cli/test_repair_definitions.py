@@ -398,7 +398,7 @@ def test_control_c_says_that_nothing_is_there(decone: Decone, model: Path, monke
     def stop(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("decone.repair.methods.definitions.rebuild_rows", stop)
+    monkeypatch.setattr("decone.repair.definitions.rebuild.rebuild_rows", stop)
     code, _, err = decone(
         "repair", "definitions", "m", "-l", "words.tsv", "--rows", "rare", "--out", "d.safetensors", *QUICK
     )

@@ -1,15 +1,17 @@
 """A new file in the folder of repairs is a command, a door and a row of the studies."""
 
+import importlib
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 from tests.repair.checkpoints import V, llama
 
-from decone.repair import methods
 from decone.repair.api import repair_with
 from decone.repair.methods.registry import find_method, method_names, repair_variants
 from decone.studies.deltas import make_delta
+
+FOLDER = importlib.import_module("decone.repair.methods")
 
 SCALING = '''
 from dataclasses import dataclass
@@ -46,7 +48,7 @@ def scaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = tmp_path / "more"
     folder.mkdir()
     (folder / "scaling.py").write_text(SCALING)
-    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
+    monkeypatch.setattr(FOLDER, "__path__", [*FOLDER.__path__, str(folder)])
 
 
 def test_names_are_files() -> None:
@@ -107,6 +109,6 @@ def test_help_of_the_repairs(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_file_without_a_repair_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text("")
-    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    monkeypatch.setattr(FOLDER, "__path__", [*FOLDER.__path__, str(tmp_path)])
     with pytest.raises(ValueError, match="defines no repair"):
         find_method("empty")
