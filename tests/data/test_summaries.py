@@ -8,7 +8,7 @@ import pytest
 
 from decone.data import summaries
 from decone.data.published import Published
-from decone.data.summaries import SOURCES, Pair, Source, parse
+from decone.data.summaries import SOURCES, Pair, SummarySet, parse
 
 HERE = Path("file.jsonl")
 GOOD = json.dumps({"id": "1", "article": " A.\u2028B. ", "highlights": "C .\nD ."}, ensure_ascii=False)
@@ -43,7 +43,7 @@ def test_a_damaged_line_is_named(line: str, message: str) -> None:
 def test_every_fifth_pair_is_for_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "".join(json.dumps({"text": f"t{number}", "short": f"s{number}"}) + "\n" for number in range(12))
     digest = hashlib.sha256(text.encode()).hexdigest()
-    monkeypatch.setitem(SOURCES, "own", Source("own", Published("own/a.jsonl", None, digest), "text", "short"))
+    monkeypatch.setitem(SOURCES, "own", SummarySet("own", Published("own/a.jsonl", None, digest), "text", "short"))
     monkeypatch.setenv("DECONE_DATA", "data")
     Path("data/own").mkdir(parents=True)
     Path("data/own/a.jsonl").write_text(text)

@@ -5,7 +5,6 @@ are withheld, so the development set is what is measured. CoLA is its public par
 development sentences are of the same sources as the training ones.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +12,7 @@ from typing import Literal
 from decone.data.corpora import decode
 from decone.data.published import Published, find
 
-Part = Literal["train", "dev"]
+Split = Literal["train", "dev"]
 
 _COPY = "https://raw.githubusercontent.com/F0restL1n/BERT/0d0288be08079531c7b3a85af3d532f9adb0f13a/glue_data"
 _COLA = "https://raw.githubusercontent.com/nyu-mll/CoLA-baselines/dd095d3646ed05a315280aaa8ed4ec84ba435b3e"
@@ -21,7 +20,7 @@ _COLA = "https://raw.githubusercontent.com/nyu-mll/CoLA-baselines/dd095d3646ed05
 
 @dataclass(frozen=True)
 class Example:
-    """One or two sentences and what is to be said of them: the number of a class, or a score."""
+    """One or two sentences and their label: the number of a class, or a score."""
 
     first: str
     second: str | None
@@ -38,7 +37,7 @@ class Task:
         dev: file of the development examples.
         columns: of the first sentence, the second (None where there is one only), and the label, from 0.
         width: columns of a line.
-        header: whether the first line names the columns.
+        header: the first line names the columns.
         classes: the label of each class in the file; empty where labels are scores.
         scores: lowest and highest score, where labels are scores.
     """
@@ -123,16 +122,21 @@ TASKS = {
 }
 
 
-def load(name: str, part: Part) -> list[Example]:
-    """Reads a part of a task, from this machine or fetched once; see `published.find`.
+def load(task: Task | str, split: Split) -> list[Example]:
+    """Reads a split of a task, from this machine or fetched once; see `published.find`.
+
+    Args:
+        task: a task, or the name of one of `TASKS`.
+        split: "train" or "dev".
 
     Raises:
         ValueError: there is no such task, or its file is nowhere, another one, or damaged.
     """
-    if name not in TASKS:
-        raise ValueError(f"no task {name!r}; choose from {', '.join(TASKS)}")
-    task = TASKS[name]
-    data, path = find(task.train if part == "train" else task.dev)
+    if isinstance(task, str):
+        if task not in TASKS:
+            raise ValueError(f"no task {task!r}; choose from {', '.join(TASKS)}")
+        task = TASKS[task]
+    data, path = find(task.train if split == "train" else task.dev)
     return parse(task, decode(data, path), path)
 
 
@@ -140,7 +144,7 @@ def parse(task: Task, text: str, path: Path) -> list[Example]:
     r"""Reads the lines of a file of a task; nothing is quoted, so a quotation mark is a character like others.
 
     Args:
-        task: whose columns and labels are meant.
+        task: its columns and labels.
         text: content of the file, without a byte-order mark.
         path: of the file, for messages.
 
@@ -171,7 +175,7 @@ def parse(task: Task, text: str, path: Path) -> list[Example]:
         if score is None:
             raise ValueError(
                 f"{path}, line {number}: {fields[label][:40]!r} is no label of {task.name}, which has "
-                f"{_wanted(task)}; get the file again"
+                f"{_labels(task)}; get the file again"
             )
         examples.append(Example(sentences[0], sentences[1] if second is not None else None, score))
     if not examples:
@@ -180,7 +184,7 @@ def parse(task: Task, text: str, path: Path) -> list[Example]:
 
 
 def _label(task: Task, field: str) -> int | float | None:
-    """The label of a field; None where it is none."""
+    """The label in a field; None where it is none of the task."""
     if task.classes:
         return task.classes.index(field) if field in task.classes else None
     try:
@@ -191,12 +195,5 @@ def _label(task: Task, field: str) -> int | float | None:
     return score if low <= score <= high else None
 
 
-def _wanted(task: Task) -> str:
+def _labels(task: Task) -> str:
     return ", ".join(task.classes) if task.classes else f"scores from {task.scores[0]:g} to {task.scores[1]:g}"
-
-
-def require(names: Sequence[str]) -> None:
-    """Refuses tasks whose files cannot be had; ValueError as `load`."""
-    for name in names:
-        load(name, "train")
-        load(name, "dev")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decone.data.corpora import decode
-from decone.data.glue import Part
+from decone.data.glue import Split
 from decone.data.published import Published, find
 
 FOLDS = 5  # one of so many pairs is measured on
@@ -24,12 +24,12 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Source:
+class SummarySet:
     """A file of pairs, one JSON object a line.
 
     Attributes:
         name: of the set.
-        file: where it is found.
+        file: its one file.
         document: key of the document.
         summary: key of the summary.
     """
@@ -43,7 +43,7 @@ class Source:
 SOURCES = {
     source.name: source
     for source in (
-        Source(
+        SummarySet(
             "dialogsum",
             Published(
                 "dialogsum/dialogsum.dev.jsonl",
@@ -54,7 +54,7 @@ SOURCES = {
             "dialogue",
             "summary",
         ),
-        Source(
+        SummarySet(
             "cnn_dailymail",
             Published(
                 "cnn_dailymail/validation_subset.jsonl",
@@ -71,12 +71,12 @@ SOURCES = {
 }
 
 
-def load(name: str, part: Part) -> list[Pair]:
-    """Reads a part of a set, from this machine or fetched once; see `published.find`.
+def load(name: str, split: Split) -> list[Pair]:
+    """Reads a split of a set, from this machine or fetched once; see `published.find`.
 
     Args:
         name: one of `SOURCES`.
-        part: "dev" is the first pair of the file and every fifth after it, "train" are the others.
+        split: "dev" is the first pair of the file and every fifth after it, "train" are the others.
 
     Raises:
         ValueError: there is no such set, or its file is nowhere, another one, or damaged.
@@ -85,14 +85,14 @@ def load(name: str, part: Part) -> list[Pair]:
         raise ValueError(f"no summaries {name!r}; choose from {', '.join(SOURCES)}")
     data, path = find(SOURCES[name].file)
     pairs = parse(SOURCES[name], decode(data, path), path)
-    return [pair for place, pair in enumerate(pairs) if (place % FOLDS == 0) == (part == "dev")]
+    return [pair for index, pair in enumerate(pairs) if (index % FOLDS == 0) == (split == "dev")]
 
 
-def parse(source: Source, text: str, path: Path) -> list[Pair]:
-    r"""Reads JSON lines; what is blank at the ends of a document goes, and a summary becomes one line.
+def parse(source: SummarySet, text: str, path: Path) -> list[Pair]:
+    r"""Reads JSON lines; blanks at the ends of a document go, and a summary becomes one line.
 
     Args:
-        source: whose keys are meant.
+        source: its keys.
         text: content of the file, without a byte-order mark.
         path: of the file, for messages.
 
@@ -112,9 +112,9 @@ def parse(source: Source, text: str, path: Path) -> list[Pair]:
             raise ValueError(f"{path}, line {number}: no JSON; get the file again") from None
         texts = []
         for key in (source.document, source.summary):
-            found = row.get(key) if isinstance(row, dict) else None
-            if not isinstance(found, str) or not found.strip():
+            content = row.get(key) if isinstance(row, dict) else None
+            if not isinstance(content, str) or not content.strip():
                 raise ValueError(f"{path}, line {number}: no text under {key!r}; get the file again")
-            texts.append(found)
+            texts.append(content)
         pairs.append(Pair(texts[0].strip(), " ".join(texts[1].split())))
     return pairs
