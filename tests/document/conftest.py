@@ -42,8 +42,8 @@ def hostile_document() -> Document:
     """Every block, inline element and option, filled with what a medium could obey."""
     inline = (ALL, Code(ALL), Token(ALL, code_points=True), Swatch(ALL, figures.LIGHT[1], hollow=True, mono=True))
     styled = tuple(Styled(ALL, emphasis) for emphasis in ("strong", "dim", "mono", "mark", "good", "bad"))
-    cells = [GridCell(ALL, emphasis="good", below=(ALL, *styled[:1]), tooltip=ALL), GridCell(0.25, bar=0.25), 30522]
-    columns = [GridColumn(Swatch(ALL, "#123456")), ALL, GridColumn(ALL, "left", wrap=True)]
+    cells = [GridCell(ALL, below=(ALL, *styled[:1])), GridCell(0.25, bar=0.25), 30522]
+    columns = [GridColumn(Swatch(ALL, "#123456")), ALL, GridColumn(ALL, "left", tooltip=ALL, wrap=True)]
     texts = tuple(Note(text) for text in HOSTILE)
     pairs = tuple((text, (text, Styled(text, "mono"))) for text in HOSTILE)
     blocks = [

@@ -67,10 +67,10 @@ def test_rows_of_a_table_have_equally_many_cells(hostile_document: Document) -> 
 
 def test_a_grid_is_a_table_with_its_caption() -> None:
     columns = ["Group", "Rows", GridColumn("Why", "left"), GridColumn("page", media=Media.PAGE)]
-    rows = [["rare", 30522, "a | b", "x"], ["all", GridCell(0.5, below=("paper 0.4",), emphasis="good"), None, "x"]]
+    rows = [["rare", 30522, "a | b", "x"], ["all", GridCell(Styled("0.5", "good"), below=("paper 0.4",)), None, "x"]]
     assert rendered([Grid(columns, [*rows, *rows], "Groups", brief=2)]).splitlines() == [
         "**Groups**", "", "| Group | Rows | Why |", "| :-- | --: | :-- |", "| rare | 30,522 | a \\| b |",
-        "| all | **0.500**<br>paper 0.4 | — |", "", "and 2 more",
+        "| all | **0.5**<br>paper 0.4 | — |", "", "and 2 more",
     ]  # fmt: skip
 
 

@@ -259,7 +259,8 @@ def _table(name: str, facts: TableFacts, result: ScanResult) -> Iterator[Content
         cosines = [_cosine(facts.cosine.get(group, {}).get(peer)) for peer in peers]
         rows.append((group_swatch(group), size or None, *cells, *cosines))
     columns: list[str | GridColumn] = [
-        *("Group", "Rows", *(metric.label for metric in by_group)),
+        *("Group", "Rows"),
+        *(GridColumn(metric.label, tooltip=metric.meaning) for metric in by_group),
         *(GridColumn(f"to {peer}", media=Media.PAGE) for peer in peers),
     ]
     several = len(result.tables) > 1

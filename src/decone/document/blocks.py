@@ -138,19 +138,15 @@ class GridCell:
         content: a phrase; or a count; or another number, which `format` turns into text; None is a dash.
         value: the number a reader sorts by; that of the content by default.
         format: text of a number that is no count.
-        emphasis: of the cell.
         below: smaller lines under the content.
         bar: share in [0, 1] that a page draws as a bar beside the content.
-        tooltip: what a page says when pointed at.
     """
 
     content: Phrase | float | int | None
     value: float | int | None = None
     format: Callable[[float | int], str] = significant
-    emphasis: Emphasis | None = None
     below: Sequence[Phrase] = ()
     bar: float | int | None = None
-    tooltip: str = ""
 
     @property
     def phrase(self) -> Phrase:
@@ -180,12 +176,14 @@ class GridColumn:
         heading: raw text or swatches.
         align: numbers stand right, text left; by default the first column is text and others are numbers.
         media: renderers that draw the column.
+        tooltip: meaning of the column, for those who point at its heading on a page.
         wrap: long content breaks into lines of a readable width; by default a terminal folds text where it must.
     """
 
     heading: Phrase
     align: Literal["left", "right"] | None = None
     media: Media = Media.ALL
+    tooltip: str = ""
     wrap: bool | None = None
 
 

@@ -163,10 +163,7 @@ def _grid(block: Grid) -> Iterator[str]:
 
 
 def _cell(cell: GridCell) -> str:
-    content = text(cell.phrase)
-    if cell.emphasis in STRONG and content:
-        content = f"**{content}**"
-    return "<br>".join([content, *map(text, cell.below)])
+    return "<br>".join(map(text, (cell.phrase, *cell.below)))
 
 
 def table(headings: Sequence[str], rules: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

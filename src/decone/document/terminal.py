@@ -226,5 +226,4 @@ def _grid(block: Grid) -> Table:
 
 
 def _cell(cell: GridCell) -> Text:
-    lines = [text(cell.phrase, EMPHASES[cell.emphasis] if cell.emphasis else "")]
-    return Text("\n").join(lines + [text(line, "dim") for line in cell.below])
+    return Text("\n").join([text(cell.phrase), *(text(line, "dim") for line in cell.below)])
