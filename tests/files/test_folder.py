@@ -1,11 +1,13 @@
 """Nothing outside a stranger's folder is opened; what is inside is read within limits."""
 
 import contextlib
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from decone.files.folder import inside, read_object, read_text
+from decone.files.folder import copy_file, inside, list_files, read_object, read_text
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "sub/../../secret", "link", "chain", "a\0b"])
@@ -99,3 +101,40 @@ def test_what_is_absent_is_none(tmp_path: Path) -> None:
     assert read_object(tmp_path, "config.json") is None
     (tmp_path / "folder").mkdir()
     assert read_text(tmp_path, "folder") is None
+
+
+def test_files_are_listed_by_name_without_the_history(tmp_path: Path) -> None:
+    for name in ("config.json", "sub/a.txt", ".git/HEAD", "sub/.git/HEAD"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to("config.json")
+    assert sorted(list_files(tmp_path)) == ["config.json", "link", "sub/.git/HEAD", "sub/a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("folder", "is a link to a folder, which is not followed"), ("pipe", "is no ordinary file")]
+)
+def test_what_cannot_be_copied_is_refused(name: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    if name == "folder":
+        (tmp_path / name).symlink_to("sub")
+    else:
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=reason):
+        list_files(tmp_path)
+
+
+def test_a_file_is_copied_or_linked(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Path("a")
+    source.write_text("content")
+    copy_file(source, Path("copy"))
+    copy_file(source, Path("link"), link=True)
+    assert [Path(name).read_text() for name in ("copy", "link")] == ["content"] * 2
+    assert [Path(name).samefile(source) for name in ("copy", "link")] == [False, True]
+
+    def other_disk(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", other_disk)
+    with pytest.raises(ValueError, match=r"cannot be linked, for the new folder is on another disk; leave out --link"):
+        copy_file(source, Path("more"), link=True)

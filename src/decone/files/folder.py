@@ -1,4 +1,4 @@
-"""The folder of a stranger: nothing outside it is read, and what is read is small and what it claims to be."""
+"""The folder of a stranger: nothing outside it is read; files are small, ordinary and of the kind they claim to be."""
 
 import errno
 import json
@@ -11,7 +11,7 @@ from typing import Any
 from decone.files.foreign import plain
 
 JSON_LIMIT = 64 << 20  # bytes; the longest index published is about a tenth of that
-EXCLUDED = (".git",)  # folders of a model that a changed copy of it is no commit of
+EXCLUDED = (".git",)  # folders that are not copied: a changed model is no commit of its history
 _SHARED = re.compile(r"[0-9a-f]{64}")
 
 
@@ -22,7 +22,7 @@ def inside(folder: Path, name: str) -> Path:
     same repository or to those all repositories share.
 
     Args:
-        folder: where the file must lie.
+        folder: that holds the file.
         name: relative, as a stranger wrote it.
 
     Raises:
