@@ -1,1 +1,1 @@
-"""How a loss over a large vocabulary is computed; no models, no files."""
+"""Engines: the computation of a loss over a large vocabulary; no models, no files."""

@@ -166,9 +166,9 @@ def _remainder(chance: Float[Tensor, "v n"], exact: bool) -> Float[Tensor, " n"]
     """The sum of a rank's exponentials, of which the largest is 1, less one 1; if `exact`, exact below 1 too."""
     if not exact:
         return chance.sum(0) - 1
-    ones = chance == 1
-    remainder = chance.masked_fill_(ones, 0.0).sum(0) + (ones.sum(0) - 1)
-    chance.masked_fill_(ones, 1.0)
+    peak = chance == 1
+    remainder = chance.masked_fill_(peak, 0.0).sum(0) + (peak.sum(0) - 1)
+    chance.masked_fill_(peak, 1.0)
     return remainder
 
 

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from decone.engines.chunk_dense import accumulate_dense
 from decone.engines.chunk_target_relative import accumulate, leaves_out_rows, relative_chunk
-from decone.engines.contract import LOSS, Evaluation, Gate, Readout, Request, Rule, Tokens, upcast
+from decone.engines.contract import LOSS, Evaluation, Readout, Request, Rule, Tokens, upcast
 from decone.engines.sweep import (
     PAIR_BYTES,
+    SweepCall,
     SweepGradients,
     SweepLosses,
     TableInputs,
@@ -53,15 +54,8 @@ def chunked(
 ) -> Evaluation:
     """Evaluates a rule chunk by chunk; arguments as in `Engine`, values as of `reference`.
 
-    Args:
-        hidden: see `Engine`, like all but the last.
-        weight: output table.
-        bias: output bias.
-        tokens: targets.
-        rule: the objective.
-        request: numbers to return.
-        chunk_bytes: most bytes that one chunk of logits may take, in float32 (float64 takes twice as many); None for
-            16 MiB, or 128 rows where those take more.
+    `chunk_bytes` is the largest size of one chunk of logits, in float32 (float64 takes twice as many); None stands for
+    16 MiB, or 128 rows where those take more.
 
     Raises:
         ValueError: `chunk_bytes` does not hold the logits of one position.
@@ -80,18 +74,14 @@ def chunked(
         )
     if rule.history:
         tokens = tokens.with_earlier(weight.size(0))
-    call = _Call(tokens, rule, rule.gate(), request, chunk_bytes, product_dtype(hidden), torch.is_grad_enabled())
+    call = _ChunkedCall(tokens, rule, rule.gate(), request, chunk_bytes, product_dtype(hidden), torch.is_grad_enabled())
     return Evaluation(*_Chunked.apply(hidden, weight, bias, call))  # type: ignore[no-untyped-call]  # untyped in torch
 
 
 @dataclass(frozen=True)
-class _Call:
+class _ChunkedCall(SweepCall):
     """One call beside its differentiable inputs, for the forward pass and for a sweep of the backward pass."""
 
-    tokens: Tokens
-    rule: Rule
-    gate: Gate | None
-    request: Request
     chunk_bytes: int | None
     dtype: torch.dtype
     learning: bool
@@ -113,7 +103,7 @@ class _Call:
 class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, call: _Call
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, call: _ChunkedCall
     ) -> tuple[Tensor | None, ...]:
         request, importance = call.request, call.tokens.importance
         requires_grad = [bool(needed) and call.learning for needed in ctx.needs_input_grad[:3]]

@@ -1,4 +1,4 @@
-"""Which engine evaluates a loss, and why."""
+"""The choice of an engine by device, precision and objective, with its reason."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,6 +12,7 @@ from torch import Tensor
 from decone.engines.chunked import chunked
 from decone.engines.contract import LOSS, Engine, Evaluation, Request, Rule, Tokens
 from decone.engines.reference import reference
+from decone.engines.sweep import product_dtype
 
 TRUSTED = False  # whether "auto" takes the triton engine: not before the tests marked `gpu` have passed on a GPU
 AMPERE = (8, 0)  # the oldest compute capability that multiplies bfloat16
@@ -46,7 +47,7 @@ ENGINES: dict[str, Engine] = {
 
 
 class EngineChoice(NamedTuple):
-    """An engine's name and one sentence that says why it was taken."""
+    """The name of an engine, and the reason for its choice in one sentence."""
 
     name: str
     reason: str
@@ -63,14 +64,14 @@ def choose(
     Args:
         engine: "auto", "chunked", "reference", "triton" or "vocab_parallel".
         device: where the tensors are.
-        dtype: what the large products are made in.
+        dtype: type of the large products.
         rule: the objective; None stands for plain cross-entropy.
 
     Returns:
         The engine's name and the reason for it.
 
     Raises:
-        ValueError: the name is not known.
+        ValueError: no engine has this name.
 
     Example:
         >>> choose("auto").name
@@ -114,7 +115,7 @@ def get(
         rule: the objective.
 
     Raises:
-        ValueError: the name is not known, or "auto" meets a table cut over ranks.
+        ValueError: no engine has this name, or "auto" meets a table cut over ranks.
     """
     if not isinstance(engine, str):
         return engine
@@ -126,15 +127,12 @@ def get(
             "are the same pass engine='vocab_parallel', if they differ pass "
             "weight.full_tensor(grad_placements=[Partial()])"
         )
-    device, dtype = hidden.device, hidden.dtype
-    if torch.is_autocast_enabled(device.type) and dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device.type)
-    return ENGINES[choose(engine, device, dtype, rule).name]
+    return ENGINES[choose(engine, hidden.device, product_dtype(hidden), rule).name]
 
 
 @cache
 def _no_kernels(index: int) -> str | None:
-    """Why a GPU cannot run the triton engine; None if it can."""
+    """Reason for which a GPU cannot run the triton engine; None if it can."""
     if torch.version.hip is not None:
         return "the triton engine has been written for NVIDIA GPUs"
     if torch.cuda.get_device_capability(index) < AMPERE:

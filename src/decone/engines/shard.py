@@ -109,14 +109,15 @@ def describe_rule(rule: Rule, gate: Gate | None, hidden: Float[Tensor, "N H"], v
         >>> describe_rule(Threshold(2.0), None, torch.zeros(3, 4), 9)["margins"]
         [-2.0]
     """
-    one, vector = torch.zeros(1, dtype=torch.int64, device=hidden.device), upcast(hidden.detach()[:0])
-    tokens = Tokens(one, one, one, hidden=vector.new_ones(1, hidden.size(1)))
+    index, vector = torch.zeros(1, dtype=torch.int64, device=hidden.device), upcast(hidden.detach()[:0])
+    tokens = Tokens(index, index, index, hidden=vector.new_ones(1, hidden.size(1)))
     tokens = tokens.select(slice(None), tokens.hidden, tokens.hidden)
     floor = charge = gate_sums = None
     if rule.history:
         tokens = tokens.with_earlier(vocabulary)
         # A token before another target, once of chance 1 / e and once of chance 1.
-        pairs = Pairs(torch.cat((one, one + 1)), torch.cat((one, one)), torch.cat((one, one)) + 1)
+        first = torch.zeros(2, dtype=torch.int64, device=hidden.device)
+        pairs = Pairs(torch.stack((index, index + 1)).view(2), first, first + 1)
         charge = rule.charge(vector.new_tensor([-1.0, 0.0]), pairs)
     if not rule.general:
         floor = rule.floor(vector.new_zeros(1), tokens)

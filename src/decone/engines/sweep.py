@@ -11,9 +11,19 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from decone.engines.contract import Gate, Pairs, Readout, Rule, Tokens, upcast
+from decone.engines.contract import Gate, Pairs, Readout, Request, Rule, Tokens, upcast
 
 PAIR_BYTES = 32  # size of one pair of a position and an earlier target while a chunk is alive
+
+
+@dataclass(frozen=True)
+class SweepCall:
+    """One call of an engine beside its differentiable inputs; `gate` is the rule's, asked for once."""
+
+    tokens: Tokens
+    rule: Rule
+    gate: Gate | None
+    request: Request
 
 
 @dataclass

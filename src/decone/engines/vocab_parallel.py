@@ -21,10 +21,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decone.engines.chunk_sharded import ShardInputs, ShardLosses, accumulate_shard
-from decone.engines.contract import LOSS, Evaluation, Gate, Request, Rule, Tokens, upcast
+from decone.engines.contract import LOSS, Evaluation, Request, Rule, Tokens, upcast
 from decone.engines.shard import Shard, describe_rule, rows_of, shard_of
 from decone.engines.sweep import (
     PAIR_BYTES,
+    SweepCall,
     SweepGradients,
     autocast_inputs,
     cast_gradients,
@@ -114,18 +115,14 @@ def vocab_parallel(
             "weight.full_tensor() with engine='chunked'"
         )
     rows = _chunk_rows(longest, shard, chunk_bytes)
-    call = _Call(tokens, rule, gate, request, shard, rows, requires_grad)
+    call = _ShardCall(tokens, rule, gate, request, shard, rows, requires_grad)
     return Evaluation(*_VocabParallel.apply(*inputs, call))  # type: ignore[no-untyped-call]  # untyped in torch
 
 
 @dataclass(frozen=True)
-class _Call:
-    """One call beside its differentiable inputs."""
+class _ShardCall(SweepCall):
+    """One call on one rank."""
 
-    tokens: Tokens
-    rule: Rule
-    gate: Gate | None
-    request: Request
     shard: Shard
     rows: int
     requires_grad: tuple[bool, ...]
@@ -154,7 +151,9 @@ class _Plan:
 
 class _VocabParallel(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, table: Tensor, bias: Tensor | None, call: _Call) -> tuple[Tensor | None, ...]:
+    def forward(
+        ctx: Any, hidden: Tensor, table: Tensor, bias: Tensor | None, call: _ShardCall
+    ) -> tuple[Tensor | None, ...]:
         ctx.types = input_types(hidden, table, bias)
         hidden, table, bias = autocast_inputs(hidden, table, bias)
         plan = _plan(call, hidden, table)
@@ -181,7 +180,7 @@ class _VocabParallel(torch.autograd.Function):
         return *cast_gradients([None if g is None else upcast(g) * up for g in ctx.saved_tensors], ctx.types), None
 
 
-def _plan(call: _Call, hidden: Tensor, table: Tensor) -> _Plan:
+def _plan(call: _ShardCall, hidden: Tensor, table: Tensor) -> _Plan:
     """Decides what the sweep must know beforehand; ranks call it together."""
     tokens, shard, rule, dtype = call.tokens, call.shard, call.rule, upcast(hidden[:0]).dtype
     if tokens.importance is not None:  # of another type it would change that of the loss
@@ -207,7 +206,7 @@ def _plan(call: _Call, hidden: Tensor, table: Tensor) -> _Plan:
 
 
 def _sweep(
-    call: _Call,
+    call: _ShardCall,
     plan: _Plan,
     hidden: Tensor,
     table: Tensor,
@@ -251,7 +250,7 @@ def _sweep(
     return losses, gradients
 
 
-def _join(call: _Call, plan: _Plan, losses: ShardLosses) -> tuple[Tensor | None, ...]:
+def _join(call: _ShardCall, plan: _Plan, losses: ShardLosses) -> tuple[Tensor | None, ...]:
     """Joins the results of all ranks: loss, NLL, log-sum-exp, kept logits and live share, as positions came."""
     N, order, importance, request = losses.nll.numel(), plan.order, plan.tokens.importance, call.request
     local = [losses.cost, losses.plain_target, losses.support, losses.plain_lse]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from decone.engines.contract import PLAIN, Engine, Evaluation, Gate, Pairs, Readout, Request, Rule, Shift, Tokens
-from decone.engines.triton.language import compiler, interpreted
+from decone.engines.triton.triton_compat import compiler, interpreted
 from decone.objectives import MLE, Compose, Objective, Threshold, get
 from decone.objectives.agg import AGG
 

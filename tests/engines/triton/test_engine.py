@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from tests.engines.triton.cases import DEVICES, RULES, doubled, gradients, moved, sample, whole
 from torch import Tensor
 
-from decone.engines.contract import Engine, Readout, Request, Tokens
+from decone.engines.contract import PLAIN, Engine, Readout, Request, Tokens
 from decone.engines.reference import reference
 from decone.engines.triton import engine as module
 from decone.engines.triton import triton
@@ -25,12 +26,16 @@ def close(mine: Tensor, other: Tensor, slack: float = 3e-6) -> None:
 
 
 def compare(
-    rule: Objective, inputs: tuple[Tensor, Tensor, Tensor | None], tokens: Tokens, up: Tensor | None, **more: object
+    rule: Objective,
+    inputs: tuple[Tensor, Tensor, Tensor | None],
+    tokens: Tokens,
+    up: Tensor | None,
+    readout: Readout = PLAIN,
+    **settings: int,
 ) -> None:
     """Every number against the oracle's, and the zeros of the table's gradient one by one."""
-    readout = more.get("readout", Readout())
-    ours, mine = gradients(triton, rule, inputs, tokens, up, **more)
-    theirs, other = gradients(reference, rule, doubled(*inputs), tokens, up, readout=readout)
+    ours, mine = gradients(partial(triton, **settings), rule, inputs, tokens, up, readout)
+    theirs, other = gradients(reference, rule, doubled(*inputs), tokens, up, readout)
     for a, b in zip((ours.loss, ours.nll, ours.lse, *mine), (theirs.loss, theirs.nll, theirs.lse, *other), strict=True):
         assert a is not None
         assert b is not None

@@ -21,7 +21,7 @@ def test_candidates_fit_together(dtype: torch.dtype, interpreted: bool, monkeypa
 
 
 def test_the_quickest_that_fits_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "_FOUND", {})
+    monkeypatch.setattr(tiles, "_FASTEST", {})
     milliseconds = {"slow": 3.0, "quick": 1.0, "large": float("inf")}
     timed, reset = [], []
 
@@ -52,7 +52,7 @@ def test_a_kernel_the_device_has_no_room_for_is_passed_over(monkeypatch: pytest.
 
 
 def test_the_environment_fixes_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "_FOUND", {"kernel": 0})
+    monkeypatch.setattr(tiles, "_FASTEST", {"kernel": 0})
     monkeypatch.setattr(tiles, "_time", lambda *_: pytest.fail("timed"))
     for value, wanted in (("0", "a"), ("1", "b"), ("7", "c")):
         monkeypatch.setenv(tiles.FIXED, value)

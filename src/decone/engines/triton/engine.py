@@ -1,6 +1,8 @@
-"""The engine as everybody calls it: the contract's function, and the gradients handed to autograd."""
+"""The triton engine: targets' logits, an order, a sweep chunk by chunk, and the gradients handed to autograd."""
 
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -8,12 +10,35 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decone.engines.contract import LOSS, Evaluation, Request, Rule, Tokens
-from decone.engines.triton.evaluation import Job, Outcome, Wanted, evaluate
-from decone.engines.triton.language import check
+from decone.engines.contract import LOSS, Evaluation, Request, Rule, Tokens, upcast
+from decone.engines.sweep import (
+    SweepCall,
+    SweepGradients,
+    SweepInputs,
+    autocast_inputs,
+    charges_earlier,
+    input_types,
+    refuse_second_derivative,
+    storage_types,
+)
+from decone.engines.triton.gradients import ChunkTerms, add_gradients, tuning_key
+from decone.engines.triton.history import CHUNK_PAIR_BYTES, History, build_history, charge_earlier
+from decone.engines.triton.launch import (
+    LogitRecipe,
+    TileChunk,
+    add_target_rows,
+    input_precision,
+    sweep_tiles,
+    target_logits,
+)
+from decone.engines.triton.live_rows import TileOrder, arrange_tiles, list_live_columns
+from decone.engines.triton.log_sum import log_sum
+from decone.engines.triton.tiles import Tile, candidates, quickest
+from decone.engines.triton.triton_compat import check
 
 CHUNK_BYTES = 512 * 2**20  # one chunk of exponentials in the inputs' precision
-_ROWS = 16384  # rows of a gradient that are multiplied at a time
+_VECTOR_ROWS = 2048  # positions whose hidden states and rows a floor by norms sees in float32 at a time
+_PRODUCT_ROWS = 16384  # rows of a gradient that are multiplied at a time
 
 
 def triton(
@@ -26,26 +51,16 @@ def triton(
     *,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Evaluation:
-    """Evaluates a rule on an NVIDIA GPU; same arguments and values as `reference`.
+    """Evaluates a rule on an NVIDIA GPU; arguments as in `Engine`, values as of `reference`.
 
     Sums have one order for one choice of tiles: two runs in one process give the same bits. The choice is made by
-    timing, once per process; DECONE_TRITON_TILES=0 in the environment (or the place of another candidate) fixes it, and
+    timing, once per process; DECONE_TRITON_TILES=0 in the environment (or the index of another candidate) fixes it, and
     the bits with it, for every process on the same kind of GPU.
 
-    The host waits for the device where a rule looks back (sizes of lists), where it charges (pairs of each piece), and
+    The host waits for the device where a rule looks back (sizes of lists), where it charges (pairs of each block), and
     while tiles are tried at the first call with new sizes; nowhere else.
 
-    Args:
-        hidden: hidden states of the counted positions, [N, H].
-        weight: output table, [V, H].
-        bias: output bias, [V], or None.
-        tokens: targets and their places, N of them.
-        rule: the objective.
-        request: see `Request`.
-        chunk_bytes: size of one chunk of exponentials in bytes; the float32 sum of the table's gradient comes on top.
-
-    Returns:
-        See `Evaluation`.
+    `chunk_bytes` is the size of one chunk of exponentials; the float32 sum of the table's gradient comes on top.
 
     Raises:
         ValueError: the device, the precision or the rule is none for these kernels, or `chunk_bytes` is too small, or
@@ -57,86 +72,255 @@ def triton(
             f"the triton engine has no kernel for {type(rule).__name__} with these settings: its hooks `adjust` and "
             "`extra` see whole rows of logits; pass engine='chunked'"
         )
-    _within(tokens.target, weight.size(0))
-    result = _Triton.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        hidden,
-        weight,
-        bias,
-        tokens,
-        rule,
-        request,
-        chunk_bytes,
-        torch.is_grad_enabled(),
-    )
-    loss, plain, lse, kept, live = result
-    return Evaluation(loss, plain if request.nll else None, *((lse, kept, live) if request.detail else ()))
+    _check_targets(tokens.target, weight.size(0))
+    call = _TritonCall(tokens, rule, rule.gate(), request, chunk_bytes, torch.is_grad_enabled())
+    result = _Triton.apply(hidden, weight, bias, call)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    loss, nll, lse, support, live = result
+    return Evaluation(loss, nll if request.nll else None, *((lse, support, live) if request.detail else ()))
+
+
+@dataclass
+class TiledInputs(SweepInputs):
+    """Inputs of a sweep by tiles, contiguous; at least one position.
+
+    Attributes:
+        chunk_bytes: size of one chunk of exponentials in bytes.
+    """
+
+    chunk_bytes: int
+
+
+@dataclass(frozen=True)
+class _TritonCall(SweepCall):
+    """One call on one GPU."""
+
+    chunk_bytes: int
+    learning: bool
+
+    def inputs(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> TiledInputs:
+        """The inputs of a sweep."""
+        readout = self.request.readout
+        return TiledInputs(hidden, weight, bias, self.tokens, self.rule, self.gate, readout, self.chunk_bytes)
 
 
 class _Triton(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        tokens: Tokens,
-        rule: Rule,
-        request: Request,
-        chunk_bytes: int,
-        learning: bool,
-    ) -> tuple[Tensor, ...]:
-        ctx.types = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
-        hidden, weight, bias = _prepared(hidden, weight, bias)
-        N, device = hidden.size(0), hidden.device
-        importance = None if tokens.importance is None else tokens.importance.float()
-        ctx.importance, ctx.job, ctx.wanted = importance, None, None
-        asked = ctx.needs_input_grad[:3] if learning else (False,) * 3
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, call: _TritonCall) -> tuple[Tensor, ...]:
+        ctx.types = input_types(hidden, weight, bias)
+        hidden, weight, bias = _prepare(hidden, weight, bias)
+        N, device, request = hidden.size(0), hidden.device, call.request
+        importance = None if call.tokens.importance is None else call.tokens.importance.float()
+        ctx.importance, ctx.call = importance, None
+        ctx.learning = ctx.needs_input_grad[:3] if call.learning else (False,) * 3
         if N == 0:
-            empty = torch.zeros(0, device=device)
             ctx.save_for_backward(*(torch.zeros_like(t) if t is not None else None for t in (hidden, weight, bias)))
-            outcome: tuple[Tensor, ...] = (
-                empty,
-                empty.clone(),
-                empty.clone(),
-                empty.long(),
-                torch.ones((), device=device),
-            )
+            loss, nll, lse = (torch.zeros(0, device=device) for _ in range(3))
+            details: tuple[Tensor, ...] = (nll, lse, loss.long(), torch.ones((), device=device))
         else:
-            prepare = partial(
-                Job, tokens=tokens, rule=rule, readout=request.readout, chunk_bytes=chunk_bytes, gate=rule.gate()
-            )
-            up = torch.ones(N, device=device) if importance is None else importance
-            now = Wanted(asked[0], asked[1], asked[2], up) if any(asked) and not request.per_token else None
-            with _on(hidden):
-                found = evaluate(prepare(hidden, weight, bias), now, request.nll)
-            if found.gradients is not None:
-                ctx.save_for_backward(*(_waiting(*pair) for pair in zip(found.gradients, ctx.types, strict=True)))
-            elif any(asked):
-                ctx.job, ctx.wanted = prepare, partial(Wanted, *asked)
+            up = None
+            if any(ctx.learning) and not request.per_token:
+                up = torch.ones(N, device=device) if importance is None else importance
+            with _on_device(hidden):
+                result, gradients = evaluate(call.inputs(hidden, weight, bias), ctx.learning, up, request.nll)
+            if gradients is not None:
+                ctx.save_for_backward(*gradients.cast(storage_types(ctx.types)))
+            elif any(ctx.learning):
+                ctx.call = call
                 ctx.save_for_backward(hidden, weight, bias)
-            outcome = found.loss if importance is None else found.loss * importance, *_beside(found)
-        loss = outcome[0]
-        ctx.mark_non_differentiable(*outcome[1:])
-        return loss if request.per_token else loss.sum(), *outcome[1:]
+            loss, *rows = result
+            loss, details = loss if importance is None else loss * importance, tuple(t for t in rows if t is not None)
+        ctx.mark_non_differentiable(*details)
+        return loss if request.per_token else loss.sum(), *details
 
     @staticmethod
     def backward(ctx: Any, up: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            # Gradients made by hand carry no graph: a penalty on them would be left out without a word.
-            raise RuntimeError("the triton engine gives no second derivative (create_graph); use engine='reference'")
-        if ctx.job is None:
+        refuse_second_derivative("the triton engine")
+        if ctx.call is None:
             # An empty batch has no losses to weigh.
             factor = up if up.dim() == 0 else up.sum()
-            grads = tuple(map(partial(_times, factor=factor), ctx.saved_tensors, ctx.types))
-        else:
-            up = up.float() if ctx.importance is None else up.float() * ctx.importance
-            with _on(up):
-                grads = evaluate(ctx.job(*ctx.saved_tensors), ctx.wanted(up=up.contiguous()), False).gradients or ()
-        cast = (None if g is None else g.to(kind) for g, kind in zip(grads, ctx.types, strict=True))
-        return (*cast, *[None] * 5)
+            return *map(partial(_multiply, factor=factor), ctx.saved_tensors, ctx.types), None
+        up = up.float() if ctx.importance is None else up.float() * ctx.importance
+        with _on_device(up):
+            inputs = ctx.call.inputs(*ctx.saved_tensors)
+            gradients = evaluate(inputs, ctx.learning, up.contiguous(), False)[1]
+        assert gradients is not None
+        return *gradients.cast(ctx.types), None
 
 
-def _within(target: Tensor, vocabulary: int) -> None:
+def evaluate(
+    inputs: TiledInputs, requires_grad: Sequence[bool], up: Float[Tensor, " N"] | None, nll: bool
+) -> tuple[Evaluation, SweepGradients | None]:
+    """Goes over all logits once; with `up`, makes gradients on the way.
+
+    Args:
+        inputs: of the sweep.
+        requires_grad: for hidden states, table and bias.
+        up: factor on the loss of each target in the gradients; None makes none and does no work for any.
+        nll: compute the plain negative log-likelihood; without it `nll` of the result holds anything.
+
+    Returns:
+        One number per position, importance left out, and the gradients of the weighted sum of losses.
+
+    Raises:
+        ValueError: `chunk_bytes` holds no tile of positions.
+    """
+    N, V, device = inputs.hidden.size(0), inputs.weight.size(0), inputs.weight.device
+    tiles, precision, history = candidates(inputs.hidden.dtype), input_precision(inputs.hidden.dtype), None
+    tokens, rule = inputs.tokens, inputs.rule
+    if rule.history:
+        tokens = tokens.with_earlier(V)
+        history = build_history(tokens, V)
+    has_charge = charges_earlier(rule, torch.zeros((), device=device))
+    C = _chunk_rows(inputs, tiles.logits[0].rows, history if has_charge else None)
+    entry = None if up is None else inputs.weight.new_empty(V * C)
+
+    def trial(tile: Tile) -> None:
+        _try_tile(inputs, tile, precision, C, entry)
+
+    # One choice for a forward pass alone and for the backward pass that sweeps again: in another shape the same logit
+    # could fall on the other side of a floor.
+    tile = quickest(("logits", *tuning_key(inputs.weight, precision)), tiles.logits, trial)
+    recipe = LogitRecipe(tile, precision, inputs.readout, rule.scale(), rule.shift())
+    plain_logit, logit = target_logits(inputs.hidden, inputs.weight, inputs.bias, tokens.target, history, recipe)
+    floor = _floor(inputs, tokens, logit)
+    rare = None if inputs.gate is None else inputs.gate.rare[tokens.target]
+    order = arrange_tiles(N, tile.rows, floor, rare, device)
+    plain = nll and (floor is not None or recipe.shift is not None or recipe.temperature != 1.0)
+    gradients = None if up is None else _zero_gradients(inputs, requires_grad)
+    numbers = torch.zeros(4, N + 1, device=device)  # loss, nll, lse, live share; the last column is for filled up tiles
+    support = torch.zeros(N + 1, dtype=torch.int64, device=device)
+    for entries, common in _chunk_slices(order, C, tile.rows):
+        index, filled = order.position[entries], order.filled[entries]
+        chunk = _chunk(inputs, tokens, index, filled, logit, plain_logit, floor, history)
+        room = None if entry is None else entry[: V * index.numel()].view(V, -1)
+        sums = sweep_tiles(chunk, inputs.weight, inputs.bias, recipe, plain=plain, charged=has_charge, entry=room)
+        total = log_sum(sums.top, sums.beyond, filled, chunk.target_logit)
+        above = torch.where(filled, -total.less(sums.top), -torch.inf)
+        plain_nll = loss = total.less(chunk.target_logit)
+        charge = None
+        if sums.pair_logit is not None and chunk.tokens is not None:
+            charge = charge_earlier(
+                rule, chunk.tokens, sums.pair_logit, chunk.target_logit, total, up is not None, inputs.chunk_bytes
+            )
+            loss = loss if charge is None else loss + charge.cost
+        if sums.plain_top is not None and sums.plain_beyond is not None:
+            plain_nll = log_sum(sums.plain_top, sums.plain_beyond, filled).less(chunk.plain_target_logit)
+        columns, share = None, torch.ones_like(loss)
+        if sums.live is not None:
+            columns = list_live_columns(sums.live, tiles.table[0].rows, sums.live.size(0) if common is None else common)
+            share = (columns.counts / V).repeat_interleave(tile.rows, output_size=loss.numel())
+        numbers[:, index] = torch.stack((loss, plain_nll, total.value(), share))
+        support[index] = sums.count.sum(0) + (chunk.target_logit > -torch.inf)
+        if gradients is not None and up is not None:
+            terms = ChunkTerms(index, filled, up[index.clamp(max=N - 1)], total, above, charge, columns, common)
+            add_gradients(gradients, chunk, sums, terms, inputs.weight, inputs.gate, recipe, tiles)
+    if gradients is not None:
+        add_target_rows(inputs.hidden, gradients.target_logit[:N], tokens.target, gradients.table, gradients.bias)
+        gradients.hidden = None if gradients.hidden is None else gradients.hidden[:N]
+    loss, plain_nll, lse, share = (row.clone() for row in numbers[:, :N])
+    return Evaluation(loss, plain_nll, lse, support[:N], share.mean()), gradients
+
+
+def _chunk_rows(inputs: TiledInputs, rows: int, history: History | None) -> int:
+    """Positions per chunk, a number of complete tiles: as the budget allows, and not more than there are.
+
+    `history` is None unless the rule charges: no room is needed for pairs that only shift logits.
+    """
+    tile_bytes = rows * inputs.weight.size(0) * inputs.weight.element_size()
+    if history is not None:
+        pair_bytes = rows * CHUNK_PAIR_BYTES * history.longest
+        if inputs.chunk_bytes < pair_bytes:
+            raise ValueError(
+                f"chunk_bytes must hold what {rows} positions keep of up to {history.longest} earlier targets each, "
+                f"{pair_bytes} bytes, got {inputs.chunk_bytes}; raise it, shorten the sequences, or pass "
+                "engine='chunked'"
+            )
+        tile_bytes = max(tile_bytes, pair_bytes)
+    if inputs.chunk_bytes < tile_bytes:
+        raise ValueError(
+            f"chunk_bytes must hold {rows} rows of the logits, {tile_bytes} bytes, got {inputs.chunk_bytes}; raise it, "
+            "or pass engine='chunked', which goes down to one row"
+        )
+    most = -(-inputs.hidden.size(0) // rows) + (inputs.gate is not None)
+    return min(inputs.chunk_bytes // tile_bytes, most) * rows
+
+
+def _floor(inputs: TiledInputs, tokens: Tokens, target_logit: Tensor) -> Tensor | None:
+    """The rule's floor of every position; hidden states and rows of targets are visited a few at a time."""
+    rule = inputs.rule
+    if not rule.vectors:
+        floor = rule.floor(target_logit, tokens)
+        return None if floor is None else floor.float().expand_as(target_logit).contiguous()
+    floors = []
+    for start in range(0, target_logit.numel(), _VECTOR_ROWS):
+        block = slice(start, start + _VECTOR_ROWS)
+        row = upcast(inputs.weight[tokens.target[block]])
+        floor = rule.floor(target_logit[block], tokens.select(block, upcast(inputs.hidden[block]), row))
+        if floor is None:
+            return None
+        floors.append(floor.float().expand_as(target_logit[block]))
+    return torch.cat(floors)
+
+
+def _chunk_slices(order: TileOrder, C: int, rows: int) -> Iterator[tuple[slice, Tensor | None]]:
+    """Chunks of the order, and for each the number of its first tiles with common targets."""
+    M = order.position.numel()
+    for start in range(0, M, C):
+        stop = min(M, start + C)
+        tiles = (stop - start) // rows
+        yield slice(start, stop), None if order.common is None else (order.common - start // rows).clamp(0, tiles)
+
+
+def _chunk(
+    inputs: TiledInputs,
+    tokens: Tokens,
+    index: Tensor,
+    filled: Tensor,
+    target_logit: Tensor,
+    plain_target_logit: Tensor,
+    floor: Tensor | None,
+    history: History | None,
+) -> TileChunk:
+    index = index.clamp(max=inputs.hidden.size(0) - 1)
+    target = torch.where(filled, tokens.target[index], -1)
+    # An entry that only fills a tile repeats a position; it keeps no logit, and its gradient is zero.
+    floor = None if floor is None else torch.where(filled, floor[index], torch.inf)
+    chunk_tokens = None
+    if history is not None:
+        chunk_tokens = tokens.select(index)
+        assert chunk_tokens.earlier is not None
+        # An entry that only fills a tile looks back on nothing.
+        length = torch.where(filled, history.length[index], 0)
+        chunk_tokens = replace(chunk_tokens, earlier=chunk_tokens.earlier._replace(length=length.long()))
+        history = history._replace(list_of=history.list_of[index], length=length)
+    hidden, logit, plain_logit = inputs.hidden[index], target_logit[index], plain_target_logit[index]
+    return TileChunk(hidden, target, logit, plain_logit, floor, history, chunk_tokens)
+
+
+def _zero_gradients(inputs: TiledInputs, requires_grad: Sequence[bool]) -> SweepGradients:
+    """Gradients of zero, with one more position for entries that only fill a tile."""
+    (N, H), device = inputs.hidden.shape, inputs.weight.device
+    (hidden_type,) = storage_types((inputs.hidden.dtype,))
+    hidden, table, bias = requires_grad
+    return SweepGradients(
+        torch.zeros(N + 1, H, dtype=hidden_type, device=device) if hidden else None,
+        torch.zeros(inputs.weight.shape, device=device) if table else None,
+        torch.zeros(inputs.weight.size(0), device=device) if bias else None,
+        torch.zeros(N + 1, device=device),
+    )
+
+
+def _try_tile(inputs: TiledInputs, tile: Tile, precision: str, C: int, entry: Tensor | None) -> None:
+    """A sweep of any hidden states, to time a tile."""
+    index = torch.arange(C, device=inputs.hidden.device) % inputs.hidden.size(0)
+    zeros = torch.zeros(C, device=index.device)
+    chunk = TileChunk(inputs.hidden[index], inputs.tokens.target[index], zeros, zeros, zeros, None)
+    room = None if entry is None else entry.view(-1, C)
+    recipe = LogitRecipe(tile, precision, inputs.readout)
+    sweep_tiles(chunk, inputs.weight, inputs.bias, recipe, plain=True, charged=False, entry=room)
+
+
+def _check_targets(target: Tensor, vocabulary: int) -> None:
     """Stops at targets that are no row of the table, on a GPU without waiting for it."""
     inside = ((target >= 0) & (target < vocabulary)).all()
     if target.is_cuda:
@@ -148,36 +332,25 @@ def _within(target: Tensor, vocabulary: int) -> None:
         )
 
 
-def _beside(found: Outcome) -> tuple[Tensor, ...]:
-    return found.nll, found.lse, found.kept, found.live
-
-
-def _waiting(gradient: Tensor | None, kind: torch.dtype | None) -> Tensor | None:
-    """A gradient as it waits for the backward pass; in float16 it would overflow before anybody divides it."""
-    return gradient if gradient is None or kind is None or kind == torch.float16 else gradient.to(kind)
-
-
-def _on(tensor: Tensor) -> AbstractContextManager[None]:
+def _on_device(tensor: Tensor) -> AbstractContextManager[None]:
     """Kernels go to the device where torch stands, which need not be that of their tensors."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
-def _times(gradient: Tensor | None, kind: torch.dtype | None, factor: Tensor) -> Tensor | None:
-    """The product in float32, rounded once, without a float32 copy of a whole table."""
+def _multiply(gradient: Tensor | None, dtype: torch.dtype | None, factor: Tensor) -> Tensor | None:
+    """The product in float32, rounded once, without a float32 copy of a complete table."""
     if gradient is None:
         return None
-    product = torch.empty_like(gradient, dtype=kind)
-    for start in range(0, gradient.size(0), _ROWS):
-        part = slice(start, start + _ROWS)
-        product[part] = gradient[part].float() * factor
+    product = torch.empty_like(gradient, dtype=dtype)
+    for start in range(0, gradient.size(0), _PRODUCT_ROWS):
+        rows = slice(start, start + _PRODUCT_ROWS)
+        product[rows] = gradient[rows].float() * factor
     return product
 
 
-def _prepared(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def _prepare(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Inputs as the kernels read them: cast as autocast casts for a product, of one type, contiguous."""
-    if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    hidden, weight, bias = autocast_inputs(hidden, weight, bias)
     if hidden.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         name = str(hidden.dtype).removeprefix("torch.")
         raise ValueError(f"the triton engine has no kernels for {name}; cast to float32, or pass engine='chunked'")

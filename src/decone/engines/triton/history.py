@@ -1,8 +1,9 @@
 """Earlier targets as a table that a tile of logits can look into, and the charge for them.
 
 Every sequence has a list of its distinct targets in order of first use; a position looks back on a beginning of its
-list. So one number per (sequence, id), the id's place in the list, tells a tile who is seen and where the pair of
-position and id is kept. Only ids that occur as targets have a column: the table holds sequences x distinct targets.
+list. So one number per (sequence, id), the id's index in the list, tells a tile which ids are earlier targets and where
+the pair of position and id is stored. Only ids that occur as targets have a column: the table holds sequences x
+distinct targets.
 """
 
 from typing import NamedTuple
@@ -11,22 +12,22 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decone.engines.contract import Pairs, Rule, Tokens
+from decone.engines.contract import Rule, Tokens
+from decone.engines.sweep import PAIR_BYTES
 from decone.engines.triton.log_sum import LogSum
 
-PAIR_BYTES = 32  # what one pair of a position and an earlier target takes while its piece is alive
-KEPT_BYTES = 20  # what it takes while its chunk is alive: its logit, its slope, and what the gradient makes of both
+CHUNK_PAIR_BYTES = 20  # size of a pair while its chunk is alive: its logit, its slope, and their gradients
 _NEVER = 2**31 - 1
 
 
 class History(NamedTuple):
-    """Who was a target earlier.
+    """Earlier targets of every position.
 
     Attributes:
         list_of: index of the list (the sequence) of each position, [N].
-        length: on how many ids of its list each position looks back, [N].
+        length: number of ids of its list on which each position looks back, [N].
         slot: column of each id in `rank`, -1 where it is no target, [V].
-        rank: place of an id in a list, larger than any length where it is not in it, [R, U].
+        rank: index of an id in a list, larger than any length where it is not in it, [R, U].
         longest: the greatest length.
     """
 
@@ -37,18 +38,18 @@ class History(NamedTuple):
     longest: int
 
 
-def look_back(tokens: Tokens, vocabulary: int) -> History:
+def build_history(tokens: Tokens, vocabulary: int) -> History:
     """Builds the table; the sizes of it are data, so the host waits for them here.
 
     Args:
-        tokens: at least one, which know their earlier targets (`Tokens.with_earlier`).
+        tokens: at least one, with lists of earlier targets (`Tokens.with_earlier`).
         vocabulary: rows of the output table.
 
     Example:
         >>> zeros = torch.zeros(3, dtype=torch.long)
         >>> tokens = Tokens(torch.tensor([4, 1, 4]), zeros, torch.arange(3)).with_earlier(6)
-        >>> found = look_back(tokens, 6)
-        >>> found.slot.tolist(), found.rank.tolist(), found.length.tolist()
+        >>> history = build_history(tokens, 6)
+        >>> history.slot.tolist(), history.rank.tolist(), history.length.tolist()
         ([-1, 0, -1, -1, 1, -1], [[1, 0]], [0, 1, 2])
     """
     assert tokens.earlier is not None
@@ -64,94 +65,88 @@ def look_back(tokens: Tokens, vocabulary: int) -> History:
     return History(list_of, length.int(), slot, rank, int(length.max()))
 
 
-def charges(rule: Rule, device: torch.device) -> bool:
-    """Whether the rule charges anything for earlier targets, asked with no pair at all."""
-    if not rule.history:
-        return False
-    none = torch.zeros(0, dtype=torch.int64, device=device)
-    return rule.charge(torch.zeros(0, device=device), Pairs(none, none, none)) is not None
-
-
-class Charge(NamedTuple):
-    """What the rule charges a chunk for earlier targets.
+class EarlierCharge(NamedTuple):
+    """The rule's charge for the earlier targets of a chunk.
 
     Attributes:
         cost: per position, [C].
         slope: derivative of the cost by the log-probability of each pair, zero elsewhere, [C, L].
         total: sum of the slopes of a position, [C].
-        own: slope of the pair whose id is the target itself, [C].
+        target: slope of the pair whose id is the target itself, [C].
     """
 
     cost: Float[Tensor, " C"]
     slope: Float[Tensor, "C L"]
     total: Float[Tensor, " C"]
-    own: Float[Tensor, " C"]
+    target: Float[Tensor, " C"]
 
 
-def charge(
+def charge_earlier(
     rule: Rule,
     tokens: Tokens,
     pair_logit: Float[Tensor, "C L"],
-    own: Float[Tensor, " C"],
+    target_logit: Float[Tensor, " C"],
     sums: LogSum,
     learning: bool,
     pair_bytes: int,
-) -> Charge | None:
-    """Costs of all pairs of a chunk, by autograd on these numbers alone; None where the rule charges nothing.
+) -> EarlierCharge | None:
+    """Charges all pairs of a chunk, by autograd on these numbers alone; None where the rule charges nothing.
 
-    How many pairs a piece has is data, and the host waits for it, as for every `Tokens.pairs`.
+    The number of pairs of a block is data, and the host waits for it, as for every `Tokens.pairs`.
 
     Args:
         rule: the objective.
         tokens: the chunk's, with lists of earlier targets.
         pair_logit: the logit after scale, shift and floor of each position and each id of its list.
-        own: the same of the target, which its pair has instead.
+        target_logit: the same of the target, for the pair whose id is the target.
         sums: log of the sum of exponentials per position.
-        learning: whether slopes are wanted.
-        pair_bytes: what the pairs of one piece of the chunk may take.
+        learning: also compute slopes.
+        pair_bytes: bytes that the pairs of one block of the chunk may take.
     """
     assert tokens.earlier is not None
     C, L = pair_logit.shape
-    cost, total, mine = (torch.zeros(C, device=own.device) for _ in range(3))
-    slope = torch.zeros(C, L if learning else 0, device=own.device)
+    cost, total, target = (torch.zeros(C, device=target_logit.device) for _ in range(3))
+    slope = torch.zeros(C, L if learning else 0, device=target_logit.device)
     rows = max(1, pair_bytes // (PAIR_BYTES * max(1, L)))
     for start in range(0, C, rows):
-        part = slice(start, min(C, start + rows))
-        pairs = tokens.select(part).pairs()
-        inside: Bool[Tensor, "c L"] = torch.arange(L, device=own.device) < tokens.earlier.length[part, None]
+        block = slice(start, min(C, start + rows))
+        pairs = tokens.select(block).pairs()
+        inside: Bool[Tensor, "c L"] = torch.arange(L, device=target_logit.device) < tokens.earlier.length[block, None]
         with torch.set_grad_enabled(learning):
-            logit = torch.where(pairs.token == pairs.target, own[part][pairs.position], pair_logit[part][inside])
-            leaf = (-sums.part(part).part(pairs.position).less(logit)).requires_grad_(learning)
-            found = rule.charge(leaf, pairs)
-        if found is None:
+            logit = torch.where(
+                pairs.token == pairs.target, target_logit[block][pairs.position], pair_logit[block][inside]
+            )
+            leaf = (-sums.select(block).select(pairs.position).less(logit)).requires_grad_(learning)
+            pair_cost = rule.charge(leaf, pairs)
+        if pair_cost is None:
             return None
         # Sums over a padded rectangle, not by scattered additions, whose order a GPU leaves to chance.
-        cost[part] = torch.zeros_like(pair_logit[part]).masked_scatter_(inside, found.detach()).sum(1)
+        cost[block] = torch.zeros_like(pair_logit[block]).masked_scatter_(inside, pair_cost.detach()).sum(1)
         if learning:
-            (steep,) = torch.autograd.grad(found, leaf, torch.ones_like(found))
-            slope[part] = torch.zeros_like(pair_logit[part]).masked_scatter_(inside, steep)
-            total[part] = slope[part].sum(1)
-            steep = torch.where(pairs.token == pairs.target, steep, 0.0)
-            mine[part] = torch.zeros_like(pair_logit[part]).masked_scatter_(inside, steep).sum(1)
-    return Charge(cost, slope, total, mine)
+            (pair_slope,) = torch.autograd.grad(pair_cost, leaf, torch.ones_like(pair_cost))
+            slope[block] = torch.zeros_like(pair_logit[block]).masked_scatter_(inside, pair_slope)
+            total[block] = slope[block].sum(1)
+            pair_slope = torch.where(pairs.token == pairs.target, pair_slope, 0.0)
+            target[block] = torch.zeros_like(pair_logit[block]).masked_scatter_(inside, pair_slope).sum(1)
+    return EarlierCharge(cost, slope, total, target)
 
 
-def pair_entries(charge: Charge, pair_logit: Float[Tensor, "C L"], sums: LogSum) -> Float[Tensor, "C L"]:
+def pair_slopes(charge: EarlierCharge, pair_logit: Float[Tensor, "C L"], sums: LogSum) -> Float[Tensor, "C L"]:
     """Derivative of loss and cost by the logit of every pair, p (1 - total) + slope, without the cancellation in it.
 
     Where one earlier target has nearly all the probability, its slope and p times the total are large and nearly
-    equal; so its own part, slope (1 - p), is taken out of both. Of the target's own pair it is not asked for.
+    equal; so the pair's own term, slope (1 - p), is taken out of both. The entry of the target's pair is not used.
 
     Example:
         >>> one, far = torch.ones(1), torch.tensor([[-1.0]])
-        >>> pair_entries(Charge(one, one[:, None], one, 0 * one), far, LogSum(0 * one, 0 * one))
+        >>> pair_slopes(EarlierCharge(one, one[:, None], one, 0 * one), far, LogSum(0 * one, 0 * one))
         tensor([[1.]])
     """
     slope = charge.slope
     if slope.numel() == 0:
         return slope
     logprob = -sums.less(pair_logit.T).T
-    chance, first = logprob.exp(), slope.abs().argmax(1, keepdim=True)
-    # The total less a slope that is nearly all of it has no digits: there the others are summed by themselves.
-    others = (charge.total[:, None] - slope).scatter(1, first, slope.scatter(1, first, 0.0).sum(1, keepdim=True))
-    return chance - chance * others - slope * torch.expm1(logprob)
+    chance, largest = logprob.exp(), slope.abs().argmax(1, keepdim=True)
+    # The total less a slope that is nearly all of it has no digits: there the remaining slopes are summed alone.
+    remainder = (charge.total[:, None] - slope).scatter(1, largest, slope.scatter(1, largest, 0.0).sum(1, keepdim=True))
+    return chance - chance * remainder - slope * torch.expm1(logprob)

@@ -1,4 +1,4 @@
-"""The log of a sum of exponentials in two parts, so that no digit is lost to an offset that all logits share."""
+"""The log of a sum of exponentials as two terms, so that no digit is lost to an offset that all logits share."""
 
 from typing import NamedTuple
 
@@ -12,51 +12,51 @@ class LogSum(NamedTuple):
 
     Attributes:
         highest: greatest logit of each position, [C].
-        rest: log of the sum of exponentials over it, with all digits where the greatest outweighs the others, [C].
+        remainder: log of the sum of exponentials over it, with all digits where the greatest outweighs the others, [C].
     """
 
     highest: Float[Tensor, " C"]
-    rest: Float[Tensor, " C"]
+    remainder: Float[Tensor, " C"]
 
     def value(self) -> Float[Tensor, " C"]:
         """The log-sum-exp itself."""
-        return self.highest + self.rest
+        return self.highest + self.remainder
 
     def less(self, logit: Float[Tensor, "*D C"]) -> Float[Tensor, "*D C"]:
         """The log-sum-exp less logits: their negative log-likelihood."""
-        return (self.highest - logit) + self.rest
+        return (self.highest - logit) + self.remainder
 
-    def part(self, index: slice | Tensor) -> "LogSum":
-        """The same of some positions, or of each as often as it is named."""
-        return LogSum(self.highest[index], self.rest[index])
+    def select(self, index: slice | Tensor) -> "LogSum":
+        """The same of a selection of positions, which may repeat."""
+        return LogSum(self.highest[index], self.remainder[index])
 
 
 def log_sum(
     top: Float[Tensor, "T C"],
     beyond: Float[Tensor, "T C"],
     filled: Bool[Tensor, " C"],
-    own: Float[Tensor, " C"] | None = None,
+    target_logit: Float[Tensor, " C"] | None = None,
 ) -> LogSum:
-    """Joins what the column tiles found.
+    """Joins the sums of column tiles.
 
     Args:
         top: greatest logit per column tile.
         beyond: sum of exponentials over it, less the 1 that is the greatest's; anything where the greatest is -inf.
-        filled: whether a place holds a position; both parts are 0 where it does not.
-        own: logit of the target where the tiles leave it out.
+        filled: mask of entries with a position; both terms are 0 where there is none.
+        target_logit: logit of the target where the tiles leave it out.
 
     Example:
-        >>> found = log_sum(torch.tensor([[100.0], [90.0]]), torch.tensor([[1e-9], [0.0]]), torch.tensor([True]))
-        >>> found.highest.item(), f"{found.rest.item():.4g}"
+        >>> total = log_sum(torch.tensor([[100.0], [90.0]]), torch.tensor([[1e-9], [0.0]]), torch.tensor([True]))
+        >>> total.highest.item(), f"{total.remainder.item():.4g}"
         (100.0, '4.54e-05')
     """
-    heights = top if own is None else torch.cat((top, own[None]))
+    heights = top if target_logit is None else torch.cat((top, target_logit[None]))
     highest, first = heights.max(0)
     empty = highest == -torch.inf
     highest = torch.where(empty, 0.0, highest)
     share = (heights - highest).exp()
-    others = (share[: top.size(0)] * beyond).sum(0)
+    sums = (share[: top.size(0)] * beyond).sum(0)
     # The greatest of all is the 1 of log1p, not a term of the sum.
-    others = others + share.scatter(0, first[None], 0.0).sum(0)
-    rest = torch.where(empty, -torch.inf, others.log1p())
-    return LogSum(torch.where(filled, highest, 0.0), torch.where(filled, rest, 0.0))
+    sums = sums + share.scatter(0, first[None], 0.0).sum(0)
+    remainder = torch.where(empty, -torch.inf, sums.log1p())
+    return LogSum(torch.where(filled, highest, 0.0), torch.where(filled, remainder, 0.0))

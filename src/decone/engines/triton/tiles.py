@@ -1,4 +1,4 @@
-"""Sizes of tiles: what fits the precision, and the quickest of a few by trying them on the device at hand."""
+"""Sizes of tiles: candidates that fit the precision, and the quickest of a few by trying them on the device at hand."""
 
 import os
 from collections.abc import Callable, Hashable, Sequence
@@ -7,18 +7,18 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from decone.engines.triton.language import interpreted
+from decone.engines.triton.triton_compat import interpreted
 
 
 class Tile(NamedTuple):
-    """What one program of a kernel works on.
+    """Sizes of the work of one program of a kernel.
 
     Attributes:
         rows: positions (products with the table's columns: columns of the table), a power of two, >= 16.
         columns: rows of the table (products with the table: hidden units), a power of two, >= 16.
         depth: steps of the summed axis, a power of two, >= 16.
         warps: groups of 32 threads.
-        stages: how many steps are on their way from memory at a time.
+        stages: number of steps that are loaded from memory at a time.
     """
 
     rows: int
@@ -68,25 +68,25 @@ def candidates(dtype: torch.dtype) -> Tiles:
 
 
 FIXED = "DECONE_TRITON_TILES"
-Chosen = TypeVar("Chosen")
-_FOUND: dict[Hashable, int] = {}
+Candidate = TypeVar("Candidate")
+_FASTEST: dict[Hashable, int] = {}
 
 
 def quickest(
     key: Hashable,
-    choices: Sequence[Chosen],
-    run: Callable[[Chosen], object],
+    choices: Sequence[Candidate],
+    run: Callable[[Candidate], object],
     reset: Callable[[], object] | None = None,
-) -> Chosen:
+) -> Candidate:
     """The choice that runs fastest, found once per key and process.
 
-    The environment variable DECONE_TRITON_TILES, a whole number from 0, takes the choice of that place (or the last)
-    unseen, for every kernel: sums then have the same order, and results the same bits, in every process.
+    The environment variable DECONE_TRITON_TILES, a whole number from 0, takes the choice of that index (or the last)
+    untried, for every kernel: sums then have the same order, and results the same bits, in every process.
 
     A choice that the device has no room for is passed over. Timing waits for the device, at the first call only.
 
     Args:
-        key: what the answer depends on: kernel, device, types, sizes.
+        key: all that the answer depends on: kernel, device, types, sizes.
         choices: at least one.
         run: launches the kernel; may be called many times.
         reset: called after the last time, where the kernel adds to something.
@@ -105,18 +105,18 @@ def quickest(
         if not fixed.isdecimal():
             raise ValueError(f"{FIXED} must be 0 or a larger whole number, got {fixed!r}; unset it to try all tiles")
         return choices[min(int(fixed), len(choices) - 1)]
-    if key not in _FOUND:
+    if key not in _FASTEST:
         times = [_time(run, choice) for choice in choices]
         best = min(range(len(choices)), key=lambda i: times[i][0])
         if times[best][1] is not None:
             raise RuntimeError(f"no tile of the triton engine fits this device, tried {choices}") from times[best][1]
-        _FOUND[key] = best
+        _FASTEST[key] = best
         if reset is not None:
             reset()
-    return choices[_FOUND[key]]
+    return choices[_FASTEST[key]]
 
 
-def _time(run: Callable[[Chosen], object], choice: Chosen, rounds: int = 3) -> tuple[float, Exception | None]:
+def _time(run: Callable[[Candidate], object], choice: Candidate, rounds: int = 3) -> tuple[float, Exception | None]:
     """Milliseconds of one launch, the least of a few; infinite where the kernel does not fit."""
     least = float("inf")
     try:

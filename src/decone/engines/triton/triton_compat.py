@@ -29,7 +29,7 @@ def jit(function: Callable[..., Any]) -> Any:
 
 
 def interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter on the CPU (TRITON_INTERPRET=1 before the first import)."""
+    """True if kernels run in Triton's interpreter on the CPU (TRITON_INTERPRET=1 before the first import)."""
     return compiler is not None and not isinstance(_probe, compiler.JITFunction)
 
 
@@ -62,9 +62,9 @@ _WIDEN = tl.constexpr(interpreted())
 
 
 @jit
-def dot(left: tl.tensor, right: tl.tensor, total: tl.tensor, PRECISION: tl.constexpr) -> tl.tensor:
+def dot(rows: tl.tensor, columns: tl.tensor, total: tl.tensor, PRECISION: tl.constexpr) -> tl.tensor:
     """Product of two tiles, added to a float32 total."""
     if _WIDEN:
-        return tl.dot(left.to(tl.float32), right.to(tl.float32), total, input_precision=PRECISION)
+        return tl.dot(rows.to(tl.float32), columns.to(tl.float32), total, input_precision=PRECISION)
     else:
-        return tl.dot(left, right, total, input_precision=PRECISION)
+        return tl.dot(rows, columns, total, input_precision=PRECISION)

@@ -1,4 +1,4 @@
-"""What the kernels are made by, and which devices are refused."""
+"""The compiler of the kernels, and the devices that are refused."""
 
 from types import SimpleNamespace
 
@@ -6,15 +6,15 @@ import pytest
 import torch
 from tests.engines.triton.cases import DEVICES
 
-from decone.engines.triton import language
+from decone.engines.triton import triton_compat
 
 
 def test_without_triton_a_kernel_stays_a_function_and_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language, "compiler", None)
-    assert language.jit(len) is len
-    assert not language.interpreted()
+    monkeypatch.setattr(triton_compat, "compiler", None)
+    assert triton_compat.jit(len) is len
+    assert not triton_compat.interpreted()
     with pytest.raises(ValueError, match=r"needs the package triton; install it, or pass engine='chunked'"):
-        language.check(torch.device("cuda"))
+        triton_compat.check(torch.device("cuda"))
 
 
 @pytest.mark.parametrize(
@@ -23,22 +23,22 @@ def test_without_triton_a_kernel_stays_a_function_and_the_mend_is_named(monkeypa
 def test_a_device_without_kernels_is_refused(
     device: str, capability: tuple[int, int], hip: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(language, "compiler", SimpleNamespace(JITFunction=object))  # compiles
+    monkeypatch.setattr(triton_compat, "compiler", SimpleNamespace(JITFunction=object))  # compiles
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.version, "hip", hip)
     with pytest.raises(ValueError, match=f"compute capability 8.0 or newer, got {device}; pass engine='chunked'"):
-        language.check(torch.device(device))
+        triton_compat.check(torch.device(device))
 
 
 def test_ampere_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language, "compiler", SimpleNamespace(JITFunction=object))
+    monkeypatch.setattr(triton_compat, "compiler", SimpleNamespace(JITFunction=object))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    language.check(torch.device("cuda"))
+    triton_compat.check(torch.device("cuda"))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_device_of_these_tests_is_taken(device: str) -> None:
-    language.check(torch.device(device))
+    triton_compat.check(torch.device(device))
 
 
 def test_sizes_that_change_with_every_batch_are_not_compiled_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,5 +48,5 @@ def test_sizes_that_change_with_every_batch_are_not_compiled_in(monkeypatch: pyt
     def kernel(out: int, N: int, V: int, U: int, L: int) -> None:  # as kernels name their sizes
         pass
 
-    monkeypatch.setattr(language, "compiler", SimpleNamespace(jit=jit))
-    assert language.jit(kernel) == ["N", "U", "L"]
+    monkeypatch.setattr(triton_compat, "compiler", SimpleNamespace(jit=jit))
+    assert triton_compat.jit(kernel) == ["N", "U", "L"]
