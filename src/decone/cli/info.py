@@ -1,11 +1,25 @@
-"""`decone methods` and `decone doctor`: the objectives that there are, and this machine."""
+"""`decone methods`, `decone doctor` and `decone --version`: the objectives, this machine, this package."""
 
 from typing import Annotated
 
 import typer
 
+from decone import __version__
 from decone.cli.console import print_json, say, write_document
 from decone.cli.options import Json
+
+
+def print_version(requested: bool) -> bool:
+    """Prints the version and ends."""
+    if requested:
+        print(f"decone {__version__}")
+        raise typer.Exit
+    return requested
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Print the version and end.", callback=print_version, is_eager=True)
+]
 
 
 def methods(

@@ -8,11 +8,10 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from decone import __version__
 from decone.cli import info, repair, scan, studies, train, vocabulary
 from decone.cli.console import say
 from decone.training.interrupt import Interrupted, Stopped
@@ -32,19 +31,9 @@ def main(arguments: list[str] | None = None) -> None:
     app(arguments)  # wrong options are answered by typer itself, with the same exit code 2
 
 
-def print_version(requested: bool) -> bool:
-    """Prints the version and ends."""
-    if requested:
-        print(f"decone {__version__}")
-        raise typer.Exit
-    return requested
-
-
 @app.callback()
 def options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and end.", callback=print_version, is_eager=True)
-    ] = False,
+    version: info.Version = False,
 ) -> None:
     """Find, cure and prove the cure of token-embedding degeneration in language models."""
 

@@ -5,11 +5,20 @@ from typing import Annotated, Literal
 
 import typer
 
-# Copies of what the rooms define; tests/cli/test_options.py compares them with the source of truth.
+# Copies of what the rooms define; tests/cli/test_quick.py compares them with the source of truth.
 CHECKS = (
-    "cone", "rare-cone", "first-direction", "undertrained", "unreachable", "identical", "zero", "non-finite", "padded",
-    "repetition", "perplexity",
-)  # fmt: skip
+    "cone",
+    "rare-cone",
+    "first-direction",
+    "undertrained",
+    "unreachable",
+    "identical",
+    "zero",
+    "non-finite",
+    "padded",
+    "repetition",
+    "perplexity",
+)
 INITIALISATIONS = ("pieces", "mean", "sample", "neighbours", "definitions")
 Match = Literal["word", "anywhere"]
 
@@ -25,3 +34,7 @@ Head = Annotated[str | None, typer.Option(help="Name of the output table in the 
 NewFolder = Annotated[Path | None, typer.Option("--out", "-o", help="The new folder; it must not exist.")]
 LinkFiles = Annotated[bool, typer.Option("--link", help="Link other files instead of copying them.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what would be done, write nothing.")]
+Leave = Annotated[
+    list[str] | None,
+    typer.Option(help="A tensor as long as the vocabulary that has nothing to do with it; may be repeated."),
+]

@@ -13,6 +13,7 @@ from decone.cli.options import (
     Embedding,
     Head,
     Json,
+    Leave,
     LinkFiles,
     Match,
     NewFolder,
@@ -28,10 +29,6 @@ MATCH = "word: a token is not found inside longer words, but in scripts without 
 TEXT = "UTF-8 text whose tokens stay; may be repeated. It is cut exactly as before."
 
 Model = Annotated[str, typer.Argument(help="A Hugging Face model: folder or hub name.")]
-Leave = Annotated[
-    list[str] | None,
-    typer.Option(help="A tensor as long as the vocabulary that has nothing to do with it; may be repeated."),
-]
 
 
 def grow(

@@ -362,14 +362,14 @@ def _neighbour_grids(table: Table, exhibits: Sequence[Exhibit]) -> Iterator[Grid
         for exhibit in members:
             cells: list[GridCell | Phrase] = [method_swatch(table.labels, exhibit.label)]
             for (name, index), neighbours in figures.nearest_rows(exhibit).items():
-                nearest, *others = (
+                nearest, *following = (
                     Styled(
                         f"{_word(language, exhibit.tokens[neighbour])} {number(cosine, 2)}",
                         "mark" if neighbour == index and language != name else "mono",
                     )
                     for language, neighbour, cosine in neighbours
                 )
-                cells.append(GridCell(nearest, below=tuple(others)))
+                cells.append(GridCell(nearest, below=tuple(following)))
             lines.append(tuple(cells))
         yield Grid(("Method", *headings), tuple(lines), "Nearest neighbours")
 
