@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from decone.metrics.neighbours import nearest_rows, row_changes
@@ -32,7 +32,6 @@ def geometry(weight: Float[Tensor, "V H"]) -> RowGeometry:
         (0.0, 1.0, 0.589)
     """
     partition, lengths = isotropy(weight), row_norms(weight)
-    shares = np.quantile(lengths.numpy(), QUANTILES)
     return RowGeometry(
         rows=len(weight),
         isotropy=partition.raw,
@@ -40,11 +39,19 @@ def geometry(weight: Float[Tensor, "V H"]) -> RowGeometry:
         mean_cosine=group_cosines(weight, {"all": torch.arange(len(weight))})["all"]["all"],
         mean_direction=mean_direction(weight),
         effective_rank=effective_rank(weight) if bool(lengths.any()) else None,
-        norms={
-            "mean": float(lengths.mean()),
-            **{str(share): float(value) for share, value in zip(QUANTILES, shares, strict=True)},
-        },
+        norms=norm_quantiles(lengths),
     )
+
+
+def norm_quantiles(lengths: Float64[Tensor, " N"]) -> dict[str, float]:
+    """Mean and quantiles of lengths, by their names.
+
+    Example:
+        >>> norm_quantiles(torch.ones(3, dtype=torch.float64))["mean"]
+        1.0
+    """
+    quantiles = np.quantile(lengths.numpy(), QUANTILES).tolist()
+    return {"mean": float(lengths.mean()), **dict(zip(map(str, QUANTILES), quantiles, strict=True))}
 
 
 def scale_to_norms(before: Float[Tensor, "V H"], after: Float[Tensor, "V H"]) -> Float[Tensor, "V H"]:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from decone.data.corpora import read_text
@@ -24,7 +23,7 @@ from decone.models.families import family_of
 from decone.models.find_tables import find_tables
 from decone.models.tables import ModelTables, Table, blocks
 from decone.repair.alignment.surfaces import surfaces
-from decone.repair.comparison import NEIGHBOURS, QUANTILES, TOKEN_LENGTH
+from decone.repair.comparison import NEIGHBOURS, TOKEN_LENGTH, norm_quantiles
 from decone.repair.result import NeighbourRow
 from decone.repair.vocabulary.check import KINDS, compare_outputs
 from decone.repair.vocabulary.config_ids import language_configs, set_vocab_size
@@ -323,7 +322,7 @@ def compare_norms(plan: GrowthPlan, tensors: list[ResizedTensor]) -> list[RowNor
         old = torch.cat([row_norms(block) for block in rows if len(block)])
         new = row_norms(resized.fresh[plan.fresh_indices])
         role, names = resized.tensor.role, list(resized.tensor.names)
-        norms.append(RowNorms(role=role, tensors=names, old=_quantiles(old), new=_quantiles(new)))
+        norms.append(RowNorms(role=role, tensors=names, old=norm_quantiles(old), new=norm_quantiles(new)))
     return norms
 
 
@@ -391,8 +390,3 @@ def _with_padding(plan: GrowthPlan, rows: Float[Tensor, "M H"], padding: Float[T
     filled = padding.expand(len(plan.layout.fresh), -1).clone()
     filled[plan.fresh_indices] = rows
     return filled
-
-
-def _quantiles(lengths: Float64[Tensor, " n"]) -> dict[str, float]:
-    quantiles = np.quantile(lengths.numpy(), QUANTILES).tolist()
-    return {"mean": float(lengths.mean()), **dict(zip(map(str, QUANTILES), quantiles, strict=True))}

@@ -322,6 +322,8 @@ def add_tokens(
             f"the ids of the tokenizer of {folder} have gaps, so that new tokens would get ids of old ones; "
             "load it with transformers, fill the gaps, and save it again"
         )
+    for entry in entries:
+        entry["id"] = new[entry["content"]]
     _require_matches(tokenizer, tokens, ids)
     return {"tokenizer.json": json_bytes(new_spec)} | _list_added(folder, entries), ids
 
