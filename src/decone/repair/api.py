@@ -15,11 +15,10 @@ from decone.repair.alignment.result import AlignmentSettings, LexiconCoverage, c
 from decone.repair.checkpoint import apply_delta, undo_delta
 from decone.repair.comparison import measure_repair, repair_warnings
 from decone.repair.delta import read_delta, require_vacant_delta, write_delta
-from decone.repair.methods.base import Progress
+from decone.repair.methods.base import Progress, TableChoice
 from decone.repair.methods.directions import Centre, Statistics
 from decone.repair.methods.registry import build_method
 from decone.repair.result import REPAIR, RepairReport
-from decone.repair.tables import TableChoice
 
 __all__ = [
     "apply_delta",
