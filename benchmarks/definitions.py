@@ -36,7 +36,7 @@ from decone.repair.definitions.fit import Reconstructor, doubtful, row_ranks, sc
 from decone.repair.definitions.recipe import Recipe
 from decone.repair.delta import RowDelta, write_delta
 from decone.repair.tables import repair_targets
-from decone.training.finetuning.sentences import similarity_correlation
+from decone.training.finetuning.tasks.glue import similarity_correlation
 from decone.training.machine import provenance
 
 SETS = {"MEN": "EN-MEN-TR-3k.txt", "WS-353": "EN-WS-353-ALL.txt", "RW": "EN-RW-STANFORD.txt"}

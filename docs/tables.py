@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from decone.document import markdown
-from decone.studies.catalogue import TABLES
-from decone.studies.study import Study, Wish
+from decone.studies.reproduce import EXHIBITS
+from decone.studies.store import FinetuneRequest, Study, StudyRequest
 from decone.studies.view import table_document
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,12 +51,13 @@ def filled(text: str) -> str:
 
 def table(name: str, model: str | None) -> str:
     """One table in markdown; rows without a finished run are left out."""
-    paper = TABLES[name]
+    exhibit = EXHIBITS[name]
 
     def study(rows: list[str]) -> Study:
-        return paper.plan(Wish(",".join(rows), [], ROOT / "results", ROOT / "runs", model=model))
+        request = StudyRequest(",".join(rows), [], ROOT / "results", ROOT / "runs")
+        return exhibit.plan(request, FinetuneRequest(model))
 
-    there = zip(paper.row_names, study(paper.row_names).documents().values(), strict=True)
+    there = zip(exhibit.row_names, study(exhibit.row_names).documents().values(), strict=True)
     rows = [row for row, documents in there if documents]
     return markdown.render(table_document(study(rows).render())).strip() + "\n" if rows else "No run is finished yet.\n"
 

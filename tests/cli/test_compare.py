@@ -32,7 +32,7 @@ COMPARE = ("compare", "--config", "tiny.toml", "--seeds", "2", "--out", "out", "
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sample text of a few characters; writing it takes longer than the runs."""
-    monkeypatch.setattr("decone.studies.compare.exhibit", partial(exhibit, length=5))
+    monkeypatch.setattr("decone.studies.exhibits.exhibit", partial(exhibit, length=5))
 
 
 @pytest.mark.usefixtures("workers", "brief")

@@ -12,7 +12,7 @@ import pytest
 
 from decone import __version__, objectives
 from decone.cli.console import Watcher, bars, print_json, say
-from decone.studies.pool import Job
+from decone.studies.pool import RunJob, StepCounter
 from decone.training.config import RunConfig
 
 Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
@@ -132,9 +132,11 @@ def test_no_bars_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_bars_of_many_runs() -> None:
-    jobs = [Job(f"mle seed {seed}", RunConfig.build({"steps": 10, "seed": seed}), Path(f"{seed}")) for seed in (1, 2)]
+    jobs = [
+        RunJob(f"mle seed {seed}", RunConfig.build({"steps": 10, "seed": seed}), Path(f"{seed}")) for seed in (1, 2)
+    ]
     with bars(True) as progress:
-        watcher = Watcher(progress, 20)
+        watcher = StepCounter(Watcher(progress).show, 20)
         watcher.watch(jobs[0], 0)
         assert [task.description for task in progress.tasks] == ["all runs"], "no bar before the first line"
         watcher.watch(jobs[0], 4)

@@ -9,15 +9,20 @@ import pytest
 from tests.training.finetuning.tiny import bert
 
 from decone.studies import pool
-from decone.studies.paper import PaperRow, PaperTable
-from decone.studies.stop_jostling import TABLES
+from decone.studies.paper import PaperRow, PaperTable, load_tables
+from decone.studies.table import MEASURES
 from decone.training.config import RunConfig
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
 Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
 
-PUBLISHED = {"HR": (5.25, 5.5, 1.0, 0.5, 0.75, 0.625, 0.875), "LR": (10.25, 10.5, 1.0, 0.25, 0.5, 0.375, 0.125)}
+TABLES = load_tables("stop_jostling")
+NUMBERS = {"HR": (5.25, 5.5, 1.0, 0.5, 0.75, 0.625, 0.875), "LR": (10.25, 10.5, 1.0, 0.25, 0.5, 0.375, 0.125)}
+PUBLISHED = {
+    language: {measure.key: number for measure, number in zip(MEASURES, numbers, strict=True)}
+    for language, numbers in NUMBERS.items()
+}
 
 
 @pytest.fixture
@@ -29,7 +34,7 @@ def tables(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         PaperRow("short", "Short", "threshold:margin=0.05", PUBLISHED, {"steps": 5}),
     )
     monkeypatch.setattr(
-        "decone.studies.catalogue.TABLES", {"tiny:table1": PaperTable("tiny", "table1", "A tiny table", base, rows)}
+        "decone.studies.reproduce.EXHIBITS", {"tiny:table1": PaperTable("tiny", "table1", "A tiny table", base, rows)}
     )
 
 
@@ -47,7 +52,7 @@ def test_an_empty_folder_shows_the_published_numbers(name: str, decone: Decone) 
     assert (code, err) == (0, "")
     for row in TABLES[name].rows:
         assert row.label.split()[0] in out
-        assert all(f"{numbers[0]:.2f}" in out for numbers in row.published.values())
+        assert all(f"{numbers['perplexity']:.2f}" in out for numbers in row.published.values())
     assert "not run" in out
     code, out, err = decone("reproduce", name, "--show", "--json")
     assert (code, err) == (0, "")

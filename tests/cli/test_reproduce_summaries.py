@@ -13,8 +13,8 @@ from tests.training.finetuning.tiny import bart, bert, gpt2, t5, texts
 
 from decone.data.published import Published
 from decone.data.summaries import SOURCES
-from decone.studies import downstream_runs
-from decone.studies.downstream_runs import Finetuning
+from decone.studies import downstream
+from decone.studies.downstream import FinetuneJob
 
 Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
 
@@ -37,12 +37,12 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setitem(SOURCES, name, replace(source, file=file))
     names: list[str] = []
 
-    def serial(pieces: Sequence[Finetuning], work: Any, keep: Any, processes: int, watch: Any) -> None:
+    def serial(pieces: Sequence[FinetuneJob], work: Any, keep: Any, processes: int, watch: Any) -> None:
         for piece in pieces:
             names.append(piece.name)
             keep(piece, work(piece, 1, lambda: False))
 
-    monkeypatch.setattr(downstream_runs, "work_off", serial)
+    monkeypatch.setattr(downstream, "work_off", serial)
     return names
 
 

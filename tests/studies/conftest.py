@@ -13,7 +13,7 @@ import torch
 from decone.data.windows import Languages
 from decone.files.settings import merge_settings
 from decone.studies import pool
-from decone.studies.exhibits import Exhibit
+from decone.studies.exhibits import ModelExhibit
 from decone.training.config import RunConfig
 
 Build = Callable[..., RunConfig]
@@ -99,12 +99,12 @@ def three(result: Callable[..., dict[str, Any]]) -> dict[str, dict[int, dict[str
 
 
 @pytest.fixture
-def exhibit() -> Callable[..., Exhibit]:
-    def make(label: str, tokens: Sequence[str], simulated: bool = True, sample: str = "a\nb\x07") -> Exhibit:
+def exhibit() -> Callable[..., ModelExhibit]:
+    def make(label: str, tokens: Sequence[str], simulated: bool = True, sample: str = "a\nb\x07") -> ModelExhibit:
         languages = Languages(len(tokens), 0.02 if simulated else 0.0)
         counts = list(range(len(tokens), 0, -1))
         samples = dict.fromkeys(languages.offsets(), sample)
-        return Exhibit(
+        return ModelExhibit(
             label,
             1,
             list(tokens),

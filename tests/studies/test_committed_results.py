@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from decone.studies import catalogue
-from decone.studies.paper import Reproduction
-from decone.studies.stop_jostling import TABLES
-from decone.studies.study import Wish
+from decone.studies.paper import PaperStudy, load_tables
+from decone.studies.reproduce import EXHIBITS
+from decone.studies.store import FinetuneRequest, StudyRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 FINE_TUNED = sorted((ROOT / "results" / "definitionemb").glob("*/*/*.json"))
@@ -19,9 +18,9 @@ RESULTS = sorted((ROOT / "results" / "stop-jostling").glob("*-seed-*.json"))
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_every_result_belongs_to_a_row_and_says_where_it_comes_from(path: Path) -> None:
     name, _, seed = path.stem.rpartition("-seed-")
-    rows = {row.name: (table, row) for table in TABLES.values() for row in table.rows}
+    rows = {row.name: (table, row) for table in load_tables("stop_jostling").values() for row in table.rows}
     table, row = rows[name]
-    found = Reproduction(table, [row], [int(seed)], ROOT / "results", ROOT / "runs").results()
+    found = PaperStudy(table, [row], [int(seed)], ROOT / "results", ROOT / "runs").results()
     assert set(found[row.label]) >= {int(seed)}  # reading refuses another configuration
     result = json.loads(path.read_text(encoding="utf-8"))
     assert result["seed"] == int(seed)
@@ -36,8 +35,8 @@ def test_every_result_belongs_to_a_row_and_says_where_it_comes_from(path: Path) 
 def test_every_fine_tuning_belongs_to_a_table_and_says_where_it_comes_from(path: Path) -> None:
     result = json.loads(path.read_text(encoding="utf-8"))
     study, table, model = path.relative_to(ROOT / "results").parts[:3]
-    plan = catalogue.TABLES[f"{study}:{table}"].plan(
-        Wish(result["row"], [], ROOT / "results", ROOT / "runs", tasks=result["task"], model=model)
+    plan = EXHIBITS[f"{study}:{table}"].plan(
+        StudyRequest(result["row"], [], ROOT / "results", ROOT / "runs"), FinetuneRequest(model, result["task"])
     )
     (found,) = plan.documents().values()  # reading refuses other settings
     assert result in found

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from decone.studies import compare
-from decone.studies.compare import Comparison, methods, reopen, slug
+from decone.studies.compare import Comparison, reopen, slug, split_methods
 from decone.training.config import RunConfig
 from decone.training.loop import Trainer
+from decone.training.run import Run
 
 Build = Callable[..., RunConfig]
 OUT = Path("out")
@@ -28,13 +29,13 @@ PAIR = ["mle", "threshold:margin=0.05+row-adamw"]
     ],
 )
 def test_methods_are_split_at_the_right_commas(text: str, wanted: list[str]) -> None:
-    assert methods(text) == wanted
+    assert split_methods(text) == wanted
 
 
 @pytest.mark.parametrize(("text", "message"), [("", "is empty"), (",", "is empty"), ("mle,mle", "names 'mle' twice")])
 def test_methods_that_cannot_be_are_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"--methods {message}"):
-        methods(text)
+        split_methods(text)
 
 
 def test_folders_are_named_by_the_method() -> None:
@@ -179,13 +180,13 @@ def test_a_comparison_is_carried_out_added_to_and_opened_again(build: Build, mon
 def test_exhibits_show_the_models_own_text(build: Build, text: Path) -> None:
     comparison = Comparison(build(steps=2), ["mle"], [5], OUT)
     job = comparison.jobs()[0]
-    trainer = Trainer(job.config, compare.Run.create(job.path, job.config))
+    trainer = Trainer(job.config, Run.create(job.path, job.config))
     trainer.train()
     (shown,) = comparison.exhibits()
     characters = sorted(set(text.read_text()))
     assert shown.tokens == characters
     assert shown.counts == [text.read_text()[:2700].count(character) for character in characters]
-    assert shown.weight.equal(compare.Run.open(job.path).model().head)
+    assert shown.weight.equal(Run.open(job.path).model().head)
     assert {name: len(sample) for name, sample in shown.samples.items()} == {"HR": 240, "LR": 240}
     assert set("".join(shown.samples.values())) <= set(characters)
     assert shown.samples == comparison.exhibits()[0].samples, "the same seed writes the same text"

@@ -10,12 +10,13 @@ from tests.training.finetuning.tiny import SCORES, TASK, bert, examples, pairs
 
 from decone.data import glue
 from decone.data.published import Published
-from decone.studies import downstream_runs
-from decone.studies import glue as suite
-from decone.studies.definitionemb import GLUE
-from decone.studies.deltas import make_delta
-from decone.studies.downstream_runs import Downstream, Finetuning
-from decone.studies.study import Wish
+from decone.data.summaries import SOURCES
+from decone.studies import downstream
+from decone.studies.definitionemb import GLUE, GLUE_PRESETS, SUMMARIZATION
+from decone.studies.downstream import DownstreamStudy, FinetuneJob, Preset, make_delta
+from decone.studies.store import FinetuneRequest, StudyRequest
+from decone.training.finetuning.tasks import tasks as all_tasks
+from decone.training.finetuning.tasks.summarization import SummaryConfig
 from decone.training.interrupt import Stopped
 
 TINY = {"epochs": "2", "lr": "3e-3", "batch": "16"}
@@ -24,33 +25,39 @@ TINY = {"epochs": "2", "lr": "3e-3", "batch": "16"}
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Two small tasks in place of GLUE, and one process; gives the names of what is run."""
-    tasks = {"RTE": (TASK, examples), "STS-B": (SCORES, pairs)}
-    for name, (task, _) in tasks.items():
-        monkeypatch.setitem(glue.TASKS, name, task)
+    makers = {"RTE": examples, "STS-B": pairs}
+    for task in (TASK, SCORES):
+        monkeypatch.setitem(all_tasks(), task.name, task)
     sizes = {"train": 48, "dev": 20}
-    monkeypatch.setattr(glue, "load", lambda name, part: tasks[name][1](sizes[part], len(part)))
-    monkeypatch.setitem(suite.PRESETS, "minilm", suite.Preset(lambda: "model"))
+    monkeypatch.setattr(glue, "load", lambda source, part: makers[source.name](sizes[part], len(part)))
+    monkeypatch.setitem(GLUE_PRESETS, "minilm", Preset(lambda: "model"))
     names: list[str] = []
 
-    def serial(pieces: Sequence[Finetuning], work: Any, keep: Any, processes: int, watch: Any) -> None:
-        for piece in pieces:
-            names.append(piece.name)
-            keep(piece, work(piece, 1, lambda: False))
+    def serial(jobs: Sequence[FinetuneJob], work: Any, keep: Any, processes: int, watch: Any) -> None:
+        for job in jobs:
+            names.append(job.name)
+            keep(job, work(job, 1, lambda: False))
 
-    monkeypatch.setattr(downstream_runs, "work_off", serial)
+    monkeypatch.setattr(downstream, "work_off", serial)
     bert(Path("model"), width=32)
     return names
 
 
-def study(seeds: Sequence[int] = (1,), **values: Any) -> Downstream:
-    wish = {"rows": "original,directions", "tasks": "RTE", "device": "cpu", "settings": TINY, **values}
-    return GLUE.plan(Wish(seeds=seeds, out=Path("results"), runs=Path("runs"), **wish))
+def study(
+    seeds: Sequence[int] = (1,),
+    rows: str = "original,directions",
+    device: str = "cpu",
+    select: str | None = None,
+    **values: Any,
+) -> DownstreamStudy:
+    request = StudyRequest(rows, seeds, Path("results"), Path("runs"), device, select)
+    return GLUE.plan(request, FinetuneRequest(**{"tasks": "RTE", "settings": TINY, **values}))
 
 
 def test_what_is_missing_is_filled(ran: list[str]) -> None:
     assert study().steps() == 2 * 6
     calls: list[tuple[str, int]] = []
-    study(rows="original").run(done=lambda piece, step: calls.append((piece.name, step)))
+    study(rows="original").run(done=lambda job, step: calls.append((job.name, step)))
     assert ran == ["original RTE seed 1"]
     assert calls == [("original RTE seed 1", 6)]
     ran.clear()
@@ -112,14 +119,14 @@ def test_pairs_differ_in_the_table_alone(ran: list[str]) -> None:
 
 
 def test_a_stop_leaves_what_is_done(ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    real = downstream_runs.work_off
+    real = downstream.work_off
 
-    def stopped(pieces: Sequence[Finetuning], *others: Any) -> None:
-        real(pieces[:1], *others)
+    def stopped(jobs: Sequence[FinetuneJob], *others: Any) -> None:
+        real(jobs[:1], *others)
         raise Stopped
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(downstream_runs, "work_off", stopped)
+        patch.setattr(downstream, "work_off", stopped)
         study().run()
     assert len(study().missing()) == 1
     study().run()
@@ -205,6 +212,88 @@ def test_data_that_is_not_here_is_told_before_anything_is_made(monkeypatch: pyte
     monkeypatch.delenv("DECONE_DATA", raising=False)
     assert isinstance(glue.TASKS["MRPC"].train, Published)
     with pytest.raises(ValueError, match="put it at DIR/glue/MRPC"):
-        GLUE.plan(Wish("original", [1], Path("results"), Path("runs"), "cpu", tasks="MRPC", settings=TINY)).run()
+        study(rows="original", tasks="MRPC").run()
     assert not Path("runs").exists()
     assert not Path("results").exists()
+
+
+def glue_result(untuned: float | None = None, **measured: float) -> dict[str, Any]:
+    return {"epochs": [{"measured": {}}, {"measured": measured}], "untuned": untuned}
+
+
+def test_presets_for_glue_are_settings_of_every_task() -> None:
+    assert set(GLUE.suite.tasks) == set(glue.TASKS)
+    assert next(iter(GLUE.suite.presets)) == "minilm"
+    for name, preset in GLUE.suite.presets.items():
+        for task in GLUE.suite.tasks:
+            settings = {**preset.settings, **preset.tasks.get(task, {})}
+            config = all_tasks()[task].build({**settings, "model": name})
+            assert config.epochs >= 2
+            assert preset.find()
+    with pytest.raises(ValueError, match="unknown key 'epoch'; did you mean 'epochs'"):
+        all_tasks()["RTE"].build({"model": "m", "epoch": 3})
+
+
+def test_the_last_epoch_of_glue_counts_and_the_average_is_over_tasks() -> None:
+    results = {"MRPC": glue_result(f1=0.9, accuracy=0.7), "RTE": glue_result(accuracy=0.6)}
+    values = GLUE.suite.values(results, ["MRPC", "RTE"])
+    assert values == pytest.approx({"MRPC.f1": 90, "MRPC.accuracy": 70, "RTE.accuracy": 60, "average": 70})
+    assert "average" not in GLUE.suite.values(results, ["MRPC", "RTE", "CoLA"]), "a task is missing"
+    similar = {"STS-B": glue_result(0.8, pearson=0.5, spearman=0.3)}
+    assert GLUE.suite.values(similar, ["STS-B"])["untuned"] == pytest.approx(80)
+    assert GLUE.suite.values({}, ["STS-B"]) == {}
+
+
+def test_columns_of_glue() -> None:
+    assert [one.heading for one in GLUE.suite.measures(["RTE"])] == ["RTE acc"]
+    found = GLUE.suite.measures(GLUE.suite.usual)
+    assert [one.heading for one in found][-3:] == ["STS-B ρ", "Average", "Untuned ρ"]
+    assert [one.key for one in found if not one.seeded] == ["untuned"]
+
+
+def summary_config(task: str, **values: Any) -> SummaryConfig:
+    config = all_tasks()[task].build({"model": "m", **values})
+    assert isinstance(config, SummaryConfig)
+    return config
+
+
+def summary_result(**measured: float) -> dict[str, Any]:
+    return {"epochs": [{"measured": {}}, {"measured": measured}]}
+
+
+def test_presets_for_summaries_are_settings_of_every_task() -> None:
+    assert set(SUMMARIZATION.suite.tasks) == set(SOURCES)
+    assert next(iter(SUMMARIZATION.suite.presets)) == "bart-large"
+    for name, preset in SUMMARIZATION.suite.presets.items():
+        for task in SUMMARIZATION.suite.tasks:
+            config = summary_config(task, model=name, **preset.settings)
+            assert config.longest > config.shortest
+            assert preset.find().endswith(name)
+            assert config.target >= config.longest, "training summaries are not cut below what may be written"
+
+
+def test_the_search_is_that_of_the_task_unless_it_is_said() -> None:
+    short, long = (summary_config(task) for task in SUMMARIZATION.suite.tasks)
+    assert (short.beams, short.longest, long.beams, long.longest) == (6, 60, 4, 140)
+    assert summary_config("dialogsum", longest="80").longest == 80
+    with pytest.raises(ValueError, match="longest = 20 is below shortest = 55"):
+        summary_config("cnn_dailymail", longest="20")
+    assert type(long).build(long.model_dump()) == long, "a result says all of its settings"
+
+
+def test_the_last_epoch_of_summaries_counts_and_the_average_is_over_tasks() -> None:
+    results = {
+        "dialogsum": summary_result(rouge1=0.4, rouge2=0.1, rougeL=0.3),
+        "cnn_dailymail": summary_result(rouge1=0.2, rouge2=0.0, rougeL=0.1),
+    }
+    values = SUMMARIZATION.suite.values(results, SUMMARIZATION.suite.tasks)
+    assert values["dialogsum.rouge1"] == pytest.approx(40)
+    assert values["average"] == pytest.approx(100 * (0.8 / 3 + 0.3 / 3) / 2)
+    del results["dialogsum"]
+    assert "average" not in SUMMARIZATION.suite.values(results, SUMMARIZATION.suite.tasks)
+    headings = [one.heading for one in SUMMARIZATION.suite.measures(SUMMARIZATION.suite.tasks)]
+    assert headings[:3] == ["DialogSum R-1", "DialogSum R-2", "DialogSum R-L"]
+    assert headings[-1] == "Average"
+    assert [one.key for one in SUMMARIZATION.suite.measures(["dialogsum"])] == [
+        f"dialogsum.rouge{kind}" for kind in "12L"
+    ]

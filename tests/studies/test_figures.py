@@ -11,6 +11,7 @@ from decone.document import figures as look
 from decone.studies import figures
 from decone.studies.table import MEASURES, build
 
+KEYS = [measure.key for measure in MEASURES]
 ACCURACY = next(measure for measure in MEASURES if measure.key == "accuracy")
 BEST = next(measure for measure in MEASURES if measure.key == "best_perplexity")
 
@@ -70,7 +71,7 @@ def test_temperature_draws_seeds_mean_and_best(three: dict[str, Any]) -> None:
 
 
 def test_every_seed_is_a_dot_beside_mean_and_published(three: dict[str, Any]) -> None:
-    published = {"mle": {"LR": [1.0, 5.0, 1.0, 0.5, 0.5, 0.5, 0.5]}}
+    published = {"mle": {"LR": dict(zip(KEYS, [1.0, 5.0, 1.0, 0.5, 0.5, 0.5, 0.5], strict=True))}}
     table = build("T", three, "best", published)
     figure = figures.seed_dots(table, BEST, "LR")
     dots = [sorted(trace.x) for trace in figure.data if trace.mode == "markers" and len(trace.x) == 3]

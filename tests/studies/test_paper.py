@@ -8,12 +8,17 @@ from typing import Any
 import pytest
 
 from decone.studies import paper, pool
-from decone.studies.paper import PaperRow, PaperTable, Reproduction
+from decone.studies.paper import PaperRow, PaperStudy, PaperTable, load_tables
+from decone.studies.table import MEASURES
 from decone.training.config import RunConfig
 from decone.training.run import Run
 
 Build = Callable[..., RunConfig]
-NUMBERS = {"HR": tuple(map(float, range(1, 8))), "LR": tuple(map(float, range(2, 9)))}
+NUMBERS = {
+    language: {measure.key: float(first + index) for index, measure in enumerate(MEASURES)}
+    for language, first in (("HR", 1), ("LR", 2))
+}
+TABLES = load_tables("stop_jostling")
 ROWS = (
     PaperRow("base", "Baseline", "mle", NUMBERS),
     PaperRow("short", "Short", "threshold:margin=0.05", NUMBERS, {"steps": 5, "model.tied": False}),
@@ -26,8 +31,8 @@ def table(build: Build) -> PaperTable:
     return PaperTable("tiny", "table1", "A tiny table", base, ROWS, ("a note",))
 
 
-def study(table: PaperTable, seeds: list[int], rows: str | None = None) -> Reproduction:
-    return Reproduction(table, table.choose(rows), seeds, Path("results"), Path("runs"), "cpu")
+def study(table: PaperTable, seeds: list[int], rows: str | None = None) -> PaperStudy:
+    return PaperStudy(table, table.select(rows), seeds, Path("results"), Path("runs"), "cpu")
 
 
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -44,13 +49,13 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_rows_by_name(table: PaperTable) -> None:
-    assert table.choose(None) == list(ROWS)
-    assert table.choose(" short , base ,short") == [ROWS[1], ROWS[0]]
+    assert table.select(None) == list(ROWS)
+    assert table.select(" short , base ,short") == [ROWS[1], ROWS[0]]
     with pytest.raises(ValueError, match="tiny:table1 has no row 'shrt'; its rows: base, short"):
-        table.choose("base,shrt")
+        table.select("base,shrt")
     for empty in ("", " , "):
         with pytest.raises(ValueError, match="--rows is empty; tiny:table1 has base, short"):
-            table.choose(empty)
+            table.select(empty)
 
 
 def test_configurations_of_rows(table: PaperTable) -> None:
@@ -81,12 +86,12 @@ def test_what_is_missing_is_filled(table: PaperTable, monkeypatch: pytest.Monkey
     assert {label: list(seeds) for label, seeds in found.items()} == {"Baseline": [1, 2], "Short": [1, 2]}
     finished = Run.open(Path("runs/tiny/short/seed-2")).result()
     assert finished is not None
-    assert found["Short"][2] == finished.to_dict()
+    assert found["Short"][2][""] == finished.to_dict()
     rendered = study(table, [9]).render("last")
     assert (rendered.title, rendered.notes, rendered.select) == ("A tiny table", ["a note"], "last")
     cell = rendered.rows[1].cells["perplexity"]
     assert (rendered.rows[1].language, cell.published, sorted(cell.seeds)) == ("LR", 2, [1, 2])
-    assert cell.seeds[1] == found["Baseline"][1]["measured"]["last"]["languages"]["LR"]["perplexity"]
+    assert cell.seeds[1] == found["Baseline"][1][""]["measured"]["last"]["languages"]["LR"]["perplexity"]
 
 
 @pytest.mark.usefixtures("workers")
@@ -155,3 +160,47 @@ def test_files_of_other_kinds_do_not_matter(table: PaperTable) -> None:
     for name in ("base-seed-x.json", "base-seed-.json", "other-seed-1.json", "table1.md"):
         (folder / name).write_text("?")
     assert study(table, [1]).results() == {"Baseline": {}, "Short": {}}
+
+
+PUBLISHED_ROWS = [(table, row) for table in TABLES.values() for row in table.rows]
+
+
+@pytest.mark.parametrize(("table", "row"), PUBLISHED_ROWS, ids=lambda item: item.name)
+def test_every_row_can_be_run(table, row) -> None:  # type: ignore[no-untyped-def]
+    config = table.config(row, 1337, "cpu")
+    assert config.method == row.method
+    assert config.seed == 1337
+    assert (config.optimizer.warmup, config.steps) in ((100, 8000), (2, 160))
+    # The defaults are the paper's setting, so a row's configuration differs from them only where it must.
+    values = {"method": row.method, "corpus": {"name": "shakespeare"}}
+    if "untied" in row.name:
+        values["model"] = {"tied": False}
+    if row.name == "monolingual":
+        values |= {"language": {"low_resource": 1.0}, "steps": 160, "optimizer": {"warmup": 2}}
+    assert config.identity() == RunConfig.build(values).identity()
+
+
+@pytest.mark.parametrize(("table", "row"), PUBLISHED_ROWS, ids=lambda item: item.name)
+def test_published_numbers_make_sense(table, row) -> None:  # type: ignore[no-untyped-def]
+    for numbers in row.published.values():
+        assert list(numbers) == [measure.key for measure in MEASURES]
+        assert 1 < numbers["best_perplexity"] <= numbers["perplexity"] < 25
+        assert 0.3 < numbers["best_temperature"] < 1.2
+        assert 0 < numbers["accuracy"] < numbers["mrr"] < numbers["recall"] < 1
+        assert 0 < numbers["isotropy"] < 1
+    assert list(row.published) == (["LR"] if row.name == "monolingual" else ["HR", "LR"])
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
+def test_rows_have_names_of_their_own(table) -> None:  # type: ignore[no-untyped-def]
+    for names in ([row.name for row in table.rows], [row.label for row in table.rows]):
+        assert len(set(names)) == len(names)
+    assert len({table.config(row, 1).identity() for row in table.rows}) == len(table.rows)
+
+
+def test_a_run_is_not_made_twice_for_two_tables() -> None:
+    """Rows of different tables share a folder of results by name, so equal names must be equal runs."""
+    identities: dict[tuple[str, str], str] = {}
+    for table, row in PUBLISHED_ROWS:
+        identity = table.config(row, 1).identity()
+        assert identities.setdefault((table.study, row.name), identity) == identity

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from decone.studies import pool
-from decone.studies.pool import Job, run_all
+from decone.studies.pool import RunJob, run_all
 from decone.training import checkpoint
 from decone.training.config import RunConfig
 from decone.training.interrupt import Stopped
@@ -23,8 +23,8 @@ Build = Callable[..., RunConfig]
 LONG = {"steps": 100_000, "evaluation__every": 100_000}
 
 
-def job(config: RunConfig, name: str) -> Job:
-    return Job(f"the run {name}", config, Path("runs") / name)
+def job(config: RunConfig, name: str) -> RunJob:
+    return RunJob(f"the run {name}", config, Path("runs") / name)
 
 
 def is_whole(name: str) -> bool:
@@ -86,7 +86,7 @@ def test_a_failing_run_is_named_and_the_others_stop_in_good_order(build: Build) 
 
 @pytest.mark.usefixtures("workers")
 def test_a_killed_worker_is_named(build: Build) -> None:
-    def kill(job: Job, step: int) -> None:
+    def kill(job: RunJob, step: int) -> None:
         for child in multiprocessing.active_children():
             child.kill()
 
@@ -99,7 +99,7 @@ def test_ctrl_c_stops_all_runs_in_good_order_though_no_worker_sees_it(build: Bui
     """The signal reaches the parent alone here; in a terminal it reaches the workers too."""
     names = ["a", "b"]
 
-    def press(job: Job, step: int) -> None:
+    def press(job: RunJob, step: int) -> None:
         if all(checkpoint.latest(Path("runs") / name) for name in names):
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -112,7 +112,7 @@ def test_ctrl_c_stops_all_runs_in_good_order_though_no_worker_sees_it(build: Bui
 
 @pytest.mark.usefixtures("workers")
 def test_a_second_ctrl_c_ends_the_workers_at_once(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    def press(job: Job, step: int) -> None:
+    def press(job: RunJob, step: int) -> None:
         raise KeyboardInterrupt
 
     def impatient(self: pool.ProcessPoolExecutor, wait: bool = True, cancel_futures: bool = False) -> None:
@@ -129,7 +129,7 @@ def test_a_second_ctrl_c_ends_the_workers_at_once(build: Build, monkeypatch: pyt
 def test_a_stopped_run_goes_on_where_it_was(build: Build) -> None:
     only = job(build(steps=200), "a")
 
-    def press(job: Job, step: int) -> None:
+    def press(job: RunJob, step: int) -> None:
         if checkpoint.latest(job.path):
             raise KeyboardInterrupt
 

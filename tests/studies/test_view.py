@@ -18,12 +18,16 @@ from decone.document import figures as look
 from decone.document import html, markdown, terminal
 from decone.document.numbers import half, number
 from decone.studies import figures
-from decone.studies.exhibits import Exhibit
-from decone.studies.table import Table, build
+from decone.studies.exhibits import ModelExhibit
+from decone.studies.table import MEASURES, StudyTable, build
 from decone.studies.view import comparison_document, table_document
 
+KEYS = [measure.key for measure in MEASURES]
 PUBLISHED = {
-    "threshold": {"HR": [9.33, 5.14, 0.48, 0.5284, 0.8, 0.7, 0.9], "LR": [17.46, 9.5, 0.48, 0.3723, 0.8, 0.7, 0.9]}
+    "threshold": {
+        "HR": dict(zip(KEYS, [9.33, 5.14, 0.48, 0.5284, 0.8, 0.7, 0.9], strict=True)),
+        "LR": dict(zip(KEYS, [17.46, 9.5, 0.48, 0.3723, 0.8, 0.7, 0.9], strict=True)),
+    }
 }
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202e\x00"
 
@@ -60,7 +64,7 @@ def small_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(look, "library", lambda: "var Plotly = {};")
 
 
-def written(folder: Path, results: Any, exhibits: list[Exhibit] | None = None, **named: Any) -> tuple[str, Reader]:
+def written(folder: Path, results: Any, exhibits: list[ModelExhibit] | None = None, **named: Any) -> tuple[str, Reader]:
     table = build("Title", results, named.pop("select", "best"), named.pop("published", None))
     document = comparison_document(table, results, exhibits or [], {"commit": None}, **named)
     path = html.save(folder / "report.html", document)
@@ -138,7 +142,9 @@ def test_the_summary_claims_only_what_is_clear(tmp_path: Path, three: dict[str, 
 
 
 def test_published_numbers_stand_beside_ours(tmp_path: Path, three: dict[str, Any]) -> None:
-    _, reader = written(tmp_path, three, published={"mle": {"LR": [1.0, 5.55, 1.0, 0.5, 0.5, 0.5, 0.5]}})
+    _, reader = written(
+        tmp_path, three, published={"mle": {"LR": dict(zip(KEYS, [1.0, 5.55, 1.0, 0.5, 0.5, 0.5, 0.5], strict=True))}}
+    )
     assert "paper 5.55" in reader.text
     assert "published number" in reader.text
 
@@ -170,7 +176,11 @@ def test_one_seed_of_one_language(tmp_path: Path, result: Any, exhibit: Any) -> 
 
 
 def test_nothing_run_yet(tmp_path: Path) -> None:
-    _, reader = written(tmp_path, {"mle": {}, "b": {}}, published={"mle": {"HR": [1.0] * 7, "LR": [2.0] * 7}})
+    _, reader = written(
+        tmp_path,
+        {"mle": {}, "b": {}},
+        published={"mle": {"HR": dict.fromkeys(KEYS, 1.0), "LR": dict.fromkeys(KEYS, 2.0)}},
+    )
     assert "Not run yet: b." in reader.text
     assert "none is finished" in reader.text
     assert "paper 2.00" in reader.text
@@ -221,7 +231,7 @@ def test_a_missing_plotly_is_said(
     assert list(tmp_path.iterdir()) == []
 
 
-def drawn(table: Table) -> str:
+def drawn(table: StudyTable) -> str:
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(terminal.render(table_document(table)))
     return console.export_text()
@@ -288,7 +298,7 @@ def tables(text: str) -> list[list[list[str]]]:
 
 
 def test_tables_hold_means_intervals_published_and_seeds(three: dict[str, Any]) -> None:
-    published = {"mle": {"HR": [9.0] * 7, "LR": [11.5] * 7}}
+    published = {"mle": {"HR": dict.fromkeys(KEYS, 9.0), "LR": dict.fromkeys(KEYS, 11.5)}}
     high, low, shares, seeds = tables(markdown.render(table_document(build("T", three, "best", published))))
     assert high[0][:3] == ["Method", "Seeds", "PPL"]
     assert low[1][:4] == ["mle", "3", "13.80 ±0.37", "9.20 ±0.25"]

@@ -12,7 +12,7 @@ from decone.files.safetensors import write_tensors
 from decone.models.nano import Nano
 from decone.training.config import RunConfig
 from decone.training.inputs import train_tokenizer
-from decone.training.run import Run, makeable, read_result
+from decone.training.run import Run, read_result, require_creatable
 
 OUT = Path("run")
 CONFIG = RunConfig.build({"model": {"width": 16, "layers": 1, "heads": 2, "context": 16}})
@@ -125,7 +125,7 @@ def test_a_place_without_permission_is_refused(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(
         ValueError, match=r"cannot write to --out deep/run: no permission for .*; choose another folder"
     ):
-        makeable(Path("deep/run"))
+        require_creatable(Path("deep/run"))
 
 
 def test_what_is_no_run_is_refused() -> None:

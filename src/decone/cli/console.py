@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from decone.document import Document, DocumentModel
-    from decone.studies.pool import Piece
 
 WIDTH = 120  # columns of a file or pipe; a terminal, or COLUMNS, says its own
 
@@ -74,30 +73,22 @@ def say(text: str) -> None:
 class Watcher:
     """A progress bar per run and one over all of them."""
 
-    def __init__(self, progress: "Progress", total: int) -> None:
-        self.progress, self.tasks = progress, dict[str, "TaskID"]()
-        self.all = progress.add_task("all runs", total=total)
-        self.steps = dict[str, int]()
+    ALL = "all runs"
 
-    def watch(self, job: "Piece", step: int) -> None:
-        """Shows how far a run is."""
+    def __init__(self, progress: "Progress") -> None:
+        self.progress, self.tasks = progress, dict[str, "TaskID"]()
+
+    def show(self, name: str, step: int, steps: int) -> None:
+        """Shows the step that a run, or all of them, has reached; the bar of a finished run goes."""
         from rich.markup import escape
 
-        if step and job.name not in self.tasks:
-            self.tasks[job.name] = self.progress.add_task(escape(job.name), total=job.steps)
-        if job.name in self.tasks:
-            self.progress.update(self.tasks[job.name], completed=step)
-        self._sum(job, step)
-
-    def done(self, job: "Piece", step: int) -> None:
-        """Takes a finished run's bar away."""
-        if job.name in self.tasks:
-            self.progress.remove_task(self.tasks.pop(job.name))
-        self._sum(job, step)
-
-    def _sum(self, job: "Piece", step: int) -> None:
-        self.steps[job.name] = step
-        self.progress.update(self.all, completed=sum(self.steps.values()))
+        if name != self.ALL and step >= steps:
+            if name in self.tasks:
+                self.progress.remove_task(self.tasks.pop(name))
+            return
+        if name not in self.tasks:
+            self.tasks[name] = self.progress.add_task(escape(name), total=steps)
+        self.progress.update(self.tasks[name], completed=step)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def scan(
     from decone.diagnosis.view import scan_document
     from decone.document import html, markdown, terminal
     from decone.files.atomic import write_text
-    from decone.training.run import makeable
+    from decone.training.run import require_creatable
 
     if schema:
         print_json(ScanResult.model_json_schema(by_alias=True))
@@ -55,7 +55,7 @@ def scan(
         raise ValueError("name a model: the folder of a run or of a Hugging Face model, or a .safetensors file")
     wanted = parse_limits(limits)
     target = folder or Path("runs") / f"scan-{_plain(model)}"
-    makeable(target)
+    require_creatable(target)
     with stages(quiet) as progress:
         result, samples = scanning.scan(
             model,

@@ -9,8 +9,8 @@ from decone.cli.console import Watcher, bars, print_json, say, write
 from decone.cli.options import Device, Jobs, Json, OptionalDevice, Quiet, Seeds
 from decone.data.corpora import NAMES
 
-METHODS = "mle,threshold:margin=1,threshold:margin=1+row-adamw"
-STEPS = 1000  # where neither the command line nor a file says otherwise
+METHODS = "mle,threshold:margin=1,threshold:margin=1+row-adamw"  # the defaults of `studies.compare.compare`
+STEPS = 1000
 
 
 def compare(
@@ -32,35 +32,28 @@ def compare(
 
     The first method is the one the others are compared with. Run the same command again to go on after a stop.
     """
-    from decone.document import figures, html, markdown, terminal
-    from decone.files.atomic import write_text
-    from decone.files.settings import merge_settings, parse_pairs
-    from decone.studies.compare import Comparison
-    from decone.studies.compare import methods as read_methods
-    from decone.studies.seeds import seeds as read_seeds
-    from decone.studies.view import comparison_document
-    from decone.training.config import RunConfig
-    from decone.training.machine import provenance
+    from decone.document import terminal
+    from decone.files.settings import parse_pairs
+    from decone.studies import compare
 
-    # What is not given on the command line is left to the file.
-    options = {"corpus.name": corpus, "steps": steps, "machine.device": device}
-    overrides = {key: value for key, value in options.items() if value is not None} | parse_pairs(sets or [])
-    base = RunConfig.read(config, overrides) if config else RunConfig.build(merge_settings({"steps": STEPS}, overrides))
-    comparison = Comparison(base, read_methods(methods), read_seeds(seeds), folder)
-    figures.graph_objects()  # hours of training must not end in a missing package
-    comparison.claim()
     with bars(quiet) as progress:
-        watcher = Watcher(progress, base.steps * len(comparison.jobs()))
-        results = comparison.run(jobs, watcher.watch, watcher.done)
-    table = comparison.table(results)
-    document = comparison_document(table, results, comparison.exhibits(), provenance())
-    write_text(folder / "table.md", markdown.render(document))
-    written = html.save(folder / "report.html", document)
+        result = compare.compare(
+            methods,
+            corpus=corpus,
+            seeds=seeds,
+            steps=steps,
+            config=config,
+            settings=parse_pairs(sets or []),
+            out=folder,
+            device=device,
+            jobs=jobs,
+            progress=Watcher(progress).show,
+        )
     if as_json:
-        print_json({method: list(runs.values()) for method, runs in results.items()})
+        print_json(result.to_dict())
     else:
-        write(terminal.render(document))
-    say(f"the page is {written}")
+        write(terminal.render(result.to_document()))
+    say(f"the page is {folder / 'report.html'}")
 
 
 def report(
@@ -69,22 +62,15 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Draw table.md and report.html of a comparison again, from the runs that are finished."""
-    from decone.document import html, markdown, terminal
-    from decone.files.atomic import write_text
-    from decone.studies.compare import reopen
-    from decone.studies.view import comparison_document
-    from decone.training.machine import provenance
+    from decone.document import terminal
+    from decone.studies.compare import draw_report
 
-    comparison, results = reopen(folder)
-    table = comparison.table(results)
-    document = comparison_document(table, results, comparison.exhibits(), provenance())
-    write_text(folder / "table.md", markdown.render(document))
-    written = html.save(folder / "report.html", document)
+    result = draw_report(folder)
     if as_json:
-        print_json({method: list(runs.values()) for method, runs in results.items()})
+        print_json(result.to_dict())
     elif not quiet:
-        write(terminal.render(document))
-    say(f"the page is {written}")
+        write(terminal.render(result.to_document()))
+    say(f"the page is {folder / 'report.html'}")
 
 
 def reproduce(
@@ -116,43 +102,34 @@ def reproduce(
     """Reproduce a published table: run what is missing, then show the paper's numbers beside ours."""
     from rich.markup import escape
 
-    from decone.document import markdown, terminal
-    from decone.files.atomic import write_text
+    from decone.document import terminal
     from decone.files.settings import parse_pairs
-    from decone.studies.catalogue import TABLES
-    from decone.studies.seeds import seeds as read_seeds
-    from decone.studies.study import Wish
-    from decone.studies.view import table_document
+    from decone.studies import reproduce
 
     if every:
-        for name, exhibit in TABLES.items():
+        for name, exhibit in reproduce.EXHIBITS.items():
             write(escape(f"{name}  {exhibit.title}\n    rows: {', '.join(exhibit.row_names)}"), soft_wrap=True)
         return
-    wish = Wish(
-        rows=rows,
-        seeds=read_seeds(seeds),
-        out=folder,
-        runs=runs,
-        device=device,
-        select=select,
-        model=model,
-        tasks=tasks,
-        deltas={row: Path(file) for row, file in parse_pairs(deltas or [], "--delta", "definitions=FILE").items()},
-        settings=parse_pairs(settings or []),
-    )
-    if table not in TABLES:
-        raise ValueError(f"nothing to reproduce under {table!r}; choose one of {', '.join(TABLES)}")
-    study = TABLES[table].plan(wish)
-    if not show:
-        with bars(quiet) as progress:
-            watcher = Watcher(progress, study.steps())
-            study.run(jobs, watcher.watch, watcher.done)
+    with bars(quiet) as progress:
+        result = reproduce.reproduce(
+            table,
+            rows=rows,
+            seeds=seeds,
+            select=select,
+            model=model,
+            tasks=tasks,
+            deltas=parse_pairs(deltas or [], "--delta", "definitions=FILE"),
+            settings=parse_pairs(settings or []),
+            out=folder,
+            runs=runs,
+            device=device,
+            jobs=jobs,
+            show=show,
+            progress=Watcher(progress).show,
+        )
     if as_json:
-        print_json(study.documents())
+        print_json(result.to_dict())
         return
-    document = table_document(study.render())
-    write(terminal.render(document))
+    write(terminal.render(result.to_document()))
     if not show:
-        study.page.parent.mkdir(parents=True, exist_ok=True)
-        write_text(study.page, markdown.render(document))
-        say(f"the table is {study.page}")
+        say(f"the table is {result.save()}")

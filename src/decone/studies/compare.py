@@ -1,49 +1,157 @@
-"""Methods against each other at equal budget, over seeds: the plan, the runs, the table."""
+"""Methods against each other at equal budget, over seeds: the plan, the runs, the table, the page."""
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict
+
 from decone.data import corpora
-from decone.data.windows import split
+from decone.document import figures, html, markdown
+from decone.document.blocks import Document
+from decone.document.model import DocumentModel
 from decone.files.atomic import write_text
-from decone.studies.exhibits import Exhibit, exhibit
-from decone.studies.pool import Job, Watch, run_all
-from decone.studies.table import Results, Table, build
+from decone.files.settings import merge_settings
+from decone.studies.exhibits import ModelExhibit, load_exhibits
+from decone.studies.pool import Progress, RunJob, StepCounter, Watch, run_all
+from decone.studies.store import parse_seeds
+from decone.studies.table import Results, StudyTable, build
+from decone.studies.view import comparison_document
 from decone.training import inputs
 from decone.training.config import RunConfig
-from decone.training.run import Run, read_result, vacant, writable
-from decone.vocab.counts import count_tokens
+from decone.training.machine import provenance
+from decone.training.run import read_result, require_unclaimed, require_writable
 
 PLAN = "compare.json"
-RUN_ONLY = {"method", "seed", "machine"}  # what may differ between runs of one comparison
+RUN_ONLY = {"method", "seed", "machine"}  # keys that may differ between runs of one comparison
+METHODS = "mle,threshold:margin=1,threshold:margin=1+row-adamw"
+STEPS = 1000  # where neither the caller nor a file says otherwise
+RunContents = dict[str, dict[int, dict[str, Any]]]  # content of `result.json` by method and seed
 
 
-def methods(text: str) -> list[str]:
+class ComparisonResult(DocumentModel):
+    """A comparison with the results of its runs.
+
+    Attributes:
+        plan: configuration, methods, seeds, folder.
+        results: content of `result.json` by method and seed.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
+
+    plan: "Comparison"
+    results: RunContents
+
+    @property
+    def table(self) -> StudyTable:
+        """Means with intervals, differences paired by seed."""
+        return self.plan.table(self.results)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Contents of `result.json` by method, in order of the seeds."""
+        return {method: list(runs.values()) for method, runs in self.results.items()}
+
+    def to_document(self) -> Document:
+        """Table, plots and samples as blocks; loads a model of every method."""
+        return self._document
+
+    def save(self) -> Path:
+        """Writes `table.md` and `report.html` into the folder of the comparison; gives the latter."""
+        write_text(self.plan.out / "table.md", markdown.render(self._document))
+        return html.save(self.plan.out / "report.html", self._document)
+
+    @cached_property
+    def _document(self) -> Document:
+        return comparison_document(self.table, self.results, self.plan.exhibits(), provenance())
+
+
+def compare(
+    methods: str | Sequence[str] = METHODS,
+    *,
+    corpus: str | None = None,
+    seeds: str | int | Sequence[int] = 3,
+    steps: int | None = None,
+    config: RunConfig | Path | str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    out: Path | str = "runs/compare",
+    device: str | None = None,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> ComparisonResult:
+    """Compares methods over seeds; the first method is the one the others are compared with.
+
+    Runs that are finished are only read; the same call again continues after a stop.
+
+    Args:
+        methods: objective[:key=value,...][+optimiser], a list or separated by commas.
+        corpus: default, shakespeare, wikitext-2, or a UTF-8 text file; None for that of the configuration.
+        seeds: a number of seeds, or the seeds themselves.
+        steps: optimiser steps of every run; None for those of the configuration, or 1,000 without one.
+        config: configuration that all runs share, or a TOML file of it.
+        settings: values by dotted key that replace those of the configuration.
+        out: folder of the comparison; `table.md` and `report.html` are written into it.
+        device: auto, cpu, cuda, cuda:N or mps; None for that of the configuration.
+        jobs: runs at once; 0 is one per core, or one where a CUDA device is shared.
+        progress: called with the name of a run, its steps done and all its steps; "all runs" is all of them.
+
+    Raises:
+        Stopped: Ctrl-C; the same call resumes.
+        ValueError: the folder holds something else, a method or setting does not exist, or a run failed.
+    """
+    options = {"corpus.name": corpus, "steps": steps, "machine.device": device}
+    overrides = {key: value for key, value in options.items() if value is not None} | dict(settings or {})
+    if isinstance(config, Path | str):
+        shared = RunConfig.read(Path(config), overrides)
+    else:
+        shared = RunConfig.build(merge_settings(config.model_dump() if config else {"steps": STEPS}, overrides))
+    names = split_methods(methods) if isinstance(methods, str) else list(methods)
+    plan = Comparison(shared, names, parse_seeds(seeds), Path(out))
+    figures.graph_objects()  # hours of training must not end in a missing package
+    plan.claim()
+    counter = StepCounter(progress, shared.steps * len(plan.jobs()))
+    result = ComparisonResult(plan=plan, results=plan.run(jobs, counter.watch, counter.done))
+    result.save()
+    return result
+
+
+def draw_report(folder: Path | str) -> ComparisonResult:
+    """Draws `table.md` and `report.html` of a comparison again, from the runs that are finished.
+
+    Raises:
+        ValueError: the folder holds no comparison, or no run of it is finished.
+    """
+    plan, results = reopen(Path(folder))
+    result = ComparisonResult(plan=plan, results=results)
+    result.save()
+    return result
+
+
+def split_methods(text: str) -> list[str]:
     """Splits a list of methods at its commas; `key=value` pieces belong to the method before them.
 
     Raises:
         ValueError: the list is empty or names a method twice.
 
     Example:
-        >>> methods("mle,threshold:margin=1,temperature=0.46+row-adamw")
+        >>> split_methods("mle,threshold:margin=1,temperature=0.46+row-adamw")
         ['mle', 'threshold:margin=1,temperature=0.46+row-adamw']
     """
-    found: list[str] = []
+    methods: list[str] = []
     for piece in filter(None, (piece.strip() for piece in text.split(","))):
-        if re.match(r"\w+\s*=", piece) and found:
-            found[-1] += f",{piece}"
+        if re.match(r"\w+\s*=", piece) and methods:
+            methods[-1] += f",{piece}"
         else:
-            found.append(piece)
-    if not found:
+            methods.append(piece)
+    if not methods:
         raise ValueError("--methods is empty; write e.g. mle,threshold:margin=1")
-    for method in found:
-        if found.count(method) > 1:
+    for method in methods:
+        if methods.count(method) > 1:
             raise ValueError(f"--methods names {method!r} twice; keep one")
-    return found
+    return methods
 
 
 def slug(method: str) -> str:
@@ -65,13 +173,13 @@ class Comparison:
     seeds: Sequence[int]
     out: Path
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[RunJob]:
         """All runs; seeds go outermost, so that a partly finished comparison is paired."""
         jobs = []
         for seed in self.seeds:
             for method in self.methods:
                 config = RunConfig.build({**self.config.model_dump(), "method": method, "seed": seed})
-                jobs.append(Job(f"{method} seed {seed}", config, self.folder(method, seed)))
+                jobs.append(RunJob(f"{method} seed {seed}", config, self.folder(method, seed)))
         return jobs
 
     def folder(self, method: str, seed: int) -> Path:
@@ -79,15 +187,15 @@ class Comparison:
         return self.out / "runs" / slug(method) / f"seed-{seed}"
 
     def claim(self) -> None:
-        """Takes the output folder, or finds it taken by this very comparison (more methods or seeds may be added).
+        """Claims the output folder, which may hold this very comparison already (more methods or seeds may be added).
 
         Raises:
-            ValueError: the folder holds something else, or what the runs need is not here; then nothing is written.
+            ValueError: the folder holds something else, or what the runs need cannot be had; then nothing is written.
         """
         shared = json.loads(json.dumps(self.config.model_dump(exclude=RUN_ONLY)))
         plan = _read_plan(self.out) if (self.out / PLAN).exists() else None
         if plan is None:
-            vacant(self.out)
+            require_unclaimed(self.out)
         elif plan["config"] != shared:
             raise ValueError(f"{self.out} holds a comparison with other settings; choose another --out")
         self.jobs()  # a method or seed that cannot be is refused here
@@ -96,17 +204,19 @@ class Comparison:
             raise ValueError(
                 f"{self.config.corpus.name} has changed since the comparison in {self.out} began; choose another --out"
             )
-        writable(self.out)
+        require_writable(self.out)
         content = {"config": shared, "corpus": digest, "methods": list(self.methods), "seeds": list(self.seeds)}
         write_text(self.out / PLAN, json.dumps(content, indent=1) + "\n")
 
-    def run(self, processes: int = 0, watch: Watch | None = None, done: Watch | None = None) -> Results:
+    def run(
+        self, processes: int = 0, watch: Watch | None = None, done: Watch | None = None
+    ) -> dict[str, dict[int, dict[str, Any]]]:
         """Carries out what is missing and gathers all results; see `pool.run_all`."""
-        found = run_all(self.jobs(), processes, watch, done)
-        results: dict[str, dict[int, dict[str, Any]]] = {method: {} for method in self.methods}
+        runs = run_all(self.jobs(), processes, watch, done)
+        results: RunContents = {method: {} for method in self.methods}
         for method in self.methods:
             for seed in self.seeds:
-                result = found[self.folder(method, seed)]
+                result = runs[self.folder(method, seed)]
                 results[method][seed] = result
                 write_text(self.result_path(method, seed), json.dumps(result, indent=1) + "\n")
         return results
@@ -117,32 +227,32 @@ class Comparison:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def table(self, results: Results) -> Table:
+    def table(self, results: Results) -> StudyTable:
         """The comparison's table."""
         name = self.config.corpus.name
         name = name if name == corpora.DEFAULT or name in corpora.PUBLISHED else Path(name).name
         title = f"{len(self.methods)} methods, {len(self.seeds)} seeds, {self.config.steps} steps on {name}"
         return build(title, results, self.config.evaluation.select)
 
-    def exhibits(self) -> list[Exhibit]:
+    def exhibits(self) -> list[ModelExhibit]:
         """The first finished seed's model of every method."""
-        chosen = []
+        selection = []
         for method in self.methods:
             folders = [self.folder(method, seed) for seed in self.seeds]
             finished = [folder for folder in folders if (folder / "result.json").exists()]
-            chosen += [(method, folder) for folder in finished[:1]]
-        return exhibits(chosen)
+            selection += [(method, folder) for folder in finished[:1]]
+        return load_exhibits(selection)
 
 
-def reopen(folder: Path) -> tuple[Comparison, Results]:
-    """A comparison from its folder with the results that are there.
+def reopen(folder: Path) -> tuple[Comparison, RunContents]:
+    """A comparison from its folder with the results that are present.
 
     Raises:
         ValueError: the folder holds no comparison, or no run of it is finished.
     """
     plan = _read_plan(folder)
     comparison = Comparison(RunConfig.build(plan["config"]), plan["methods"], plan["seeds"], folder)
-    results: dict[str, dict[int, dict[str, Any]]] = {method: {} for method in comparison.methods}
+    results: RunContents = {method: {} for method in comparison.methods}
     for method in comparison.methods:
         for seed in comparison.seeds:
             path = comparison.folder(method, seed) / "result.json"
@@ -166,18 +276,8 @@ def _read_plan(folder: Path) -> dict[str, Any]:
             raise ValueError("no seeds")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); choose another --out") from None
-    found: dict[str, Any] = plan
-    return found
+    content: dict[str, Any] = plan
+    return content
 
 
-def exhibits(runs: Sequence[tuple[str, Path]]) -> list[Exhibit]:
-    """Loads runs with their token counts for a page; each is a label and a folder."""
-    found = []
-    for label, folder in runs:
-        run = Run.open(folder)
-        tokenizer = run.tokenizer()
-        assert tokenizer is not None  # a finished run has one
-        ids = tokenizer.encode(corpora.load(run.config.corpus.name).text)
-        train, _ = split(ids, run.config.corpus.validation, run.config.model.context)
-        found.append(exhibit(label, run, count_tokens(train, tokenizer.size).tolist()))
-    return found
+ComparisonResult.model_rebuild()

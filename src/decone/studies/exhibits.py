@@ -1,21 +1,25 @@
 """What a page shows of one trained model beyond numbers: its tables and the text it writes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decone.data.windows import Languages
+from decone.data import corpora
+from decone.data.windows import Languages, split
 from decone.models.generation import sample
 from decone.training.run import Run
+from decone.vocab.counts import count_tokens
 
 PROMPT = "\n"
 LENGTH = 240  # tokens of sample text
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class ModelExhibit:
     """One run's tables and sample text.
 
     Attributes:
@@ -39,7 +43,7 @@ class Exhibit:
     temperatures: dict[str, float]
 
 
-def exhibit(label: str, run: Run, counts: list[int], length: int = LENGTH) -> Exhibit:
+def exhibit(label: str, run: Run, counts: list[int], length: int = LENGTH) -> ModelExhibit:
     """Loads a finished run and lets it write; ValueError if it is not done or damaged."""
     tokenizer, model = run.tokenizer(), run.model()
     assert tokenizer is not None  # run.model() has checked
@@ -53,7 +57,7 @@ def exhibit(label: str, run: Run, counts: list[int], length: int = LENGTH) -> Ex
         ids = sample(model, prompt + offset, length, temperatures[name], run.config.seed)
         # A model may switch languages in the middle; both copies read the same.
         samples[name] = tokenizer.decode((ids % languages.size).tolist())
-    return Exhibit(
+    return ModelExhibit(
         label=label,
         seed=run.config.seed,
         tokens=tokenizer.tokens(),
@@ -63,3 +67,16 @@ def exhibit(label: str, run: Run, counts: list[int], length: int = LENGTH) -> Ex
         samples=samples,
         temperatures=temperatures,
     )
+
+
+def load_exhibits(runs: Sequence[tuple[str, Path]]) -> list[ModelExhibit]:
+    """Loads runs with their token counts for a page; each is a label and a folder."""
+    exhibits = []
+    for label, folder in runs:
+        run = Run.open(folder)
+        tokenizer = run.tokenizer()
+        assert tokenizer is not None  # a finished run has one
+        ids = tokenizer.encode(corpora.load(run.config.corpus.name).text)
+        train, _ = split(ids, run.config.corpus.validation, run.config.model.context)
+        exhibits.append(exhibit(label, run, count_tokens(train, tokenizer.size).tolist()))
+    return exhibits

@@ -26,9 +26,9 @@ from decone.document.numbers import number
 from decone.metrics.neighbours import cosine_matrix, neighbours
 from decone.metrics.statistics import mean_interval
 from decone.metrics.table_geometry import principal_plane, singular_decay
-from decone.studies.exhibits import Exhibit
+from decone.studies.exhibits import ModelExhibit
 from decone.studies.findings import NOT_RUN
-from decone.studies.table import ALIGNED, Measure, Results, Table, value
+from decone.studies.table import ALIGNED, Measure, Results, StudyTable, value
 
 LANE = 70  # pixels of height for a method in a plot of seeds
 LARGE = 400  # tokens of one language from which on only the frequent ones are drawn
@@ -38,7 +38,7 @@ RAREST = 5  # tokens of each language that are marked in the plane
 COSINE = [[0.0, "#3f86e0"], [0.4999, "rgba(63,134,224,0)"], [0.5001, "rgba(224,112,26,0)"], [1.0, "#e0701a"]]
 
 
-def loss_curves(table: Table, results: Results) -> Plot:
+def loss_curves(table: StudyTable, results: Results) -> Plot:
     """Validation loss against step, one line per run; a dot marks the checkpoint that counts.
 
     The loss is plain cross-entropy whatever a method optimises.
@@ -46,12 +46,12 @@ def loss_curves(table: Table, results: Results) -> Plot:
     return _history(table, results, "loss", {"title": {"text": "validation loss, nats"}}, ".4f")
 
 
-def has_alignment(table: Table, results: Results) -> bool:
+def has_alignment(table: StudyTable, results: Results) -> bool:
     """True where runs have two languages, whose alignment was measured."""
     return any("alignment" in line for _, _, _, result in _runs(table, results) for line in result["history"])
 
 
-def alignment_curves(table: Table, results: Results) -> Plot:
+def alignment_curves(table: StudyTable, results: Results) -> Plot:
     """Alignment against step, one line per run."""
     plot = _history(
         table, results, "alignment", {"title": {"text": "rows that meet their translation"}, "tickformat": ".0%"}, ".0%"
@@ -61,14 +61,14 @@ def alignment_curves(table: Table, results: Results) -> Plot:
     return plot
 
 
-def has_temperatures(table: Table, results: Results, language: str) -> bool:
+def has_temperatures(table: StudyTable, results: Results, language: str) -> bool:
     """True where a run has a finite lowest perplexity in a language."""
     runs = (result["measured"][table.select] for _, _, _, result in _runs(table, results))
     lowest = (value(measured, language, "best_perplexity") for measured in runs)
     return any(best is not None and math.isfinite(best) for best in lowest)
 
 
-def temperature_curves(table: Table, results: Results, language: str) -> Plot:
+def temperature_curves(table: StudyTable, results: Results, language: str) -> Plot:
     """Perplexity of a language against softmax temperature: mean over seeds, every seed faint, each seed's best marked.
 
     At least one run has measured the language, see `has_temperatures`.
@@ -116,7 +116,7 @@ def temperature_curves(table: Table, results: Results, language: str) -> Plot:
     return figure(traces, showlegend=False, xaxis=across, yaxis=axis)
 
 
-def seed_dots(table: Table, measure: Measure, language: str) -> Plot:
+def seed_dots(table: StudyTable, measure: Measure, language: str) -> Plot:
     """Every seed of every method as a dot, with mean and 95 % interval, and the published number as a dashed mark."""
     go = graph_objects()
     rows = {row.label: row for row in table.rows if row.language == language}
@@ -178,7 +178,7 @@ def _mean(order: int, height: float, low: float, mean: float, high: float, measu
     ]
 
 
-def _history(table: Table, results: Results, key: str, axis: dict[str, Any], form: str) -> Plot:
+def _history(table: StudyTable, results: Results, key: str, axis: dict[str, Any], form: str) -> Plot:
     go = graph_objects()
     traces = []
     for index, name, seed, result in _runs(table, results):
@@ -219,7 +219,7 @@ def _identity(index: int, name: str, seed: int | None) -> dict[str, Any]:
     return {"name": who, "text": text, "legendgroup": group(index), "showlegend": False}
 
 
-def _runs(table: Table, results: Results) -> Iterator[tuple[int, str, int, dict[str, Any]]]:
+def _runs(table: StudyTable, results: Results) -> Iterator[tuple[int, str, int, dict[str, Any]]]:
     for index, name in enumerate(table.labels):
         for seed, result in _seeds(results, name):
             yield index, name, seed, result
@@ -229,7 +229,7 @@ def _seeds(results: Results, name: str) -> list[tuple[int, dict[str, Any]]]:
     return sorted(results.get(name, {}).items())
 
 
-def plotted_ids(exhibit: Exhibit) -> list[int]:
+def plotted_ids(exhibit: ModelExhibit) -> list[int]:
     """Ids of one language that are drawn, sorted by their strings: all, or the most frequent of a large vocabulary."""
     ids = sorted(range(len(exhibit.tokens)), key=lambda index: (-exhibit.counts[index], index))
     if len(ids) > LARGE:
@@ -237,7 +237,7 @@ def plotted_ids(exhibit: Exhibit) -> list[int]:
     return sorted(ids, key=lambda index: (exhibit.tokens[index], index))
 
 
-def cosine_map(exhibit: Exhibit) -> Plot:
+def cosine_map(exhibit: ModelExhibit) -> Plot:
     """Cosine of every pair of rows, sorted by language and then by token ("Stop Jostling", Figure 5)."""
     go = graph_objects()
     ids, offsets = plotted_ids(exhibit), exhibit.languages.offsets()
@@ -272,7 +272,7 @@ def cosine_map(exhibit: Exhibit) -> Plot:
     return figure([trace], height=440, xaxis=axis | across, yaxis=axis | upright, shapes=shapes, margin=margin)
 
 
-def main_plane(exhibit: Exhibit) -> Plot:
+def main_plane(exhibit: ModelExhibit) -> Plot:
     """Rows on their first two principal components, translations joined, the rarest as crosses (Figure 6)."""
     go = graph_objects()
     points = principal_plane(exhibit.weight).tolist()
@@ -302,7 +302,7 @@ def main_plane(exhibit: Exhibit) -> Plot:
     return figure(traces, height=440, xaxis=across, yaxis=upward)
 
 
-def singular_values(exhibits: Sequence[Exhibit], labels: Sequence[str]) -> Plot:
+def singular_values(exhibits: Sequence[ModelExhibit], labels: Sequence[str]) -> Plot:
     """Singular values of every table relative to its largest, on a logarithmic axis.
 
     Args:
@@ -326,7 +326,7 @@ def singular_values(exhibits: Sequence[Exhibit], labels: Sequence[str]) -> Plot:
     return figure(traces, showlegend=False, xaxis={"title": {"text": "singular value"}}, yaxis=down)
 
 
-def probe_ids(exhibit: Exhibit) -> list[int]:
+def probe_ids(exhibit: ModelExhibit) -> list[int]:
     """Ids of two tokens whose neighbours say something: A and a as in the paper, else the most frequent words."""
     if "A" in exhibit.tokens and "a" in exhibit.tokens:
         return [exhibit.tokens.index("A"), exhibit.tokens.index("a")]
@@ -335,8 +335,8 @@ def probe_ids(exhibit: Exhibit) -> list[int]:
     return (words or order)[:2]
 
 
-def nearest_rows(exhibit: Exhibit, k: int = 3) -> dict[tuple[str, int], list[tuple[str, int, float]]]:
-    """Nearest rows of the probe tokens in every language ("Stop Jostling", Table 2).
+def nearest_rows(exhibit: ModelExhibit, k: int = 3) -> dict[tuple[str, int], list[tuple[str, int, float]]]:
+    """Nearest rows of the probe tokens in every language ("Stop Jostling", StudyTable 2).
 
     Args:
         exhibit: tables of one run.

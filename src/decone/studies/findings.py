@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decone.document.numbers import bounds, count, number, percent
 from decone.files.foreign import visible
 from decone.metrics.statistics import Interval
-from decone.studies.table import ALIGNED, MAIN, Cell, Measure, Row, Table
+from decone.studies.table import ALIGNED, MAIN, Measure, StudyCell, StudyRow, StudyTable
 
 LANGUAGES = {"HR": "high-resource language", "LR": "low-resource language", "all": "whole text"}
 NAMES = {"best_perplexity": "best perplexity", "accuracy": "accuracy"}
@@ -98,13 +98,13 @@ def verdict(measure: Measure, difference: Interval) -> str:
     return "better" if (difference.mean > 0) == measure.higher else "worse"
 
 
-def main_language(table: Table) -> str:
+def main_language(table: StudyTable) -> str:
     """The language a comparison is about: LR, or the first one."""
     languages = [row.language for row in table.rows]
     return "LR" if "LR" in languages else languages[0]
 
 
-def compare_methods(table: Table) -> list[MethodFindings]:
+def compare_methods(table: StudyTable) -> list[MethodFindings]:
     """Compares each method after the first with the first; never claims a benefit whose interval includes 0.
 
     Example:
@@ -117,7 +117,7 @@ def compare_methods(table: Table) -> list[MethodFindings]:
     return [_findings(table, rows, label, first) for label in labels]
 
 
-def _findings(table: Table, rows: dict[tuple[str, str], Row], label: str, first: str) -> MethodFindings:
+def _findings(table: StudyTable, rows: dict[tuple[str, str], StudyRow], label: str, first: str) -> MethodFindings:
     language = main_language(table)
     languages = [language, *(name for name in dict.fromkeys(key[1] for key in rows) if name != language)]
     measures = [measure for measure in table.measures if measure.key in MAIN]
@@ -141,7 +141,7 @@ def _findings(table: Table, rows: dict[tuple[str, str], Row], label: str, first:
 
 
 def _seed_changes(
-    table: Table, row: Row | None, reference: Row | None, measures: Sequence[Measure]
+    table: StudyTable, row: StudyRow | None, reference: StudyRow | None, measures: Sequence[Measure]
 ) -> dict[int, list[SeedChange]]:
     seeds: dict[int, list[SeedChange]] = {}
     if row is None or reference is None:
@@ -157,7 +157,7 @@ def _seed_changes(
     return seeds
 
 
-def _sentence(language: str, compared: Sequence[tuple[Measure, Cell]]) -> str:
+def _sentence(language: str, compared: Sequence[tuple[Measure, StudyCell]]) -> str:
     runs = max(cell.difference.count for _, cell in compared if cell.difference is not None)
     clauses = "; ".join(_clause(measure, cell.difference) for measure, cell in compared if cell.difference is not None)
     return f"{capitalized(language)}, {count(runs, 'seed')}: {clauses}."
@@ -182,7 +182,7 @@ def _change(measure: Measure, before: float, after: float) -> SeedChange:
     return SeedChange(name, old, new, "better" if (after > before) == measure.higher else "worse")
 
 
-def _aligned(table: Table, label: str, first: str) -> list[str]:
+def _aligned(table: StudyTable, label: str, first: str) -> list[str]:
     alignment = table.alignment.get(label)
     if alignment is None:
         return []

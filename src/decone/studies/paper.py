@@ -1,19 +1,20 @@
-"""A published table as runs to make and numbers to meet; the runs are filled in bit by bit."""
+"""A published table as runs to carry out and numbers to meet; its data is a TOML file of `studies/tables`."""
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from decone.files.atomic import write_text
 from decone.files.settings import merge_settings
-from decone.studies.pool import Job, Watch, check, run_all
-from decone.studies.study import Wish, chosen
-from decone.studies.table import Results, Table, build
+from decone.studies.pool import RunJob, Watch, check, run_all
+from decone.studies.store import NO_FINETUNING, CellKey, FinetuneRequest, ResultStore, Study, StudyRequest, select_names
+from decone.studies.table import StudyTable, build
 from decone.training.config import RunConfig
-from decone.training.run import makeable, read_result, writable
+from decone.training.run import read_result, require_creatable, require_writable
 
-Numbers = Mapping[str, Sequence[float]]  # language -> one number per measure, in the order of `table.MEASURES`
+Numbers = Mapping[str, Mapping[str, float]]  # language -> key of a measure of `table.MEASURES` -> number
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class PaperRow:
         name: on the command line and in file names.
         label: as printed in the paper.
         method: the method that makes it.
-        published: the paper's numbers by language.
+        published: the paper's numbers by language and measure.
         overrides: configuration keys that differ from the study's base.
     """
 
@@ -37,7 +38,7 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A published table: its rows, the configuration they share, what to know when reading it."""
+    """A published table: its rows, the configuration they share, notes for its reader."""
 
     study: str
     name: str
@@ -46,25 +47,26 @@ class PaperTable:
     rows: tuple[PaperRow, ...]
     notes: tuple[str, ...] = ()
 
-    def choose(self, names: str | None) -> list[PaperRow]:
-        """Rows by name, separated by commas; all of them for None. ValueError for an unknown name."""
-        if names is None:
-            return list(self.rows)
-        known = {row.name: row for row in self.rows}
-        return [known[name] for name in chosen(names, list(known), "row", f"{self.study}:{self.name}")]
-
     @property
     def row_names(self) -> list[str]:
         """Names of the rows, in order."""
         return [row.name for row in self.rows]
 
-    def plan(self, wish: Wish) -> "Reproduction":
-        """What is to be run and shown; ValueError for a wish that makes no sense here."""
-        wish.refuse_settings(f"{self.study}:{self.name}")
-        select = wish.select or "best"
+    def select(self, names: str | None) -> list[PaperRow]:
+        """Rows by name, separated by commas; all of them for None. ValueError for an unknown name."""
+        if names is None:
+            return list(self.rows)
+        rows = {row.name: row for row in self.rows}
+        return [rows[name] for name in select_names(names, list(rows), "row", f"{self.study}:{self.name}")]
+
+    def plan(self, request: StudyRequest, finetuning: FinetuneRequest = NO_FINETUNING) -> "PaperStudy":
+        """The study of a request; ValueError for a request that makes no sense for this table."""
+        finetuning.refuse(f"{self.study}:{self.name}")
+        select = request.select or "best"
         if select not in ("best", "last"):
             raise ValueError(f"unknown --select {select!r}; choose best or last")
-        return Reproduction(self, self.choose(wish.rows), wish.seeds, wish.out, wish.runs, wish.device, select)
+        rows = self.select(request.rows)
+        return PaperStudy(self, rows, request.seeds, request.out, request.runs, request.device, select)
 
     def config(self, row: PaperRow, seed: int, device: str = "auto") -> RunConfig:
         """The configuration of one run."""
@@ -72,96 +74,107 @@ class PaperTable:
         return RunConfig.build(merge_settings(self.base, {**row.overrides, **fixed}))
 
 
-@dataclass(frozen=True)
-class Reproduction:
-    """One published table, the rows and seeds wanted of it, and where its results and runs are kept.
+def load_tables(name: str) -> dict[str, PaperTable]:
+    """Tables of a paper by their name on the command line.
+
+    Args:
+        name: of a TOML file of `studies/tables`, without its ending.
+
+    Example:
+        >>> list(load_tables("stop_jostling"))
+        ['stop-jostling:table1', 'stop-jostling:table6']
+    """
+    content = tomllib.loads((files("decone.studies") / "tables" / f"{name}.toml").read_text(encoding="utf-8"))
+    study, tables = content["study"], {}
+    for table in content["tables"]:
+        rows = tuple(PaperRow(**row) for row in table["rows"])
+        notes = tuple(content["notes"][note] for note in table["notes"])
+        tables[f"{study}:{table['name']}"] = PaperTable(
+            study, table["name"], table["title"], content["base"], rows, notes
+        )
+    return tables
+
+
+class PaperStudy(Study):
+    """Requested rows and seeds of a published table.
 
     Results are one JSON per (row, seed) under `out`; run folders with their checkpoints lie under `runs`.
+
+    Args:
+        table: the published table.
+        rows: of it.
+        seeds: that are to be present.
+        out: folder of results.
+        runs: folder of the runs themselves.
+        device: by name.
+        select: state of a run that counts, "best" or "last".
     """
 
-    table: PaperTable
-    rows: Sequence[PaperRow]
-    seeds: Sequence[int]
-    out: Path
-    runs: Path
-    device: str = "auto"
-    select: str = "best"
-
-    @property
-    def page(self) -> Path:
-        """Where the table is written."""
-        return self.out / self.table.study / f"{self.table.name}.md"
+    def __init__(
+        self,
+        table: PaperTable,
+        rows: Sequence[PaperRow],
+        seeds: Sequence[int],
+        out: Path,
+        runs: Path,
+        device: str = "auto",
+        select: str = "best",
+    ) -> None:
+        self.table, self.rows, self.seeds, self.runs, self.device, self.select = (
+            table,
+            rows,
+            seeds,
+            runs,
+            device,
+            select,
+        )
+        self.by_name = {row.name: row for row in rows}
+        self.store = ResultStore(out / table.study, self._read)
+        self.page = out / table.study / f"{table.name}.md"
 
     def steps(self) -> int:
         """Optimiser steps of the runs that are missing."""
-        return sum(self.table.config(row, seed).steps for row, seed in self.missing())
-
-    def documents(self) -> dict[str, list[dict[str, Any]]]:
-        """All results that are there, by printed label."""
-        return {label: list(found.values()) for label, found in self.results().items()}
-
-    def path(self, row: PaperRow, seed: int) -> Path:
-        """Where a result is kept."""
-        return self.out / self.table.study / f"{row.name}-seed-{seed}.json"
-
-    def folder(self, row: PaperRow, seed: int) -> Path:
-        """Where a run is carried out."""
-        return self.runs / self.table.study / row.name / f"seed-{seed}"
+        return sum(self._config(key).steps for key in self.missing())
 
     def run(self, processes: int = 0, watch: Watch | None = None, done: Watch | None = None) -> None:
-        """Carries out the runs whose results are missing, and keeps each result as soon as it is there.
+        """Carries out the runs whose results are missing, and stores each result as soon as it is finished.
 
         Raises:
-            ValueError: a result is damaged or was made otherwise, a folder cannot be written, or what the runs need is
-                not here; then nothing is written.
+            ValueError: a result is damaged or was made otherwise, a folder cannot be written, or what the runs need
+                cannot be had; then nothing is written.
         """
         missing = self.missing()
         if not missing:
             return
-        places = {self.folder(row, seed): self.path(row, seed) for row, seed in missing}
-        jobs = [
-            Job(f"{row.name} seed {seed}", self.table.config(row, seed, self.device), self.folder(row, seed))
-            for row, seed in missing
-        ]
-
-        for folder in (self.out / self.table.study, self.runs):
-            makeable(folder)
+        study = self.table.study
+        keys = {self.runs / study / key.row / f"seed-{key.seed}": key for key in missing}
+        jobs = [RunJob(key.title, self._config(key, self.device), folder) for folder, key in keys.items()]
+        for folder in (self.store.folder, self.runs):
+            require_creatable(folder)
         check([job.config for job in jobs])
-        writable(self.out / self.table.study)
+        require_writable(self.store.folder)
 
-        def keep(job: Job, step: int) -> None:
-            source, target = job.path / "result.json", places[job.path]
-            write_text(target, source.read_text(encoding="utf-8"))
+        def save(job: RunJob, step: int) -> None:
+            self.store.save(keys[job.path], read_result(job.path / "result.json").to_dict())
             if done is not None:
                 done(job, step)
 
-        run_all(jobs, processes, watch, keep)
+        run_all(jobs, processes, watch, save)
 
-    def missing(self) -> list[tuple[PaperRow, int]]:
-        """Rows and seeds without a result; seeds go outermost, so that a partly filled table is paired."""
-        return [(row, seed) for seed in self.seeds for row in self.rows if self._read(row, seed) is None]
+    def render(self, select: str | None = None) -> StudyTable:
+        """The table of the results that are present, the published numbers beside ours."""
+        published = {row.label: row.published for row in self.by_name.values()}
+        results = {
+            label: {seed: by_task[""] for seed, by_task in seeds.items()} for label, seeds in self.results().items()
+        }
+        return build(self.table.title, results, select or self.select, published, self.table.notes)
 
-    def results(self) -> Results:
-        """All results that are there for the rows wanted, whatever their seed, by printed label."""
-        found: dict[str, dict[int, dict[str, Any]]] = {}
-        for row in self.rows:
-            found[row.label] = {}
-            for path in sorted((self.out / self.table.study).glob(f"{row.name}-seed-*.json")):
-                seed = path.stem.removeprefix(f"{row.name}-seed-")
-                if seed.isdigit() and (result := self._read(row, int(seed))) is not None:
-                    found[row.label][int(seed)] = result
-        return found
+    def _config(self, key: CellKey, device: str = "auto") -> RunConfig:
+        return self.table.config(self.by_name[key.row], key.seed, device)
 
-    def render(self, select: str | None = None) -> Table:
-        """The table of what is there, published beside ours."""
-        published = {row.label: row.published for row in self.rows}
-        return build(self.table.title, self.results(), select or self.select, published, self.table.notes)
-
-    def _read(self, row: PaperRow, seed: int) -> dict[str, Any] | None:
-        path = self.path(row, seed)
-        if not path.exists():
-            return None
-        result = read_result(path).to_dict()
-        if RunConfig.build(result["config"]).identity() != self.table.config(row, seed).identity():
-            raise ValueError(f"{path} was made with another configuration than {row.label!r} asks for; remove it")
-        return result
+    def _read(self, key: CellKey, path: Path) -> dict[str, Any]:
+        result = read_result(path)
+        if RunConfig.build(result.config).identity() != self._config(key).identity():
+            label = self.by_name[key.row].label
+            raise ValueError(f"{path} was made with another configuration than {label!r} asks for; remove it")
+        return result.to_dict()

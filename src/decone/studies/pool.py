@@ -26,8 +26,8 @@ POLL = 0.5  # seconds between looks at the logs
 
 
 @runtime_checkable
-class Piece(Protocol):
-    """A piece of work for one process."""
+class WorkItem(Protocol):
+    """Work of one process."""
 
     @property
     def name(self) -> str:
@@ -36,22 +36,22 @@ class Piece(Protocol):
 
     @property
     def path(self) -> Path:
-        """The folder whose log tells how far it is."""
+        """Folder of the log, which gives the step it has reached."""
         ...
 
     @property
     def steps(self) -> int:
-        """How many steps it takes."""
+        """Number of its steps."""
         ...
 
     @property
     def device(self) -> str:
-        """Where it is carried out, by name."""
+        """Device by name."""
         ...
 
 
 @dataclass(frozen=True)
-class Job:
+class RunJob:
     """One run of a study: its name in messages, its configuration, its folder."""
 
     name: str
@@ -65,13 +65,40 @@ class Job:
 
     @property
     def device(self) -> str:
-        """Where it trains."""
+        """Device by name."""
         return self.config.machine.device
 
 
-P = TypeVar("P", bound=Piece)
-Watch = Callable[[Any, int], None]  # a piece of work, and its step
+P = TypeVar("P", bound=WorkItem)
+Watch = Callable[[Any, int], None]  # a work item, and its step
+Progress = Callable[[str, int, int], None]  # a name, steps done, all steps
 Stop = Callable[[], bool]
+
+
+class StepCounter:
+    """Progress of a study as calls of one function: of each run by its name, and of "all runs".
+
+    Args:
+        progress: called with a name, the steps done and all steps; None for nobody.
+        total: steps of all runs.
+    """
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.steps = progress, total, dict[str, int]()
+        if progress is not None:
+            progress("all runs", 0, total)
+
+    def watch(self, item: WorkItem, step: int) -> None:
+        """Reports the step that a run has reached."""
+        self.steps[item.name] = step
+        if self.progress is not None:
+            if step:
+                self.progress(item.name, step, item.steps)
+            self.progress("all runs", sum(self.steps.values()), self.total)
+
+    def done(self, item: WorkItem, step: int) -> None:
+        """Reports that a run is finished."""
+        self.watch(item, step)
 
 
 def cores() -> int:
@@ -80,7 +107,7 @@ def cores() -> int:
 
 
 def run_all(
-    jobs: Sequence[Job], processes: int = 0, watch: Watch | None = None, done: Watch | None = None
+    jobs: Sequence[RunJob], processes: int = 0, watch: Watch | None = None, done: Watch | None = None
 ) -> dict[Path, dict[str, Any]]:
     """Carries out runs, several at once.
 
@@ -97,7 +124,7 @@ def run_all(
         Stopped: Ctrl-C; the same call resumes.
         ValueError: a run failed; the message says which and why. Other runs keep their checkpoints.
     """
-    results, waiting = dict[Path, dict[str, Any]](), list[Job]()
+    results, waiting = dict[Path, dict[str, Any]](), list[RunJob]()
     for run in [Run.plan(job.path, job.config) for job in jobs]:
         run.claim()
     for job in jobs:
@@ -109,7 +136,7 @@ def run_all(
             if done is not None:
                 done(job, job.config.steps)
 
-    def keep(job: Job, result: dict[str, Any]) -> None:
+    def keep(job: RunJob, result: dict[str, Any]) -> None:
         results[job.path] = result
         if done is not None:
             done(job, job.steps)
@@ -119,29 +146,29 @@ def run_all(
 
 
 def work_off(
-    pieces: Sequence[P],
+    items: Sequence[P],
     work: Callable[[P, int, Stop], dict[str, Any]],
     keep: Callable[[P, dict[str, Any]], None],
     processes: int = 0,
     watch: Watch | None = None,
 ) -> None:
-    """Carries out pieces of work, several at once.
+    """Carries out items of work, several at once.
 
     Args:
-        pieces: what is to be done.
-        work: does one, in a process of its own: called with the piece, a number of CPU threads, and a function to ask
+        items: what is to be done.
+        work: does one, in a process of its own: called with the item, a number of CPU threads, and a function to ask
             whether to stop; a function of a module.
-        keep: called in this process with a piece and its result as soon as it is there.
+        keep: called in this process with a item and its result as soon as it is there.
         processes: how many at once; 0 is one per core, or one where a CUDA device is shared.
-        watch: called with a piece and its step while it is under way.
+        watch: called with a item and its step while it is under way.
 
     Raises:
         Stopped: Ctrl-C; what was kept stays.
-        ValueError: a piece failed; the message says which and why.
+        ValueError: a item failed; the message says which and why.
     """
-    if not pieces:
+    if not items:
         return
-    count = min(processes or _processes(pieces), len(pieces))
+    count = min(processes or _processes(items), len(items))
     threads = max(1, cores() // count)
     # Spawned, not forked: a forked child inherits the parent's thread pools in an unknown state.
     context = multiprocessing.get_context("spawn")
@@ -149,14 +176,14 @@ def work_off(
     with ProcessPoolExecutor(count, mp_context=context, initializer=_ready, initargs=(stop,)) as pool:
         try:
             with _children_spared():
-                futures = {pool.submit(_work, work, piece, threads): piece for piece in pieces}
+                futures = {pool.submit(_work, work, item, threads): item for item in items}
             while futures:
                 for future in [future for future in futures if future.done()]:
-                    piece = futures.pop(future)
-                    keep(piece, _result(future, piece))
+                    item = futures.pop(future)
+                    keep(item, _result(future, item))
                 if watch is not None:
-                    for piece in futures.values():
-                        watch(piece, _step(piece.path))
+                    for item in futures.values():
+                        watch(item, _step(item.path))
                 time.sleep(POLL)
         except BaseException as error:
             _wind_up(pool, stop)
@@ -183,20 +210,20 @@ def _wind_up(pool: ProcessPoolExecutor, stop: Event) -> None:
             child.kill()
 
 
-def _result(future: Future[dict[str, Any]], piece: Piece) -> dict[str, Any]:
+def _result(future: Future[dict[str, Any]], item: WorkItem) -> dict[str, Any]:
     try:
         return future.result()
     except BrokenProcessPool:
         raise ValueError(
-            f"the process of {piece.name} was killed (out of memory?); run the same command again to resume, "
+            f"the process of {item.name} was killed (out of memory?); run the same command again to resume, "
             "with fewer --jobs if memory is short"
         ) from None
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{piece.name}: {error}") from None
+        raise ValueError(f"{item.name}: {error}") from None
 
 
-def _processes(pieces: Sequence[Piece]) -> int:
-    shared = any(piece.device not in ("cpu", "mps") for piece in pieces) and torch.cuda.is_available()
+def _processes(items: Sequence[WorkItem]) -> int:
+    shared = any(item.device not in ("cpu", "mps") for item in items) and torch.cuda.is_available()
     return 1 if shared else cores()
 
 
@@ -242,15 +269,15 @@ def _follow() -> None:
     os._exit(1)
 
 
-def _work(work: Callable[[P, int, Stop], dict[str, Any]], piece: P, threads: int) -> dict[str, Any]:
+def _work(work: Callable[[P, int, Stop], dict[str, Any]], item: P, threads: int) -> dict[str, Any]:
     assert _stop is not None  # the pool has called `_ready`
     if _stop.is_set():
-        raise Interrupted(piece.path, 0)
+        raise Interrupted(item.path, 0)
     torch.set_num_threads(threads)
-    return work(piece, threads, _stop.is_set)
+    return work(item, threads, _stop.is_set)
 
 
-def _train(job: Job, threads: int, stop: Stop) -> dict[str, Any]:
+def _train(job: RunJob, threads: int, stop: Stop) -> dict[str, Any]:
     return Trainer(job.config, Run.create(job.path, job.config)).train(stop=stop)
 
 

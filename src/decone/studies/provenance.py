@@ -6,7 +6,7 @@ from typing import Any
 from decone.document.blocks import ContentBlock, Facts, Folded, Grid, Note, Phrase, Swatch, dotted_pairs
 from decone.document.figures import colour, mark
 from decone.document.numbers import DASH, count
-from decone.studies.table import Results, Table
+from decone.studies.table import Results, StudyTable
 
 IDENTITY = ("method", "seed")  # settings that the rows and dots say already
 RULES = {
@@ -15,7 +15,7 @@ RULES = {
 }
 
 
-def provenance_blocks(table: Table, results: Results, provenance: Mapping[str, Any]) -> Iterator[ContentBlock]:
+def provenance_blocks(table: StudyTable, results: Results, provenance: Mapping[str, Any]) -> Iterator[ContentBlock]:
     """Blocks about the runs of a comparison; `provenance` describes the drawing of the page."""
     runs = [result for seeds in results.values() for result in seeds.values()]
     common, differing = split_settings(results)
@@ -60,7 +60,7 @@ def split_settings(results: Results) -> tuple[dict[str, str], dict[str, dict[str
 
 
 def _run_facts(
-    table: Table, runs: Sequence[Mapping[str, Any]], common: Mapping[str, str]
+    table: StudyTable, runs: Sequence[Mapping[str, Any]], common: Mapping[str, str]
 ) -> Iterator[tuple[str, Phrase]]:
     if not runs:
         yield "Runs", "none is finished"

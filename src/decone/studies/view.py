@@ -29,7 +29,7 @@ from decone.document.figures import group
 from decone.document.numbers import DASH, count, estimate, half, number, percent
 from decone.files.foreign import visible, visible_token
 from decone.studies import figures
-from decone.studies.exhibits import Exhibit
+from decone.studies.exhibits import ModelExhibit
 from decone.studies.findings import (
     LANGUAGES,
     NOT_RUN,
@@ -45,7 +45,7 @@ from decone.studies.findings import (
     verdict,
 )
 from decone.studies.provenance import method_swatch, provenance_blocks
-from decone.studies.table import ALIGNED, MAIN, Cell, Measure, Results, Row, Table
+from decone.studies.table import ALIGNED, MAIN, Measure, Results, StudyCell, StudyRow, StudyTable
 
 OPENED = 12  # seeds above which a list of seeds starts folded
 ALIGNMENT = (
@@ -55,7 +55,7 @@ ALIGNMENT = (
 COSINES = "Each row against each row; orange points the same way, blue the opposite way."
 
 
-def table_document(table: Table) -> Document:
+def table_document(table: StudyTable) -> Document:
     """The numbers of a comparison, for a terminal and for markdown.
 
     A terminal has the half-widths of intervals, the published numbers and the changes in lines of their own below the
@@ -71,9 +71,9 @@ def table_document(table: Table) -> Document:
 
 
 def comparison_document(
-    table: Table,
+    table: StudyTable,
     results: Results,
-    exhibits: Sequence[Exhibit],
+    exhibits: Sequence[ModelExhibit],
     provenance: Mapping[str, Any],
 ) -> Document:
     """A comparison with everything that a page shows.
@@ -106,7 +106,7 @@ def comparison_document(
     return Document(Title(table.title, kicker="decone comparison"), (*_text_sections(table), *page))
 
 
-def _text_sections(table: Table) -> Iterator[Section]:
+def _text_sections(table: StudyTable) -> Iterator[Section]:
     for language in _languages(table):
         rows = [row for row in table.rows if row.language == language]
         heading = capitalized(language_name(language))
@@ -134,7 +134,7 @@ def _text_sections(table: Table) -> Iterator[Section]:
     yield Section("legend", "", tuple(_legend(table)), media=Media.TEXT)
 
 
-def _lines(table: Table, row: Row, stacked: bool) -> Iterator[tuple[GridCell | Phrase, ...]]:
+def _lines(table: StudyTable, row: StudyRow, stacked: bool) -> Iterator[tuple[GridCell | Phrase, ...]]:
     """Lines of one method: its means, the published numbers, its changes; stacked, intervals have their own lines."""
     cells = [(measure, row.cells[measure.key]) for measure in table.measures]
     runs = [cell.mean.count for _, cell in cells]
@@ -173,7 +173,7 @@ def _dim(heading: str, runs: str, texts: Sequence[str], dim: bool = True) -> tup
     return tuple(Styled(text, "dim") if dim else text for text in (heading, runs, *texts))
 
 
-def _alignment_grid(table: Table, media: Media) -> Grid:
+def _alignment_grid(table: StudyTable, media: Media) -> Grid:
     rows: list[tuple[Phrase, ...]] = []
     for label in table.labels:
         name = method_swatch(table.labels, label) if media & Media.SCREEN else label
@@ -195,7 +195,7 @@ def _alignment_grid(table: Table, media: Media) -> Grid:
     return Grid(("Method", *columns, GridColumn("Every seed", "left")), tuple(rows), caption, media=media)
 
 
-def _seed_rows(table: Table) -> list[tuple[str, ...]]:
+def _seed_rows(table: StudyTable) -> list[tuple[str, ...]]:
     rows = {(row.label, row.language): row for row in table.rows}
     lines = []
     for label in table.labels:
@@ -213,7 +213,7 @@ def _seed_rows(table: Table) -> list[tuple[str, ...]]:
     return lines
 
 
-def _main_columns(table: Table) -> list[tuple[str, str, str, int]]:
+def _main_columns(table: StudyTable) -> list[tuple[str, str, str, int]]:
     """Language, key, heading and digits of every column of the table of seeds."""
     languages = _languages(table)
     measures = [measure for measure in table.measures if measure.key in table.main]
@@ -223,7 +223,7 @@ def _main_columns(table: Table) -> list[tuple[str, str, str, int]]:
     return [(name, m.key, f"{prefixes[name]}{m.heading}", m.digits) for name in languages for m in measures]
 
 
-def _legend(table: Table) -> Iterator[Note]:
+def _legend(table: StudyTable) -> Iterator[Note]:
     first = visible(table.labels[0])
     changed = any(row.cells[key].difference for row in table.rows for key in table.main)
     terminal = ["n seeds; ± is half a 95 % interval over seeds."]
@@ -239,7 +239,7 @@ def _legend(table: Table) -> Iterator[Note]:
     yield from (Note(note, "hint") for note in table.notes)
 
 
-def _findings(table: Table) -> Iterator[ContentBlock]:
+def _findings(table: StudyTable) -> Iterator[ContentBlock]:
     findings = compare_methods(table)
     yield from (_card(table, item) for item in findings if item.runs)
     waiting = [method_swatch(table.labels, item.label) for item in findings if not item.runs]
@@ -249,7 +249,7 @@ def _findings(table: Table) -> Iterator[ContentBlock]:
         yield Note("One method only: there is nothing to compare it with.")
 
 
-def _card(table: Table, item: MethodFindings) -> Card:
+def _card(table: StudyTable, item: MethodFindings) -> Card:
     blocks: list[ContentBlock] = []
     if item.verdicts:
         chips = [((f"{name}: ", Styled(word, "strong")), _tone(word)) for name, word in item.verdicts]
@@ -268,7 +268,7 @@ def _change(change: SeedChange) -> Phrase:
     return f"{change.before} → {change.after} ", Styled(change.word, _tone(change.word) or "dim")
 
 
-def _page_numbers(table: Table) -> Iterator[ContentBlock]:
+def _page_numbers(table: StudyTable) -> Iterator[ContentBlock]:
     """Mean, interval, published number and change, one grid per language; then alignment."""
     for language in _languages(table):
         rows = [row for row in table.rows if row.language == language]
@@ -285,7 +285,7 @@ def _page_numbers(table: Table) -> Iterator[ContentBlock]:
     yield from (Note(note, "hint") for note in table.notes)
 
 
-def _page_cell(measure: Measure, cell: Cell) -> GridCell:
+def _page_cell(measure: Measure, cell: StudyCell) -> GridCell:
     mean, _, reach = estimate(cell.mean, measure.digits).partition(" ")
     below: list[Phrase] = []
     if cell.published is not None:
@@ -297,7 +297,7 @@ def _page_cell(measure: Measure, cell: Cell) -> GridCell:
     return GridCell((mean, Styled(f" {reach}", "dim")) if reach else mean, below=tuple(below))
 
 
-def _seed_figures(table: Table) -> Iterator[Figure]:
+def _seed_figures(table: StudyTable) -> Iterator[Figure]:
     published = any(cell.published is not None for row in table.rows for cell in row.cells.values())
     for language in sorted(_languages(table), key=lambda name: name != main_language(table)):
         for measure in (measure for measure in table.measures if measure.key in MAIN):
@@ -308,7 +308,7 @@ def _seed_figures(table: Table) -> Iterator[Figure]:
             yield Figure(heading, reading, partial(figures.seed_dots, table, measure, language))
 
 
-def _training_figures(table: Table, results: Results) -> Iterator[Figure]:
+def _training_figures(table: StudyTable, results: Results) -> Iterator[Figure]:
     rule = "the lowest of its run" if table.select == "best" else "the last"
     reading = "Plain cross-entropy for all methods, one line per seed, lower is better. "
     reading += f"The dot is the measured checkpoint, {rule}."
@@ -326,7 +326,7 @@ def _training_figures(table: Table, results: Results) -> Iterator[Figure]:
             yield Figure(heading, reading, partial(figures.temperature_curves, table, results, language))
 
 
-def _table_figures(table: Table, exhibits: Sequence[Exhibit]) -> Iterator[Figure]:
+def _table_figures(table: StudyTable, exhibits: Sequence[ModelExhibit]) -> Iterator[Figure]:
     for exhibit in exhibits:
         run = (method_swatch(table.labels, exhibit.label), f" · seed {exhibit.seed}")
         excerpt = ""
@@ -349,9 +349,9 @@ def _table_figures(table: Table, exhibits: Sequence[Exhibit]) -> Iterator[Figure
     yield Figure("Singular values", reading, partial(figures.singular_values, exhibits, table.labels))
 
 
-def _neighbour_grids(table: Table, exhibits: Sequence[Exhibit]) -> Iterator[Grid]:
+def _neighbour_grids(table: StudyTable, exhibits: Sequence[ModelExhibit]) -> Iterator[Grid]:
     """Nearest rows of two tokens in every language, one line per method; translations stand out."""
-    groups: dict[tuple[tuple[str, str], ...], list[Exhibit]] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[ModelExhibit]] = {}
     for exhibit in exhibits:
         probes = figures.probe_ids(exhibit)
         words = tuple((name, exhibit.tokens[index]) for name in exhibit.languages.offsets() for index in probes)
@@ -378,7 +378,7 @@ def _word(language: str, token: str) -> str:
     return visible_token(token) if language == "all" else f"{visible_token(token)} {language}"
 
 
-def _samples(table: Table, exhibits: Sequence[Exhibit]) -> Iterator[Passage]:
+def _samples(table: StudyTable, exhibits: Sequence[ModelExhibit]) -> Iterator[Passage]:
     for exhibit in exhibits:
         for language, text in exhibit.samples.items():
             reading = f"{capitalized(language_name(language))}, seed {exhibit.seed}"
@@ -386,7 +386,7 @@ def _samples(table: Table, exhibits: Sequence[Exhibit]) -> Iterator[Passage]:
             yield Passage(method_swatch(table.labels, exhibit.label), reading, text)
 
 
-def _languages(table: Table) -> list[str]:
+def _languages(table: StudyTable) -> list[str]:
     return list(dict.fromkeys(row.language for row in table.rows))
 
 

@@ -138,7 +138,7 @@ class Run:
             ValueError: the folder is a file, or holds something else or another configuration.
         """
         if not (path / RUN_CONFIG).is_file():
-            vacant(path)
+            require_unclaimed(path)
         elif cls.open(path).config.identity() != config.identity():
             raise ValueError(f"{path} holds a run of another configuration; choose another --out")
         return cls(path, config)
@@ -230,14 +230,14 @@ def read_result(path: Path) -> RunResult:
     raise ValueError(f"{path} is damaged ({reason}); remove it to measure the run again")
 
 
-def vacant(path: Path) -> None:
+def require_unclaimed(path: Path) -> None:
     """Refuses an output folder that holds other things or cannot be made; writes nothing."""
-    makeable(path)
+    require_creatable(path)
     if path.is_dir() and not all(entry.name.endswith(UNFINISHED) for entry in path.iterdir()):
         raise ValueError(f"--out {path} is not empty and holds no decone run; choose another folder")
 
 
-def makeable(path: Path) -> None:
+def require_creatable(path: Path) -> None:
     """Refuses a folder that could not be made or written to; writes nothing."""
     if path.exists() and not path.is_dir():
         raise ValueError(f"--out {path} is a file; name a folder")
@@ -250,11 +250,11 @@ def makeable(path: Path) -> None:
 
 def claim(path: Path) -> None:
     """Makes an output folder; ValueError when it is a file, holds other things, or cannot be written."""
-    vacant(path)
-    writable(path)
+    require_unclaimed(path)
+    require_writable(path)
 
 
-def writable(path: Path) -> None:
+def require_writable(path: Path) -> None:
     """Makes a folder if need be and tries to write there; ValueError when that cannot be done."""
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -5,11 +5,20 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.training.finetuning.tiny import SCORES, TASK, bert, examples, pairs
 
-from decone.training.finetuning.classification import Classification
-from decone.training.finetuning.loop import FinetuneConfig, _groups, finetune, schedule
-from decone.training.finetuning.pretrained import load_classifier
+from decone.training.finetuning.loop import (
+    FinetuneConfig,
+    batch_count,
+    finetune,
+    length_batches,
+    parameter_groups,
+    schedule,
+    shuffled_batches,
+)
+from decone.training.finetuning.tasks.glue import Classification, load_classifier
 from decone.training.interrupt import Interrupted
 from decone.training.run import read_log
 
@@ -20,7 +29,7 @@ def config(**values: Any) -> FinetuneConfig:
 
 
 def trained(folder: Path, settings: FinetuneConfig, name: str = "log") -> tuple[Classification, list[dict[str, Any]]]:
-    model, tokenizer = load_classifier(str(folder), TASK.outputs, settings.seed)
+    model, tokenizer = load_classifier(str(folder), TASK.source.outputs, settings.seed)
     learner = Classification(model, tokenizer, TASK, examples(160), examples(60, seed=1), settings)
     Path(name).mkdir(exist_ok=True)
     return learner, finetune(learner, settings, Path(name), "cpu", lambda: False)
@@ -76,7 +85,7 @@ def test_parts_of_a_batch_add_up_to_it(model: Path) -> None:
 
 def test_scores_are_learned_too(model: Path) -> None:
     settings = config(task="STS-B", epochs=2)
-    network, tokenizer = load_classifier(str(model), SCORES.outputs, 1)
+    network, tokenizer = load_classifier(str(model), SCORES.source.outputs, 1)
     learner = Classification(network, tokenizer, SCORES, pairs(100), pairs(40, seed=1), settings)
     Path("log").mkdir()
     epochs = finetune(learner, settings, Path("log"), "cpu", lambda: False)
@@ -119,9 +128,31 @@ def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
 
 def test_biases_and_gains_do_not_decay(model: Path) -> None:
     network, _ = load_classifier(str(model), 2, 1)
-    decaying, others = _groups(network, 0.5)
+    decaying, constant = parameter_groups(network, 0.5)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    assert {names[id(one)].split(".")[-1] for one in others["params"]} == {"bias", "weight"}
-    assert all("LayerNorm" in names[id(one)] or names[id(one)].endswith("bias") for one in others["params"])
+    assert {names[id(one)].split(".")[-1] for one in constant["params"]} == {"bias", "weight"}
+    assert all("LayerNorm" in names[id(one)] or names[id(one)].endswith("bias") for one in constant["params"])
     assert "bert.embeddings.word_embeddings.weight" in {names[id(one)] for one in decaying["params"]}
-    assert len(decaying["params"]) + len(others["params"]) == len(names)
+    assert len(decaying["params"]) + len(constant["params"]) == len(names)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=300), st.integers(1, 40))
+def test_every_example_is_in_one_batch(lengths: list[int], size: int) -> None:
+    for batches in (shuffled_batches(lengths, size, (1, 2)), length_batches(lengths, size)):
+        assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+        assert max(map(len, batches)) <= size
+        assert len(batches) == batch_count(len(lengths), size)
+
+
+def test_the_seed_and_the_epoch_decide_the_order() -> None:
+    lengths = list(range(1, 101))
+    first = shuffled_batches(lengths, 8, (1, 0))
+    assert first == shuffled_batches(lengths, 8, (1, 0))
+    assert first != shuffled_batches(lengths, 8, (1, 1)) != shuffled_batches(lengths, 8, (2, 0)) != first
+    assert [batch[0] for batch in first] != sorted(batch[0] for batch in first), "batches are not in order of length"
+
+
+def test_little_is_padded() -> None:
+    lengths = [1, 100] * 32
+    assert all(len({lengths[index] for index in batch}) == 1 for batch in shuffled_batches(lengths, 8, (0, 0)))
+    assert [lengths[batch[0]] for batch in length_batches(lengths, 32)] == [100, 1]

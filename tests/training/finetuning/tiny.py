@@ -10,13 +10,24 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from decone.data.glue import Example, Task
 from decone.data.published import Published
 from decone.data.summaries import Pair
+from decone.training.finetuning.tasks import tasks
+from decone.training.finetuning.tasks.glue import GlueTask
 
 WORDS = ("the", "a", "film", "plot", "actor", "was", "is", "good", "bad", "very", "and", "then", "it", "ends")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 NOWHERE = Published("tiny.tsv", None, "0" * 64)
-TASK = Task("TINY", NOWHERE, NOWHERE, (0, None, 1), 2, classes=("0", "1"))
-SCORES = Task("STS-B", NOWHERE, NOWHERE, (0, 1, 2), 3, scores=(0.0, 5.0))
+
+
+def tiny_task(name: str, source: Task) -> GlueTask:
+    """A task with the measures of a task of GLUE and data of another."""
+    original = tasks()[name]
+    assert isinstance(original, GlueTask)
+    return GlueTask(source, original.measures, original.untuned_heading)
+
+
+TASK = tiny_task("RTE", Task("RTE", NOWHERE, NOWHERE, (0, None, 1), 2, classes=("0", "1")))
+SCORES = tiny_task("STS-B", Task("STS-B", NOWHERE, NOWHERE, (0, 1, 2), 3, scores=(0.0, 5.0)))
 
 
 def tokenizer() -> Tokenizer:

@@ -52,7 +52,7 @@ class FinetuneConfig(ConfigSection):
 
 
 @runtime_checkable
-class Learner(Protocol):
+class TaskLearner(Protocol):
     """A model on a task, as the loop sees it."""
 
     model: nn.Module
@@ -63,15 +63,15 @@ class Learner(Protocol):
         ...
 
     def batches(self, epoch: int) -> Iterable[Sequence[int]]:
-        """Places of the training examples of every step of an epoch, counted from 0."""
+        """Indices of the training examples of every step of an epoch, counted from 0."""
         ...
 
-    def loss(self, places: Sequence[int]) -> Tensor:
+    def loss(self, indices: Sequence[int]) -> Tensor:
         """Mean loss of training examples, a scalar in float32."""
         ...
 
     def measure(self) -> dict[str, float]:
-        """What the model does on the development set."""
+        """Measures of the model on the development set."""
         ...
 
 
@@ -94,41 +94,41 @@ def schedule(step: int, total: int, warmup: float) -> float:
 
 
 def finetune(
-    learner: Learner, config: FinetuneConfig, folder: Path, device: str, stop: Callable[[], bool]
+    learner: TaskLearner, config: FinetuneConfig, folder: Path, device: str, stop: Callable[[], bool]
 ) -> list[dict[str, Any]]:
     """Trains and measures a model.
 
     Args:
         learner: the model on its task; its weights are changed.
         config: settings.
-        folder: where `metrics.jsonl` tells how far it is.
+        folder: folder of `metrics.jsonl`, which is written as it goes.
         device: auto, cpu, cuda, cuda:N or mps.
-        stop: asked between steps; when true, the fine-tuning is given up.
+        stop: asked between steps; the fine-tuning ends when it is true.
 
     Returns:
         One entry per epoch: `epoch` from 1, mean training `loss`, `measured`, `seconds` of training and measuring.
 
     Raises:
         ValueError: the loss is not finite.
-        Interrupted: `stop` was true; nothing is kept, for one fine-tuning is short.
+        Interrupted: `stop` was true; there is no checkpoint, for one fine-tuning is short.
     """
     total = learner.steps * config.epochs
-    carrier = accelerator(device, "float32")  # the precision is ours, see `autocast`
+    accelerated = accelerator(device, "float32")  # the precision is ours, see `autocast`
     optimizer: Any = torch.optim.AdamW(
-        _groups(learner.model, config.weight_decay), config.lr, (config.beta1, config.beta2)
+        parameter_groups(learner.model, config.weight_decay), config.lr, (config.beta1, config.beta2)
     )
     pace = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, total, config.warmup))
-    learner.model, optimizer = carrier.prepare(learner.model, optimizer)
-    torch.manual_seed(config.seed)  # dropout; what was drawn while loading does not count
+    learner.model, optimizer = accelerated.prepare(learner.model, optimizer)
+    torch.manual_seed(config.seed)  # dropout, whatever was drawn while loading
     epochs, step = list[dict[str, Any]](), 0
     with RunLog(folder, 0) as log:
         for epoch in range(config.epochs):
             began, losses = time.perf_counter(), list[float]()
             learner.model.train()
-            for places in learner.batches(epoch):
+            for indices in learner.batches(epoch):
                 if stop():
                     raise Interrupted(folder, step)
-                losses.append(_step(learner, places, config, carrier, optimizer))
+                losses.append(_step(learner, indices, config, accelerated, optimizer))
                 pace.step()
                 step += 1
                 if not math.isfinite(losses[-1]):
@@ -137,7 +137,7 @@ def finetune(
                     log.write("train", step, {"loss": losses[-1]})
             trained = time.perf_counter()
             learner.model.eval()
-            with torch.inference_mode(), autocast(carrier.device, config.precision):
+            with torch.inference_mode(), autocast(accelerated.device, config.precision):
                 measured = learner.measure()
             seconds = {"train": trained - began, "measure": time.perf_counter() - trained}
             log.write("validation", step, measured)
@@ -146,22 +146,24 @@ def finetune(
     return epochs
 
 
-def _step(learner: Learner, places: Sequence[int], config: FinetuneConfig, carrier: Any, optimizer: Any) -> float:
-    size, loss = -(-len(places) // config.accumulate), 0.0
-    for begin in range(0, len(places), size):
-        part = places[begin : begin + size]
-        with autocast(carrier.device, config.precision):
-            share = learner.loss(part) * (len(part) / len(places))
-        carrier.backward(share)
-        loss += float(share.detach())
+def _step(
+    learner: TaskLearner, indices: Sequence[int], config: FinetuneConfig, accelerated: Any, optimizer: Any
+) -> float:
+    size, loss = -(-len(indices) // config.accumulate), 0.0
+    for begin in range(0, len(indices), size):
+        chunk = indices[begin : begin + size]
+        with autocast(accelerated.device, config.precision):
+            chunk_loss = learner.loss(chunk) * (len(chunk) / len(indices))
+        accelerated.backward(chunk_loss)
+        loss += float(chunk_loss.detach())
     if config.clip:
-        carrier.clip_grad_norm_(learner.model.parameters(), config.clip)
+        accelerated.clip_grad_norm_(learner.model.parameters(), config.clip)
     optimizer.step()
     optimizer.zero_grad()
     return loss
 
 
-def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Matrices decay, also the table; biases and gains do not."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in parameters if parameter.ndim > 1]
@@ -169,7 +171,7 @@ def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
     return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def shuffled(lengths: Sequence[int], size: int, key: tuple[int, int]) -> list[list[int]]:
+def shuffled_batches(lengths: Sequence[int], size: int, key: tuple[int, int]) -> list[list[int]]:
     """Cuts examples into batches of similar length, in random order.
 
     The order depends on the key and the lengths alone: models with the same tokenizer see the same batches, and their
@@ -181,37 +183,37 @@ def shuffled(lengths: Sequence[int], size: int, key: tuple[int, int]) -> list[li
         key: (seed, epoch).
 
     Returns:
-        Places of the examples, each in one batch.
+        Indices of the examples, each in one batch.
 
     Example:
-        >>> sorted(map(sorted, shuffled([9, 1, 8, 2], 2, (0, 0))))
+        >>> sorted(map(sorted, shuffled_batches([9, 1, 8, 2], 2, (0, 0))))
         [[0, 2], [1, 3]]
     """
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
     order = random.permutation(len(lengths))
     batches: list[list[int]] = []
     for start in range(0, len(order), size * POOL):
-        pool = sorted(order[start : start + size * POOL].tolist(), key=lambda place: lengths[place])
+        pool = sorted(order[start : start + size * POOL].tolist(), key=lambda index: lengths[index])
         batches += [pool[begin : begin + size] for begin in range(0, len(pool), size)]
-    return [batches[place] for place in random.permutation(len(batches))]
+    return [batches[index] for index in random.permutation(len(batches))]
 
 
-def ordered(lengths: Sequence[int], size: int) -> list[list[int]]:
+def length_batches(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Cuts examples into batches by length, the longest first, to be measured.
 
     Example:
-        >>> ordered([3, 9, 4], 2)
+        >>> length_batches([3, 9, 4], 2)
         [[1, 2], [0]]
     """
-    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     return [order[begin : begin + size] for begin in range(0, len(order), size)]
 
 
-def steps(examples: int, size: int) -> int:
+def batch_count(examples: int, size: int) -> int:
     """Batches of one pass over the examples.
 
     Example:
-        >>> steps(33, 16)
+        >>> batch_count(33, 16)
         3
     """
     return -(-examples // size)

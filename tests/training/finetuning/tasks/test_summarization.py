@@ -10,8 +10,7 @@ from tests.training.finetuning.tiny import bart, bert, gpt2, t5, texts
 from torch import Tensor
 
 from decone.training.finetuning.loop import finetune
-from decone.training.finetuning.pretrained import load_encoder_decoder
-from decone.training.finetuning.summarization import Summarization, SummaryConfig
+from decone.training.finetuning.tasks.summarization import Summarization, SummaryConfig, load_encoder_decoder
 
 
 def config(**values: Any) -> SummaryConfig:

@@ -14,8 +14,7 @@ from decone.models.find_tables import find_tables
 from decone.repair.delta import read_delta
 from decone.repair.methods.registry import repair_variants
 from decone.studies.definitionemb import ROWS
-from decone.studies.deltas import make_delta, repaired_model
-from decone.studies.downstream_runs import ORIGINAL
+from decone.studies.downstream import ORIGINAL, make_delta, repaired_model
 
 
 @pytest.fixture

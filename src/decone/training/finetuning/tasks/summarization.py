@@ -1,0 +1,231 @@
+"""Summaries by encoder-decoders such as BART and T5: teacher forcing in training, beam search and ROUGE after it."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from jaxtyping import Int
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from decone.data import summaries
+from decone.metrics.generation import rouge, scorer
+from decone.training.finetuning.loop import FinetuneConfig, batch_count, finetune, length_batches, shuffled_batches
+from decone.training.finetuning.tasks import LOADER, FinetuneTask, load_model, quiet_library
+
+IGNORED = -100  # what transformers takes for "no target" when it shifts targets into inputs
+INPUTS = ("input_ids", "attention_mask")  # some tokenizers give more than an encoder-decoder takes
+TOKENS = ("bos", "eos", "pad", "decoder_start", "forced_bos", "forced_eos")
+
+
+class SummaryConfig(FinetuneConfig):
+    """Teacher forcing in training, beam search to be measured; the search ends with as many summaries as beams."""
+
+    length: int = Field(default=512, ge=8, description="tokens of a document; what is longer is cut")
+    target: int = Field(default=256, ge=2, description="tokens of a summary in training; what is longer is cut")
+    prefix: str = Field(default="", description="words before every document, for models that want a command")
+    smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target that goes to all tokens alike")
+    beams: int = Field(default=4, ge=1, description="of the search; 1 is greedy")
+    shortest: int = Field(default=0, ge=0, description="tokens that are written at least")
+    longest: int = Field(default=128, ge=1, description="tokens that are written at most")
+    length_penalty: float = Field(default=1.0, description="power of the length that log probabilities are divided by")
+    no_repeat: int = Field(default=0, ge=0, description="so many tokens in a row are written once only; 0 is any")
+
+    @model_validator(mode="after")
+    def _longest_is_not_below_shortest(self) -> Self:
+        if self.longest < self.shortest:
+            raise ValueError(
+                f"longest = {self.longest} is below shortest = {self.shortest}; raise it, or lower shortest"
+            )
+        return self
+
+
+class SummaryTask(FinetuneTask):
+    """A set of documents with summaries, of which every fifth pair is measured on after the last epoch.
+
+    Args:
+        name: of the set, as in `data.summaries`.
+        short: its name in headings.
+        decoding: settings of the search.
+    """
+
+    config_type: ClassVar[type[FinetuneConfig]] = SummaryConfig
+
+    def __init__(self, name: str, short: str, decoding: Mapping[str, Any]) -> None:
+        self.name, self.defaults = name, decoding
+        self.headings = {"rouge1": f"{short} R-1", "rouge2": f"{short} R-2", "rougeL": f"{short} R-L"}
+
+    def count(self, config: FinetuneConfig) -> int:
+        """Number of training pairs; ValueError where they or rouge-score cannot be had."""
+        scorer()  # better missed now than after an epoch
+        return len(self._training_pairs(config))
+
+    def run(
+        self, config: FinetuneConfig, model: str, folder: Path, device: str, stop: Callable[[], bool]
+    ) -> dict[str, Any]:
+        """Fine-tunes an encoder-decoder; see `FinetuneTask.run`."""
+        if not isinstance(config, SummaryConfig):
+            raise TypeError("settings of summaries are made by SummaryTask.build")
+        train, dev = self._training_pairs(config), summaries.load(self.name, "dev")
+        network, tokenizer = load_encoder_decoder(model, max(config.length, config.target, config.longest))
+        epochs = finetune(Summarization(network, tokenizer, train, dev, config), config, folder, device, stop)
+        return {"epochs": epochs, "examples": {"train": len(train), "dev": len(dev)}}
+
+    def _training_pairs(self, config: FinetuneConfig) -> list[summaries.Pair]:
+        pairs = summaries.load(self.name, "train")
+        return pairs[: config.examples] if config.examples else pairs
+
+
+class Summarization:
+    """An encoder-decoder with documents and their summaries, as the loop trains it.
+
+    Args:
+        model: of transformers; how it decodes is set here.
+        tokenizer: of transformers.
+        train: pairs to learn from.
+        dev: pairs to be measured on.
+        config: seed, size of batches, lengths, the search.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        train: Sequence[summaries.Pair],
+        dev: Sequence[summaries.Pair],
+        config: SummaryConfig,
+    ) -> None:
+        self.model, self.tokenizer, self.config = model, tokenizer, config
+        self.train = [self._document(pair) for pair in train]
+        self.dev = [self._document(pair) for pair in dev]
+        self.targets = [self._target(pair) for pair in train]
+        self.references = [pair.summary for pair in dev]
+        model.generation_config = generation_config(model, config)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of one epoch."""
+        return batch_count(len(self.train), self.config.batch)
+
+    def batches(self, epoch: int) -> Iterable[Sequence[int]]:
+        """Documents of similar length together; the seed and the epoch decide the order."""
+        return shuffled_batches(
+            [len(document["input_ids"]) for document in self.train], self.config.batch, (self.config.seed, epoch)
+        )
+
+    def loss(self, indices: Sequence[int]) -> Tensor:
+        """Cross-entropy of the tokens of the summaries, the decoder being given those before.
+
+        The sum is divided by the mean length of a training summary, not that of these: then every token counts alike,
+        and parts of a batch add up to it.
+        """
+        inputs = self._padded([self.train[index] for index in indices])
+        targets = [self.targets[index] for index in indices]
+        labels = pad_sequence(targets, batch_first=True, padding_value=IGNORED).to(inputs["input_ids"].device)
+        logits = self.model(**inputs, labels=labels).logits.float()
+        total = F.cross_entropy(
+            logits.flatten(0, 1),
+            labels.flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=self.config.smoothing,
+        )
+        mean = sum(map(len, self.targets)) / len(self.targets)
+        return total / (len(indices) * mean)
+
+    def measure(self) -> dict[str, float]:
+        """ROUGE of what is written of the development documents."""
+        return rouge(self.write(), self.references)
+
+    def write(self) -> list[str]:
+        """Summaries of the development documents, by beam search."""
+        texts = [""] * len(self.dev)
+        # As many at once as in training: beams take the memory that backward takes there.
+        size = batch_count(self.config.batch, self.config.accumulate)
+        generate: Any = self.model.generate
+        for indices in length_batches([len(document["input_ids"]) for document in self.dev], size):
+            tokens = generate(**self._padded([self.dev[index] for index in indices]))
+            for index, text in zip(indices, self.tokenizer.batch_decode(tokens, skip_special_tokens=True), strict=True):
+                texts[index] = text.strip()
+        return texts
+
+    def _document(self, pair: summaries.Pair) -> dict[str, list[int]]:
+        text = f"{self.config.prefix} {pair.document}" if self.config.prefix else pair.document
+        encoded: Any = self.tokenizer(text, truncation=True, max_length=self.config.length)
+        return {key: encoded[key] for key in INPUTS}
+
+    def _target(self, pair: summaries.Pair) -> Int[Tensor, " T"]:
+        encoded: Any = self.tokenizer(text_target=pair.summary, truncation=True, max_length=self.config.target)
+        return torch.tensor(encoded["input_ids"])
+
+    def _padded(self, encoded: Sequence[dict[str, list[int]]]) -> Any:
+        device = next(self.model.parameters()).device
+        return self.tokenizer.pad(list(encoded), return_tensors="pt").to(device)
+
+
+def generation_config(model: Any, config: SummaryConfig) -> Any:
+    """How a model decodes: its own special tokens, and settings in index of all else that its folder may ask for.
+
+    Args:
+        model: of transformers, an encoder-decoder.
+        config: beams and lengths.
+    """
+    original = model.generation_config
+    return quiet_library().GenerationConfig(
+        **{f"{token}_token_id": getattr(original, f"{token}_token_id") for token in TOKENS},
+        do_sample=False,
+        num_beams=config.beams,
+        early_stopping=config.beams > 1,
+        length_penalty=config.length_penalty,
+        min_new_tokens=config.shortest,
+        max_new_tokens=config.longest,
+        no_repeat_ngram_size=config.no_repeat,
+    )
+
+
+def load_encoder_decoder(name: str, tokens: int) -> tuple[Any, Any]:
+    """Loads a model that reads a text and writes another, such as BART or T5, and its tokenizer; nothing in it is new.
+
+    Args:
+        name: folder or hub name.
+        tokens: of the longest text it must take.
+
+    Raises:
+        ValueError: transformers is missing, there is no such model in safetensors, it is no encoder-decoder, lacks
+            weights, does not say what its decoder starts with, or takes shorter texts only.
+    """
+    settings = LOADER.config(name)
+    if not getattr(settings, "is_encoder_decoder", False):
+        raise ValueError(
+            f"{name} is no encoder-decoder (its type is {settings.model_type}), so it is not fine-tuned to summarise; "
+            "name a model such as BART or T5"
+        )
+    limit = getattr(settings, "max_position_embeddings", None)
+    if limit is not None and tokens > limit:
+        raise ValueError(
+            f"{name} takes {limit} tokens at most, not {tokens}; lower length, target and longest, e.g. "
+            f"--set length={limit}"
+        )
+    model, tokenizer, _ = load_model(LOADER, "AutoModelForSeq2SeqLM", name)
+    if model.generation_config.decoder_start_token_id is None:
+        raise ValueError(f"{name} does not say what its decoder starts with; set decoder_start_token_id in config.json")
+    return model, tokenizer
+
+
+# As BART's paper decodes (Lewis et al. 2020, by its released commands): CNN/DailyMail's own; DialogSum is not in it and
+# has what the other set of short summaries, XSum, has there.
+TASKS = (
+    SummaryTask(
+        "dialogsum",
+        "DialogSum",
+        {"beams": 6, "shortest": 10, "longest": 60, "length_penalty": 1.0, "no_repeat": 3},
+    ),
+    SummaryTask(
+        "cnn_dailymail",
+        "CNN/DM",
+        {"beams": 4, "shortest": 55, "longest": 140, "length_penalty": 2.0, "no_repeat": 3},
+    ),
+)
