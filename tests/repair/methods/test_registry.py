@@ -9,7 +9,7 @@ from tests.repair.checkpoints import V, llama
 
 from decone.repair.api import repair_with
 from decone.repair.methods.registry import find_method, method_names, repair_variants
-from decone.studies.deltas import make_delta
+from decone.studies.downstream import make_delta
 
 FOLDER = importlib.import_module("decone.repair.methods")
 
