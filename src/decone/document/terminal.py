@@ -43,6 +43,7 @@ EMPHASES = {"strong": "bold", "dim": "dim", "mono": "", "mark": "bold", "good": 
 CHIPS = {"good": ("✓ ", "green"), "bad": ("✗ ", "bold red"), "": ("", "")}
 TOKEN = 24  # characters of a token
 NAME = 200  # characters of a name
+WIDE = 8  # columns beyond which a table stands closer
 
 
 def render(document: Document) -> RenderableType:
@@ -203,7 +204,7 @@ def _key_numbers(block: KeyNumbers) -> Table:
 
 def _grid(block: Grid) -> Table:
     columns = block.visible_columns(Media.TERMINAL)
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    grid = Table(box=None, pad_edge=False, padding=(0, 2 if len(columns) <= WIDE else 1, 0, 0))
     for index, (_, column) in enumerate(columns):
         heading = text(block.caption or column.heading if index == 0 else column.heading)
         wrap = column.align == "left" if column.wrap is None else column.wrap
