@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -179,26 +180,30 @@ def test_live_is_the_share_of_columns_the_products_touch(device: str) -> None:
     assert plain.live == 1
 
 
-def test_nothing_is_made_that_nobody_asked_for(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    true = module.evaluate
-    monkeypatch.setattr(module, "evaluate", lambda job, wanted, nll: asked.append(wanted) or true(job, wanted, nll))
+def test_gradients_that_are_not_required_are_not_made(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[bool, ...] | None] = []
+    evaluate = module.evaluate
+
+    def watched(inputs: module.TiledInputs, requires_grad: tuple[bool, ...], up: Tensor | None, nll: bool) -> Any:
+        calls.append(None if up is None else requires_grad)
+        return evaluate(inputs, requires_grad, up, nll)
+
+    monkeypatch.setattr(module, "evaluate", watched)
     hidden, weight, _, tokens = sample(N, V, H, device=device)
     weight.requires_grad_()
     with torch.no_grad():
-        found = triton(hidden, weight, None, tokens, MLE(), Request(nll=False))
-    assert asked == [None]
-    assert found[1:] == (None,) * 4
-    assert not found.loss.requires_grad
+        result = triton(hidden, weight, None, tokens, MLE(), Request(nll=False))
+    assert calls == [None]
+    assert result[1:] == (None,) * 4
+    assert not result.loss.requires_grad
     triton(hidden, weight.detach(), None, tokens, MLE())
-    assert asked == [None, None]
-    found = triton(hidden.requires_grad_(), weight.detach(), None, tokens, MLE())
-    assert asked[2].hidden
-    assert not asked[2].table
-    found.loss.backward()
+    assert calls == [None, None]
+    result = triton(hidden.requires_grad_(), weight.detach(), None, tokens, MLE())
+    assert calls[2] == (True, False, False)
+    result.loss.backward()
     close(hidden.grad, gradients(reference, MLE(), (hidden, weight, None), tokens)[1][0])
     triton(hidden, weight, None, tokens, MLE(), Request(per_token=True))
-    assert asked[3] is None
+    assert calls[3] is None
 
 
 def test_a_graph_that_is_kept_and_no_second_derivative(device: str) -> None:

@@ -1,7 +1,7 @@
 """Launches of the kernels: their inputs, their results, and the sizes of their grids."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Int8
@@ -37,6 +37,18 @@ class LogitRecipe(NamedTuple):
     readout: Readout
     temperature: float = 1.0
     shift: Shift | None = None
+
+    def constants(self, bias: Tensor | None) -> dict[str, Any]:
+        """Constants of a kernel that makes logits, and options of its launch."""
+        return {
+            "BIASED": bias is not None,
+            "CAPPED": self.readout.softcap is not None,
+            "SHIFTED": self.shift is not None,
+            "PRECISION": self.precision,
+            "DEPTH": self.tile.depth,
+            **self.tile.area(),
+            **self.tile.options(),
+        }
 
     def numbers(self) -> tuple[float, float, float, float, float]:
         """Scale, cap, temperature, and the constants for earlier targets and for novel ids."""
@@ -93,11 +105,16 @@ class TileSums:
     pair_logit: Float[Tensor, "C L"] | None
 
 
-def _pointers(history: History | None) -> tuple[Tensor | None, ...]:
-    """The arguments of a kernel that reads earlier targets."""
+def _tables(history: History | None) -> tuple[Tensor | None, ...]:
+    """Earlier targets as kernels take them: lists, lengths, slots and ranks."""
     if history is None:
         return None, None, None, None
     return history.list_of, history.length, history.slot, history.rank
+
+
+def _sizes(history: History | None) -> tuple[int, int]:
+    """Their sizes as kernels take them: distinct targets, and the longest list."""
+    return (0, 0) if history is None else (history.rank.size(1), history.longest)
 
 
 def target_logits(
@@ -112,29 +129,12 @@ def target_logits(
 
     Costs 2NH flops times the tile's columns: about one column of tiles of the sweep.
     """
-    (N, H), tile = hidden.shape, recipe.tile
+    N, H = hidden.shape
     plain, ruled = (torch.empty(N, dtype=torch.float32, device=hidden.device) for _ in range(2))
-    kernels.target_logits_kernel[(-(-N // tile.rows),)](
-        weight,
-        hidden,
-        bias,
-        target,
-        *_pointers(history),
-        plain,
-        ruled,
-        N,
-        weight.size(0),
-        H,
-        0 if history is None else history.rank.size(1),
-        *recipe.numbers(),
-        BIASED=bias is not None,
-        CAPPED=recipe.readout.softcap is not None,
-        SHIFTED=recipe.shift is not None,
-        COLUMNS=tile.columns,
-        ROWS=tile.rows,
-        DEPTH=tile.depth,
-        PRECISION=recipe.precision,
-        **tile.options(),
+    inputs = (weight, hidden, bias, target, *_tables(history))
+    sizes = (N, weight.size(0), H, _sizes(history)[0])
+    kernels.target_logits_kernel[(-(-N // recipe.tile.rows),)](
+        *inputs, plain, ruled, *sizes, *recipe.numbers(), **recipe.constants(bias)
     )
     return plain, ruled
 
@@ -175,40 +175,20 @@ def sweep_tiles(
         assert lists is not None
         pair_logit = torch.full((C, lists.longest), float("-inf"), device=device)
     sums = TileSums(entry, live, top, beyond, count, room(plain), room(plain), pair_logit)
+    inputs = (weight, chunk.hidden, bias, chunk.target, chunk.floor, *_tables(lists))
+    results = (pair_logit, entry, live, top, beyond, count, sums.plain_top, sums.plain_beyond)
+    sizes = (C, V, weight.size(1), *_sizes(lists))
     kernels.sweep_kernel[(C // tile.rows, T)](
-        weight,
-        chunk.hidden,
-        bias,
-        chunk.target,
-        chunk.floor,
-        *_pointers(lists),
-        pair_logit,
-        entry,
-        live,
-        top,
-        beyond,
-        count,
-        sums.plain_top,
-        sums.plain_beyond,
-        C,
-        V,
-        weight.size(1),
-        0 if lists is None else lists.rank.size(1),
-        0 if lists is None else lists.longest,
+        *inputs,
+        *results,
+        *sizes,
         *recipe.numbers(),
-        BIASED=bias is not None,
-        CAPPED=recipe.readout.softcap is not None,
-        SHIFTED=recipe.shift is not None,
         CHARGED=charged,
         FLOORED=chunk.floor is not None,
         PLAIN=plain,
         LEARNING=entry is not None,
         LIFT=1.0 if entry is None else float16_lift(entry.dtype),
-        COLUMNS=tile.columns,
-        ROWS=tile.rows,
-        DEPTH=tile.depth,
-        PRECISION=recipe.precision,
-        **tile.options(),
+        **recipe.constants(bias),
     )
     return sums
 
@@ -242,25 +222,15 @@ def to_slopes(
     V, C = sums.entry.shape
     G, lists = C // tile.rows, chunk.history if slope is not None else None
     bias_sum = torch.zeros(G, V, device=gain.device) if biased else None
+    inputs = (sums.entry, sums.live, above, gain, chunk.target, *_tables(lists), slope)
     kernels.slopes_kernel[(G, above.size(0))](
-        sums.entry,
-        sums.live,
-        above,
-        gain,
-        chunk.target,
-        *_pointers(lists),
-        slope,
-        bias_sum,
-        up,
-        C,
-        V,
-        0 if lists is None else lists.rank.size(1),
-        0 if lists is None else lists.longest,
+        *inputs,
+        *(bias_sum, up, C, V),
+        *_sizes(lists),
         DENSE=sums.live is None,
         CHARGED=slope is not None,
         BIASED=biased,
-        COLUMNS=tile.columns,
-        ROWS=tile.rows,
+        **tile.area(),
         **tile.options(),
     )
     return bias_sum
@@ -288,16 +258,11 @@ def hidden_gradient(
     """
     (V, C), H = entry.shape, weight.size(1)
     out = torch.empty(split, C, H, device=entry.device)
+    lists: tuple[Tensor | None, ...] = (None, None, None)
+    if columns is not None:
+        lists = columns.of_tile, columns.counts, columns.counts.argsort(descending=True, stable=True)
     kernels.hidden_gradient_kernel[(-(-H // tile.columns) * split, C // rows)](
-        entry,
-        weight,
-        None if columns is None else columns.of_tile,
-        None if columns is None else columns.counts,
-        None if columns is None else columns.counts.argsort(descending=True, stable=True),
-        out,
-        C,
-        V,
-        H,
+        *(entry, weight, *lists, out, C, V, H),
         SPLIT=split,
         DENSE=columns is None,
         ROWS=rows,
@@ -336,21 +301,12 @@ def add_table_gradient(
         down: factor on the product, in float32, before it is added; None for 1.
     """
     (V, C), H = entry.shape, hidden.size(1)
+    lists: tuple[Tensor | None, ...] = (None, None, common, None)
+    if columns is not None:
+        lists = columns.by_life, columns.tiles, columns.common, columns.reach
     kernels.table_gradient_kernel[(-(-H // tile.columns), -(-V // tile.rows))](
-        entry,
-        hidden,
-        None if columns is None else columns.by_life,
-        None if columns is None else columns.tiles,
-        common if columns is None else columns.common,
-        None if columns is None else columns.reach,
-        None if factors is None else factors[0],
-        None if factors is None else factors[1],
-        down,
-        out,
-        C,
-        V,
-        H,
-        C // rows,
+        *(entry, hidden, *lists, *(factors or (None, None)), down, out),
+        *(C, V, H, C // rows),
         DENSE=columns is None,
         GATED=factors is not None,
         ROWS=rows,
@@ -385,15 +341,7 @@ def add_target_rows(
     ends = torch.searchsorted(ids, ids, right=True)
     width = min(_WIDTH, 1 << max(4, (H - 1).bit_length()))
     kernels.add_target_rows_kernel[(N, -(-H // width))](
-        hidden,
-        target_slope,
-        order,
-        ids,
-        ends,
-        out,
-        bias_out,
-        V,
-        H,
+        *(hidden, target_slope, order, ids, ends, out, bias_out, V, H),
         BIASED=bias_out is not None,
         ROWS=_ROWS,
         WIDTH=width,

@@ -27,6 +27,10 @@ class Tile(NamedTuple):
     warps: int = 4
     stages: int = 2
 
+    def area(self) -> dict[str, int]:
+        """Constants of a kernel that works on a tile of logits."""
+        return {"ROWS": self.rows, "COLUMNS": self.columns}
+
     def options(self) -> dict[str, int | bool]:
         """Settings of a launch; fused multiply-add by name, because Triton's default is about to change."""
         return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
