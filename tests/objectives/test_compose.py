@@ -214,7 +214,7 @@ def test_what_cannot_be_joined_says_why() -> None:
 
 def test_composition_on_the_command_line() -> None:
     method = Method.parse("threshold:margin=1,temperature=0.5+scalegrad:gamma=0.5+unlikelihood+row-adamw:decay=always")
-    assert [name for name, _ in method.parts] == ["threshold", "scalegrad", "unlikelihood"]
+    assert [name for name, _ in method.terms] == ["threshold", "scalegrad", "unlikelihood"]
     assert method.optimizer == "row-adamw"
     assert method.optimizer_settings == {"decay": "always"}
     built = method.build_objective()

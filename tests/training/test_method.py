@@ -15,7 +15,7 @@ from decone.training.method import Method
 def test_the_parts_of_a_word() -> None:
     method = Method.parse(" threshold:margin=2, temperature=0.5+row-adamw:decay=always,momentum=decay ")
     assert method.text == "threshold:margin=2, temperature=0.5+row-adamw:decay=always,momentum=decay"
-    assert method.parts == (("threshold", {"margin": "2", "temperature": "0.5"}),)
+    assert method.terms == (("threshold", {"margin": "2", "temperature": "0.5"}),)
     assert (method.optimizer, method.optimizer_settings) == ("row-adamw", {"decay": "always", "momentum": "decay"})
     objective = method.build_objective()
     assert isinstance(objective, Threshold)

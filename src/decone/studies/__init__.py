@@ -1,1 +1,1 @@
-"""Which runs make a comparison or a paper's table, and what their numbers say together."""
+"""Comparisons and tables of papers: the runs that make them, and the findings of their numbers together."""

@@ -222,7 +222,7 @@ class Comparison:
         return results
 
     def result_path(self, method: str, seed: int) -> Path:
-        """Where the study keeps one run's result."""
+        """File of one run's result in the folder of the comparison."""
         path = self.out / "results" / f"{slug(method)}-seed-{seed}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path

@@ -1,4 +1,4 @@
-"""What a page shows of one trained model beyond numbers: its tables and the text it writes."""
+"""Exhibits of one trained model for a page: its tables and sample text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -65,7 +65,7 @@ class StudyRow:
 
 @dataclass(frozen=True)
 class LanguageAlignment:
-    """How often the two languages found each other: the share of each run, and of runs above one half."""
+    """Share of low-resource rows that meet their own translation, of each run, and the share of runs above one half."""
 
     seeds: dict[int, float]
     share: Interval

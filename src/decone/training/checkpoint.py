@@ -52,8 +52,8 @@ def save(run: Path, step: int, model: dict[str, Tensor], state: dict[str, Any]) 
 
 def latest(run: Path) -> Path | None:
     """The newest checkpoint of a run, None if there is none."""
-    found = sorted((run / FOLDER).glob("step-*")) if (run / FOLDER).is_dir() else []
-    return found[-1] if found else None
+    folders = sorted((run / FOLDER).glob("step-*")) if (run / FOLDER).is_dir() else []
+    return folders[-1] if folders else None
 
 
 def load(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:

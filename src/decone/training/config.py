@@ -37,7 +37,7 @@ class CorpusConfig(ConfigSection):
 
 
 class TokenizerConfig(ConfigSection):
-    """How text becomes ids."""
+    """The tokenizer that makes ids of the text."""
 
     kind: Literal["characters", "bpe"] = Field(default="characters", description="one id per character, or BPE")
     size: int = Field(default=1024, ge=256, description="ids of a BPE tokenizer, at most")
@@ -50,7 +50,7 @@ class LanguageConfig(ConfigSection):
 
 
 class BatchConfig(ConfigSection):
-    """What one optimiser step sees."""
+    """Windows of one optimiser step."""
 
     size: int = Field(default=12, ge=1, description="windows per micro-batch, all processes together")
     accumulate: int = Field(default=1, ge=1, description="micro-batches per optimiser step")
@@ -77,7 +77,7 @@ class EvaluationConfig(ConfigSection):
 
 
 class MachineConfig(ConfigSection):
-    """How the run is carried out; does not belong to what is compared."""
+    """Device, precision, threads: settings that do not belong to the identity of a run."""
 
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="auto: bfloat16 on CUDA")

@@ -1,4 +1,4 @@
-"""What a run is measured by: every language on the same windows, plain softmax over the whole vocabulary.
+"""Measures of a run: every language on the same windows, plain softmax over the full vocabulary.
 
 Turumtaev, "Stop Jostling", Section 4.3: the validation text is scored once in each language; nothing is thresholded.
 """
@@ -19,12 +19,12 @@ from decone.metrics.text import best_temperature, nll
 from decone.models.nano import Nano
 from decone.vocab.counts import frequency_groups
 
-CACHE_BYTES = 2**29  # logits of one language up to this size are kept for the second pass
+CACHE_BYTES = 2**29  # logits of one language up to this size are cached for the second pass
 
 
 @runtime_checkable  # the shape checks of the tests ask for instances
 class Scorer(Protocol):
-    """What can be measured: anything that gives logits for ids."""
+    """A model that can be measured: it gives logits for ids."""
 
     @property
     def context(self) -> int:
@@ -33,7 +33,7 @@ class Scorer(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where inputs must lie."""
+        """Device of the inputs."""
         ...
 
     @property
@@ -115,19 +115,19 @@ def scores(
 ) -> dict[str, Any]:
     """Perplexity, ranks and frequency groups of a model on a text whose ids are shifted by `offset`."""
     positions = sum(group[:, 1:].numel() for group in consecutive(ids, model.context, size))
-    kept: list[tuple[Tensor, Tensor]] = []
+    cached: list[tuple[Tensor, Tensor]] = []
     keep = positions * model.vocabulary * 4 <= CACHE_BYTES
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        if kept:
-            yield from list(kept)
+        if cached:
+            yield from list(cached)
             return
         for group in consecutive(ids, model.context, size):
             group = (group + offset).to(model.device)
             yield model.logits(group[:, :-1]).flatten(0, 1), group[:, 1:].flatten()
 
     if keep:
-        kept.extend(batches())
+        cached.extend(batches())
     search = best_temperature(batches)
     ranks, losses, targets = [], [], []
     for logits, target in batches():

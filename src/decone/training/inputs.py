@@ -1,4 +1,4 @@
-"""What a run reads before its first step: the text, its tokenizer, the two parts of its ids."""
+"""Inputs of a run, read before its first step: the text, its tokenizer, ids to train and to measure on."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec

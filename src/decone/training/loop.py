@@ -92,7 +92,7 @@ class Trainer:
 
     @property
     def main(self) -> bool:
-        """Whether this process is the one that writes and speaks."""
+        """True in the process that writes files and reports."""
         return bool(self.accelerator.is_main_process)
 
     def train(self, progress: Progress | None = None, stop: Stop | None = None) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class Trainer:
             raise Interrupted(self.run.path, self.step) from None
 
     def _agreed(self, stop: bool) -> bool:
-        """Whether any process wants to stop; all must do so after the same step, or the others wait for ever."""
+        """True if any process is to stop; all must stop after the same step, or the others wait for ever."""
         if self.accelerator.num_processes == 1:
             return stop
         wishes = torch.tensor([float(stop)], device=self.accelerator.device)
@@ -151,26 +151,28 @@ class Trainer:
         rate = learning_rate(config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        parts = config.batch.accumulate
-        whole = random_batch(
+        chunks = config.batch.accumulate
+        step_windows = random_batch(
             self.train_ids,
             config.model.context,
-            config.batch.size * parts,
+            config.batch.size * chunks,
             self.languages,
             (config.seed, TRAINING, self.step),
         )
-        mine = whole[self.accelerator.process_index :: world].to(self.accelerator.device)
-        count = whole[:, 1:].numel()  # targets of the whole step, over all processes
+        local_windows = step_windows[self.accelerator.process_index :: world].to(self.accelerator.device)
+        count = step_windows[:, 1:].numel()  # targets of the full step, over all processes
         total = torch.zeros(3, device=self.accelerator.device)
-        with self.plain.objective.step(mine[:, 1:]):  # counters add up what all processes observe
-            for index, windows in enumerate(mine.tensor_split(parts)):
-                sync = index + 1 == parts
+        with self.plain.objective.step(local_windows[:, 1:]):  # counters add up what all processes observe
+            for index, windows in enumerate(local_windows.tensor_split(chunks)):
+                sync = index + 1 == chunks
                 with nullcontext() if sync else self.accelerator.no_sync(self.learner):
                     loss = self.learner(windows, nll=logging)
                     # DDP averages gradients over processes; a sum over targets must not be averaged.
-                    self.accelerator.backward(loss.tokens * (world / count) + loss.matrix / parts)
+                    self.accelerator.backward(loss.tokens * (world / count) + loss.matrix / chunks)
                 if logging:
-                    total += torch.stack((loss.tokens.detach() / count, loss.matrix.detach() / parts, loss.nll / count))
+                    total += torch.stack(
+                        (loss.tokens.detach() / count, loss.matrix.detach() / chunks, loss.nll / count)
+                    )
         norm = self.accelerator.clip_grad_norm_(self.learner.parameters(), config.optimizer.clip or math.inf)
         self.stepper.step()
         self.stepper.zero_grad()
@@ -265,8 +267,8 @@ class Trainer:
             **provenance(),
         }
         if self.main:
-            chosen = best if self.config.evaluation.select == "best" else model.state_dict()
-            write_tensors(self.run.model_path, chosen)
+            delivered = best if self.config.evaluation.select == "best" else model.state_dict()
+            write_tensors(self.run.model_path, delivered)
             write_text(self.run.result_path, json.dumps(result, indent=1) + "\n")
         self.accelerator.wait_for_everyone()
         return result

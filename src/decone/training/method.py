@@ -3,12 +3,12 @@
 Objectives joined by + are composed, see `objectives.compose`; the optimiser stands last.
 """
 
-import difflib
 from dataclasses import dataclass, field
 
 import torch
 
 from decone import objectives, optim
+from decone.files.settings import parse_pair, suggest
 from decone.models.nano import Nano
 
 
@@ -17,12 +17,12 @@ class Method:
     """One or more objectives and an optimiser by name, with their settings as given.
 
     Example:
-        >>> Method.parse("threshold:margin=1+scalegrad:gamma=0.5+row-adamw").parts
+        >>> Method.parse("threshold:margin=1+scalegrad:gamma=0.5+row-adamw").terms
         (('threshold', {'margin': '1'}), ('scalegrad', {'gamma': '0.5'}))
     """
 
     text: str
-    parts: tuple[tuple[str, dict[str, str]], ...]
+    terms: tuple[tuple[str, dict[str, str]], ...]
     optimizer: str = "adamw"
     optimizer_settings: dict[str, str] = field(default_factory=dict)
 
@@ -35,25 +35,24 @@ class Method:
                 be composed.
         """
         optimizers = optim.names()
-        first, *rest = (_part(text, part) for part in text.strip().split("+"))
-        optimizer, options = rest.pop() if rest and rest[-1][0] in optimizers else ("adamw", {})
-        for name, _ in rest:
+        terms = [_parse_term(text, term) for term in text.strip().split("+")]
+        optimizer, options = terms.pop() if len(terms) > 1 and terms[-1][0] in optimizers else ("adamw", {})
+        for name, _ in terms[1:]:
             if name in optimizers:
                 raise ValueError(f"method {text!r} goes on after its optimiser; name one optimiser, and name it last")
-            known = [*objectives.names(), *optimizers]
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}"
+            names = [*objectives.names(), *optimizers]
+            if name not in names:
+                hint = suggest(name, names, f"choose one of {', '.join(names)}")
                 raise ValueError(f"{name!r} in {text!r} is neither an objective nor an optimiser; {hint}")
-        method = cls(text.strip(), (first, *rest), optimizer, options)
+        method = cls(text.strip(), tuple(terms), optimizer, options)
         method.build_objective()
         optim.options(optimizer, options)
         return method
 
     def build_objective(self) -> objectives.Objective:
         """A fresh objective; composed where the method names several."""
-        parts = [objectives.get(name, **settings) for name, settings in self.parts]
-        return parts[0] if len(parts) == 1 else objectives.Compose(*parts)
+        built = [objectives.get(name, **settings) for name, settings in self.terms]
+        return built[0] if len(built) == 1 else objectives.Compose(*built)
 
     def build_optimizer(
         self, model: Nano, lr: float, betas: tuple[float, float], weight_decay: float
@@ -70,13 +69,15 @@ class Method:
         return optim.build(self.optimizer, groups, tables, lr=lr, betas=betas, fused=fused, settings=settings)
 
 
-def _part(text: str, part: str) -> tuple[str, dict[str, str]]:
-    name, colon, rest = part.strip().partition(":")
+def _parse_term(text: str, term: str) -> tuple[str, dict[str, str]]:
+    """Name and settings of one term of a method."""
+    name, colon, pairs = term.strip().partition(":")
     settings: dict[str, str] = {}
-    for pair in rest.split(",") if colon else []:
-        key, equals, value = (piece.strip() for piece in pair.partition("="))
-        if not equals or not key or not value:
-            raise ValueError(f"method {text!r}: {pair.strip()!r} is not key=value")
+    for item in pairs.split(",") if colon else []:
+        pair = parse_pair(item)
+        if pair is None or not pair[1]:
+            raise ValueError(f"method {text!r}: {item.strip()!r} is not key=value")
+        key, value = pair
         if key in settings:
             raise ValueError(f"method {text!r} sets {key!r} twice; keep one")
         settings[key] = value

@@ -179,7 +179,7 @@ class Run:
         write_text(self.path / "tokenizer.json", tokenizer.inner.to_str())
 
     def best(self, step: int) -> Path:
-        """Where the weights of a step with the lowest validation loss so far are kept."""
+        """File of the weights of a step with the lowest validation loss so far."""
         return self.path / f"best-{step:08d}.safetensors"
 
     def forget_best(self, except_step: int) -> None:
@@ -190,8 +190,8 @@ class Run:
 
     def forget_unfinished(self) -> None:
         """Removes files that a killed process was writing."""
-        for left in self.path.glob(f"*{UNFINISHED}"):
-            left.unlink(missing_ok=True)
+        for file in self.path.glob(f"*{UNFINISHED}"):
+            file.unlink(missing_ok=True)
 
     def log_lines(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl."""
@@ -241,7 +241,7 @@ def require_creatable(path: Path) -> None:
     """Refuses a folder that could not be made or written to; writes nothing."""
     if path.exists() and not path.is_dir():
         raise ValueError(f"--out {path} is a file; name a folder")
-    above = next(place for place in (path, *path.absolute().parents) if place.exists())
+    above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not above.is_dir():
         raise ValueError(f"--out {path} lies below {above}, which is a file; choose another folder")
     if not os.access(above, os.W_OK):
@@ -276,8 +276,8 @@ class RunLog:
 
     def __init__(self, run: Path, step: int, tensorboard: bool = False) -> None:
         self.path = run / LOG
-        kept = [json.dumps(line) for line in read_log(run) if line["step"] <= step]
-        write_text(self.path, "".join(f"{line}\n" for line in kept))
+        lines = [json.dumps(line) for line in read_log(run) if line["step"] <= step]
+        write_text(self.path, "".join(f"{line}\n" for line in lines))
         self._writer: Any = None
         if tensorboard:
             try:

@@ -167,7 +167,7 @@ class Summarization:
 
 
 def generation_config(model: Any, config: SummaryConfig) -> Any:
-    """How a model decodes: its own special tokens, and settings in index of all else that its folder may ask for.
+    """Settings of decoding: its own special tokens, and these settings in place of others in its folder.
 
     Args:
         model: of transformers, an encoder-decoder.
