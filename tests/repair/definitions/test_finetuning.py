@@ -16,14 +16,14 @@ from decone.repair.definitions.encoder import DefinitionEncoder
 from decone.repair.definitions.finetuning import TrainedEncoder, finetune_encoder
 from decone.repair.definitions.fit import Reconstructor
 from decone.repair.definitions.prompts import Prompt, collate
-from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.recipe import DefinitionRecipe
 from decone.repair.definitions.ridge import fit_ridge
 
 QUICK = {"solver": "gradient", "read": "slot", "epochs": 2, "batch": 8, "warmup": 0.0}
 
 
 def made(family: str, folder: Path, **settings: Any) -> Reconstructor:
-    return reconstructor(saved(family, folder / family, padding=0), Recipe(**{**QUICK, **settings}))
+    return reconstructor(saved(family, folder / family, padding=0), DefinitionRecipe(**{**QUICK, **settings}))
 
 
 def trained(read: Reconstructor, held: Tensor, ids: Tensor | None = None, **settings: Any) -> TrainedEncoder:
@@ -61,7 +61,7 @@ def test_sixteen_tokens_are_learned(tmp_path: Path) -> None:
     """Table frozen, a map begun at random: after 100 steps the loss is below half of what the mean row gives."""
     wide = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 64}
     dry = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    read = reconstructor(saved("bert", tmp_path / "bert", padding=0, **wide, **dry), Recipe(**QUICK))
+    read = reconstructor(saved("bert", tmp_path / "bert", padding=0, **wide, **dry), DefinitionRecipe(**QUICK))
     prompts, rows = read.prompts[:16], read.rows[:16]
     assert [prompt.gloss[1] - prompt.gloss[0] in range(4, 10) for prompt in prompts] == [True] * 16
     # Each token stands twice, to be learned and to be looked at: the errors of "held-out" ones are those of the loss.

@@ -11,14 +11,14 @@ from decone.repair.alignment.align import AlignmentSettings, HostWord, align
 from decone.repair.alignment.result import TokenEntry
 from decone.repair.alignment.surfaces import surfaces
 from decone.repair.definitions.prompts import Prompt, PromptWriter, collate, length_batches
-from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.recipe import DefinitionRecipe
 
 WORD = WORDS[0]
 MASK = {"bert": "[MASK]", "albert": "[MASK]", "roberta": "<mask>", "bart": "<mask>", "t5": "<extra_id_0>"}
 
 
 def writer(family: str = "bert", limit: int = 64, mask: str | None = None, **settings: object) -> PromptWriter:
-    return PromptWriter(tokenizer(family)[0], Recipe(**settings), limit, mask)  # type: ignore[arg-type]
+    return PromptWriter(tokenizer(family)[0], DefinitionRecipe(**settings), limit, mask)  # type: ignore[arg-type]
 
 
 def entry(made: PromptWriter, *texts: str, word: str = WORD, host: HostWord | None = None) -> TokenEntry:
@@ -181,10 +181,10 @@ def test_the_pieces_of_an_alignment() -> None:
 def test_masks() -> None:
     bare = Tokenizer(models.WordLevel({"a": 0, ":": 1, ";": 2, "blank": 3}, unk_token="a"))
     with pytest.raises(ValueError, match=r"the tokenizer has no mask token .* name one: --mask TOKEN"):
-        PromptWriter(bare, Recipe(), 64)
+        PromptWriter(bare, DefinitionRecipe(), 64)
     with pytest.raises(ValueError, match="the tokenizer has no <hole> token"):
-        PromptWriter(bare, Recipe(), 64, "<hole>")
-    assert PromptWriter(bare, Recipe(), 64, "blank").mask == 3
+        PromptWriter(bare, DefinitionRecipe(), 64, "<hole>")
+    assert PromptWriter(bare, DefinitionRecipe(), 64, "blank").mask == 3
 
 
 def test_the_tokenizer_is_left_as_it_is() -> None:
@@ -192,7 +192,7 @@ def test_the_tokenizer_is_left_as_it_is() -> None:
     given.enable_truncation(4)
     given.enable_padding(length=4)
     before = given.to_str()
-    made = PromptWriter(given, Recipe(), 64)
+    made = PromptWriter(given, DefinitionRecipe(), 64)
     (prompt,) = made.write([entry(made, "boka kali boka kali boka")])
     assert len(prompt.ids) == 4 + len(made.tokenizer.encode("boka kali boka kali boka", add_special_tokens=False).ids)
     assert given.to_str() == before
@@ -203,10 +203,10 @@ def test_a_tokenizer_of_older_files_gets_its_marks() -> None:
     """vocab.txt says nothing of what stands around a text; transformers puts the usual two."""
     made = Tokenizer(models.WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "[MASK]": 3, ":": 4, ";": 5, "a": 6}))
     made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    found = PromptWriter(made, Recipe(), 64)
+    found = PromptWriter(made, DefinitionRecipe(), 64)
     assert (found.start, found.end) == ([1], [2])
     made.post_processor = processors.TemplateProcessing("$A [SEP]", None, [("[SEP]", 2)])
-    found = PromptWriter(made, Recipe(), 64)
+    found = PromptWriter(made, DefinitionRecipe(), 64)
     assert (found.start, found.end) == ([], [2])  # what a tokenizer says itself counts
 
 

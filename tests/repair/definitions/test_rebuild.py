@@ -1,25 +1,34 @@
 """Rows rebuilt, in a world where definitions tell everything, and on tiny models from delta to undo."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from tests.repair.checkpoints import contents
 from tests.repair.definitions.worlds import FAMILIES, SOUNDS, WORDS, aligned, glosses, reconstructor, saved
+from tests.repair.vocabularies import build, logits
 from torch import Tensor
 
+from decone.cli.main import app
+from decone.data.lexicons import Lexicon, Sense
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable
 from decone.repair import checkpoint
+from decone.repair.alignment.align import align
+from decone.repair.alignment.result import TokenEntry
+from decone.repair.alignment.surfaces import Surface
 from decone.repair.definitions.encoder import DefinitionEncoder
 from decone.repair.definitions.fit import Reconstructor
 from decone.repair.definitions.prompts import Prompt
-from decone.repair.definitions.rebuild import find_doubtful_rows, rebuild_rows
-from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.rebuild import find_doubtful_rows, from_definitions, rebuild_rows
+from decone.repair.definitions.recipe import DefinitionRecipe
 from decone.repair.delta import write_delta
 from decone.repair.tables import repair_targets
+from decone.repair.vocabulary.grow import grow
 
 transformers = pytest.importorskip("transformers")
 MANY = [first + second + "x" for first in SOUNDS for second in SOUNDS][:300]
@@ -48,7 +57,7 @@ def world(
     rare = torch.tensor(alignment.defined_ids()[-60:])
     wrong = rare[torch.randperm(60, generator=draw)[:spoiled]].sort().values
     table[wrong] = good[wrong].roll(1, 0)
-    recipe = Recipe(**{"read": "slot", "scale": "none", **settings})
+    recipe = DefinitionRecipe(**{"read": "slot", "scale": "none", **settings})
     return Reconstructor(model_tables, MemoryTable("t", table), alignment, recipe, "cpu"), good, wrong
 
 
@@ -150,7 +159,7 @@ def test_what_a_user_must_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert f"rebuilt rows have {fit['length']:.0%} of the old length; set scale=spread, or blend=0.5" in said
     assert fit["length"] < 0.5
     assert "are few to learn" not in said
-    read.recipe = Recipe(read="slot", scale="row")
+    read.recipe = DefinitionRecipe(read="slot", scale="row")
     _, rows, fit, notes = rows_of(read, read.ids[-10:])
     assert "of the old length" not in " ".join(notes)
     assert torch.allclose(rows.norm(dim=1), read.rows[-10:].norm(dim=1), rtol=1e-4)
@@ -181,7 +190,7 @@ def test_tokens_with_the_same_definitions(tmp_path: Path) -> None:
     defined = glosses() | dict.fromkeys(WORDS[30:33], "lona kali") | dict.fromkeys(WORDS[38:], "deko deko")
     saved("bert", tmp_path / "bert")
     for way, count in (("warn", 10), ("keep-old", 7)):
-        read = reconstructor(Path("bert"), Recipe(collision=way), defined)
+        read = reconstructor(Path("bert"), DefinitionRecipe(collision=way), defined)
         ids, rows, fit, notes = rows_of(read, read.ids[30:])
         assert len(ids) == fit["rebuilt"] == count
         if way == "warn":
@@ -203,7 +212,7 @@ def test_from_rows_to_undo(family: str, solver: str, tmp_path: Path) -> None:
     before = contents(folder)
     model_tables = find_tables(str(folder))
     (target,) = repair_targets(model_tables)
-    recipe = Recipe(solver=solver, epochs=1, batch=16, blend=0.75, scale="spread")
+    recipe = DefinitionRecipe(solver=solver, epochs=1, batch=16, blend=0.75, scale="spread")
     read = Reconstructor(model_tables, target.table, aligned(model_tables), recipe, "cpu")
     change, found, notes = rebuild_rows(target, read, read.ids[-8:])
     assert contents(folder) == before
@@ -235,7 +244,7 @@ def test_shares_of_old_and_new(tmp_path: Path) -> None:
     saved("bert", tmp_path / "bert")
     found = {}
     for blend in (0.25, 1.0):
-        read = reconstructor(Path("bert"), Recipe(blend=blend, ridge=1.0))
+        read = reconstructor(Path("bert"), DefinitionRecipe(blend=blend, ridge=1.0))
         found[blend] = rows_of(read, read.ids[-8:])[1]
     assert torch.allclose(found[0.25], 0.25 * found[1.0] + 0.75 * read.rows[-8:], atol=1e-6)
 
@@ -246,7 +255,9 @@ def test_rows_that_do_not_fit_the_table(tmp_path: Path) -> None:
     model_tables = find_tables(str(folder))
     (target,) = repair_targets(model_tables)
     table = model_tables.embedding.read().clone()
-    read = Reconstructor(model_tables, MemoryTable("t", table), aligned(model_tables), Recipe(scale="spread"), "cpu")
+    read = Reconstructor(
+        model_tables, MemoryTable("t", table), aligned(model_tables), DefinitionRecipe(scale="spread"), "cpu"
+    )
     read.rows[:20] = 6e4
     read.rows[20:32] = -6e4
     before = contents(folder)
@@ -259,7 +270,7 @@ def test_rows_that_do_not_fit_the_table(tmp_path: Path) -> None:
 
 def test_a_prediction_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved("bert", tmp_path / "bert")
-    read = reconstructor(Path("bert"), Recipe())
+    read = reconstructor(Path("bert"), DefinitionRecipe())
     original = Reconstructor.predict
 
     def spoiled(self: Reconstructor, *given: Any) -> Tensor:
@@ -274,7 +285,7 @@ def test_a_prediction_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_lengths_are_those_of_rows_that_stay(tmp_path: Path) -> None:
     saved("bert", tmp_path / "bert")
-    read = reconstructor(Path("bert"), Recipe(scale="table"))
+    read = reconstructor(Path("bert"), DefinitionRecipe(scale="table"))
     read.rows[-8:] *= 9  # rows that are given up are no model
     rows = rows_of(read, read.ids[-8:])[1]
     assert torch.allclose(rows.norm(dim=1), read.rows[:-8].norm(dim=1).mean().expand(8), rtol=1e-5)
@@ -282,7 +293,7 @@ def test_lengths_are_those_of_rows_that_stay(tmp_path: Path) -> None:
 
 def test_a_row_without_direction_stays_and_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved("bert", tmp_path / "bert")
-    read = reconstructor(Path("bert"), Recipe(scale="row"))
+    read = reconstructor(Path("bert"), DefinitionRecipe(scale="row"))
     original = Reconstructor.predict
 
     def flat(self: Reconstructor, *given: Any) -> Tensor:
@@ -294,3 +305,88 @@ def test_a_row_without_direction_stays_and_is_counted(tmp_path: Path, monkeypatc
     _, rows, found, _ = rows_of(read, read.ids[-8:])
     assert found["without_direction"] == 1
     assert torch.equal(rows[2], read.rows[-6])
+
+
+OLD = ("the", "cat", "sat", "on", "mat")
+GLOSSES = {word: f"the {word} over a hill by the sea and {place} then" for place, word in enumerate(OLD)}
+NEW = {"covid": "a cat that sat on a mat", "blog": "the sea over the hill"}
+
+
+def lexicon(folder: Path, words: dict[str, str]) -> Path:
+    file = folder / "words.tsv"
+    file.write_text("".join(f"{word}\t{gloss}\n" for word, gloss in words.items()))
+    return file
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "bart", "t5"])
+def test_new_rows_are_the_map_of_old_ones_on_new_definitions(kind: str) -> None:
+    source = build(kind, Path("m"))
+    before, model_tables = contents(source), find_tables("m")
+    words, recipe = Lexicon.of(GLOSSES | NEW), DefinitionRecipe(ridge=3.0, read="states", folds=2, scale="none")
+    report = grow("m", list(NEW), Path("n"), init=from_definitions(model_tables, words, recipe, device="cpu"))
+    assert report.settings["init"] == "definitions"
+    assert contents(source) == before
+    ids = torch.arange(30).view(2, 15)
+    assert torch.equal(
+        logits(source, ids)[..., : report.tokens_before], logits(Path("n"), ids)[..., : report.tokens_before]
+    )
+    # By hand: least squares on rows and sqrt(penalty) rows of the identity, around the means.
+    assert model_tables.tokenizer is not None
+    alignment = align(model_tables.tokenizer, words, model_tables.embedding.shape[0], model_tables.special)
+    reader = Reconstructor(model_tables, model_tables.embedding, alignment, recipe, "cpu")
+    x, y = reader.features.double().numpy(), reader.rows.double().numpy()
+    half = x.shape[1] // 2
+    spread = [((part - part.mean(0)) ** 2).mean() ** 0.5 for part in (x[:, :half], x[:, half:])]
+    scale = np.repeat(spread, half)
+    centred = (x - x.mean(0)) / scale
+    stacked = np.vstack([centred, np.sqrt(3.0) * np.eye(len(scale))])
+    matrix = np.linalg.lstsq(stacked, np.vstack([y - y.mean(0), np.zeros((len(scale), y.shape[1]))]), rcond=None)[0]
+    asked = TokenEntry(-1, Surface("covid", "covid", "word"), "exact", (Sense("covid", NEW["covid"]),))
+    features = reader.encoder.features(reader.writer.write([asked])).double().numpy()
+    wanted = (features - x.mean(0)) / scale @ matrix + y.mean(0)
+    table = find_tables("n").embedding.read().double().numpy()
+    place = report.tokens_before if len(table) > report.tokens_before else 0
+    assert np.abs(table[place] - wanted[0]).max() < 1e-4
+
+
+def test_a_new_token_without_a_definition_is_named() -> None:
+    build("bert", Path("m"))
+    words = Lexicon.of(GLOSSES | NEW)
+    with pytest.raises(ValueError, match=r"1 new tokens have no definition in the lexicon: 'zebra'; add lines"):
+        grow(
+            "m",
+            ["covid", "zebra"],
+            Path("n"),
+            init=from_definitions(find_tables("m"), words, DefinitionRecipe(folds=2)),
+        )
+    with pytest.raises(ValueError, match="no old row to go by"):
+        grow("m", ["covid"], Path("n"), init=from_definitions(find_tables("m"), words, DefinitionRecipe(scale="row")))
+    assert not Path("n").exists()
+
+
+def test_a_model_that_reads_one_way_is_refused() -> None:
+    build("gpt2", Path("m"))
+    with pytest.raises(ValueError, match="no model that reads a definition in both directions"):
+        grow(
+            "m",
+            ["covid"],
+            Path("n"),
+            init=from_definitions(find_tables("m"), Lexicon.of(GLOSSES | NEW), DefinitionRecipe(folds=2)),
+        )
+
+
+def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build("bert", Path("m"))
+    file = lexicon(tmp_path, GLOSSES | NEW)
+    words = ["grow", "m", "covid,blog", "--init", "definitions", "--lexicon", str(file), "--set", "folds=2"]
+    with pytest.raises(SystemExit) as ended:
+        app([*words, "--out", "n", "--device", "cpu", "--json"])
+    said = json.loads(capsys.readouterr().out)
+    assert ended.value.code == 0
+    assert said["settings"]["init"] == "definitions"
+    tables = [tensor for path in Path("n").glob("*.safetensors") for tensor in load_file(path).values()]
+    assert any(len(tensor) == said["rows_after"] for tensor in tables if tensor.ndim == 2)
+    with pytest.raises(SystemExit) as ended:
+        app(["grow", "m", "covid", "--lexicon", str(file), "--out", "o"])
+    assert ended.value.code == 2
+    assert "--init definitions" in " ".join(capsys.readouterr().err.split())

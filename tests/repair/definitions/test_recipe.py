@@ -2,25 +2,27 @@
 
 import pytest
 
-from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.recipe import DefinitionRecipe
 
 
 def test_words_become_settings() -> None:
-    found = Recipe.build("decone", {"ridge": "10", "noise": "0.5,0.25,0.25", "read": "slot", "train_table": "true"})
+    found = DefinitionRecipe.build(
+        "decone", {"ridge": "10", "noise": "0.5,0.25,0.25", "read": "slot", "train_table": "true"}
+    )
     assert (found.ridge, found.noise, found.read, found.train_table) == (10.0, (0.5, 0.25, 0.25), "slot", True)
     assert found.solver == "ridge"
     assert found.train_on == "kept"
     assert found.scale == "spread"  # the rest is as it was
-    assert Recipe.build("decone", {}) == Recipe()
+    assert DefinitionRecipe.build("decone", {}) == DefinitionRecipe()
 
 
 def test_the_paper_s_settings_can_be_changed() -> None:
     """Section 2 of the released code: one gloss, kept as it is, 50/25/25, a random map, its own row fitted."""
-    found = Recipe.build("paper", {"epochs": "1"})
+    found = DefinitionRecipe.build("paper", {"epochs": "1"})
     assert (found.solver, found.senses, found.mention, found.train_on) == ("gradient", "first", "keep", "all")
     assert (found.noise, found.start, found.rate, found.map_rate) == ((0.5, 0.25, 0.25), "random", 1e-4, 1e-4)
     assert (found.clip, found.train_table, found.scale, found.epochs) == (0.1, True, "none", 1)
-    assert Recipe.build("paper", {"noise": "1,0,0", "train_table": "no"}).train_table is False
+    assert DefinitionRecipe.build("paper", {"noise": "1,0,0", "train_table": "no"}).train_table is False
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ def test_the_paper_s_settings_can_be_changed() -> None:
 )
 def test_words_that_are_no_settings(preset: str, words: dict[str, str], said: str) -> None:
     with pytest.raises(ValueError) as error:
-        Recipe.build(preset, words)
+        DefinitionRecipe.build(preset, words)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
     assert "pydantic" not in str(error.value)
@@ -56,5 +58,5 @@ def test_words_that_are_no_settings(preset: str, words: dict[str, str], said: st
 def test_foreign_signs_do_not_reach_a_terminal() -> None:
     for preset, words in (("\x1b[31m", {}), ("decone", {"\x1b[31m": "1"})):
         with pytest.raises(ValueError) as error:
-            Recipe.build(preset, words)
+            DefinitionRecipe.build(preset, words)
         assert "\x1b" not in str(error.value)

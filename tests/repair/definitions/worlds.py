@@ -11,9 +11,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from decone.data.lexicons import Lexicon
 from decone.models.find_tables import find_tables
 from decone.models.tables import ModelTables
-from decone.repair.alignment.align import Alignment, AlignmentSettings, align
+from decone.repair.alignment.align import AlignmentSettings, TokenAlignment, align
 from decone.repair.definitions.fit import Reconstructor
-from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.recipe import DefinitionRecipe
 
 FAMILIES = ("bert", "roberta", "bart", "t5", "albert")
 SOUNDS = [a + b for a in ("b", "d", "k", "l", "m", "n", "r", "s") for b in ("a", "e", "i", "o", "u")]
@@ -120,7 +120,7 @@ def saved(
     return folder
 
 
-def aligned(model_tables: ModelTables, defined: dict[str, Any] | None = None, **choices: Any) -> Alignment:
+def aligned(model_tables: ModelTables, defined: dict[str, Any] | None = None, **choices: Any) -> TokenAlignment:
     """The tokens of a model with their definitions."""
     assert model_tables.tokenizer is not None
     lexicon = Lexicon.of(glosses() if defined is None else defined)
@@ -134,10 +134,14 @@ def aligned(model_tables: ModelTables, defined: dict[str, Any] | None = None, **
 
 
 def reconstructor(
-    folder: Path, recipe: Recipe | None = None, defined: dict[str, Any] | None = None, **choices: Any
+    folder: Path, recipe: DefinitionRecipe | None = None, defined: dict[str, Any] | None = None, **choices: Any
 ) -> Reconstructor:
     """Reads a model's definitions on the CPU."""
     model_tables = find_tables(str(folder))
     return Reconstructor(
-        model_tables, model_tables.embedding, aligned(model_tables, defined, **choices), recipe or Recipe(), "cpu"
+        model_tables,
+        model_tables.embedding,
+        aligned(model_tables, defined, **choices),
+        recipe or DefinitionRecipe(),
+        "cpu",
     )

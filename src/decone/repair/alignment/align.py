@@ -20,10 +20,10 @@ from decone.files.foreign import plain
 from decone.models.tables import ModelTables
 from decone.repair.alignment.result import (
     MAX_SENSES,
-    Alignment,
     AlignmentSettings,
     HostWord,
     MatchKind,
+    TokenAlignment,
     TokenEntry,
 )
 from decone.repair.alignment.surfaces import DEFINABLE, Surface, surfaces
@@ -61,7 +61,7 @@ def align_model(
     lexicon: Lexicon,
     settings: AlignmentSettings | None = None,
     progress: Callable[[str, int, int], None] | None = None,
-) -> Alignment:
+) -> TokenAlignment:
     """Finds the definitions of the tokens of a model.
 
     Raises:
@@ -81,7 +81,7 @@ def align(
     rows: int | None = None,
     special: Collection[int] = (),
     settings: AlignmentSettings | None = None,
-) -> Alignment:
+) -> TokenAlignment:
     """Finds the definitions of every token of a vocabulary, in one pass over the lexicon.
 
     A second pass follows where senses name a word they are a form of. Only senses of tokens are kept.
@@ -133,7 +133,7 @@ def align(
         entries = _follow_forms(entries, lexicon, tally)
     if settings.senses == "first":
         entries = {id: entry._replace(senses=entry.senses[:1]) for id, entry in entries.items()}
-    return Alignment(vocabulary, entries, lexicon, settings, tally)
+    return TokenAlignment(vocabulary, entries, lexicon, settings, tally)
 
 
 class _Matcher:

@@ -99,7 +99,7 @@ class AlignmentSettings:
 
 
 @dataclass
-class Alignment:
+class TokenAlignment:
     """The tokens of a vocabulary with their definitions.
 
     Attributes:
@@ -230,7 +230,7 @@ class LexiconCoverage(CoverageModel, DocumentModel):
         return view.coverage_document(self)
 
 
-def coverage(alignment: Alignment, model: str, counts: Int64[Tensor, " V"] | None = None) -> LexiconCoverage:
+def coverage(alignment: TokenAlignment, model: str, counts: Int64[Tensor, " V"] | None = None) -> LexiconCoverage:
     """Counts what an alignment covers.
 
     Args:
@@ -323,7 +323,7 @@ def _sharing(entries: list[TokenEntry]) -> SharedGlosses:
     )
 
 
-def _groups(alignment: Alignment, counts: Int64[Tensor, " V"]) -> dict[str, CoverageShare]:
+def _groups(alignment: TokenAlignment, counts: Int64[Tensor, " V"]) -> dict[str, CoverageShare]:
     if counts.shape != (len(alignment.surfaces),):
         raise ValueError(
             f"there are {counts.numel():,} counts for {len(alignment.surfaces):,} rows; count with its tokenizer"
@@ -335,7 +335,7 @@ def _groups(alignment: Alignment, counts: Int64[Tensor, " V"]) -> dict[str, Cove
     }
 
 
-def _samples(alignment: Alignment, match: MatchKind) -> list[TokenEntry]:
+def _samples(alignment: TokenAlignment, match: MatchKind) -> list[TokenEntry]:
     entries = [entry for entry in alignment.entries.values() if entry.match == match]
     return entries[:: max(1, len(entries) // 3)][:3]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from decone.repair.definitions.encoder import DefinitionEncoder, Progress, reading_precision
 from decone.repair.definitions.prompts import Prompt, PromptBatch, collate
-from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.recipe import DefinitionRecipe
 from decone.repair.definitions.ridge import RidgeMap, mean_by_token
 from decone.training.machine import accelerator
 
@@ -58,7 +58,7 @@ def finetune_encoder(
     rows: Float[Tensor, "N H"],
     held_out: Int64[Tensor, " M"],
     ordinary_ids: Sequence[int],
-    recipe: Recipe,
+    recipe: DefinitionRecipe,
     device: str,
     progress: Progress | None = None,
 ) -> TrainedEncoder:

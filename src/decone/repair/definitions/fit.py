@@ -19,11 +19,11 @@ from torch.nn import functional as F
 
 from decone.metrics.statistics import Interval, mean_interval, share_interval
 from decone.models.tables import ModelTables, Table, blocks
-from decone.repair.alignment.result import Alignment, TokenEntry
+from decone.repair.alignment.result import TokenAlignment, TokenEntry
 from decone.repair.definitions.encoder import DefinitionEncoder, Progress, load_encoder, reading_precision
 from decone.repair.definitions.finetuning import TrainedEncoder, finetune_encoder
 from decone.repair.definitions.prompts import Prompt, PromptWriter
-from decone.repair.definitions.recipe import Recipe, Scale
+from decone.repair.definitions.recipe import DefinitionRecipe, Scale
 from decone.repair.definitions.ridge import RidgeMap, crossfit, fit_ridge, mean_by_token
 from decone.training.machine import resolve_device
 
@@ -126,8 +126,8 @@ class Reconstructor:
         self,
         model_tables: ModelTables,
         table: Table,
-        alignment: Alignment,
-        recipe: Recipe,
+        alignment: TokenAlignment,
+        recipe: DefinitionRecipe,
         device: str = "auto",
         mask: str | None = None,
         progress: Progress | None = None,

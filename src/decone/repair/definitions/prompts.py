@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from decone.repair.alignment.result import TokenEntry, mentions
-from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.recipe import DefinitionRecipe
 
 MASKS = ("[MASK]", "<mask>", "<extra_id_0>")  # BERT; RoBERTa and BART; T5
 MARKS = (("[CLS]", "[SEP]"), ("<s>", "</s>"))  # around a text, where a tokenizer of older files puts none
@@ -57,7 +57,7 @@ class PromptWriter:
         ValueError: the tokenizer has no mask.
     """
 
-    def __init__(self, tokenizer: Tokenizer, recipe: Recipe, limit: int, mask: str | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, recipe: DefinitionRecipe, limit: int, mask: str | None = None) -> None:
         self.tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()

@@ -28,7 +28,7 @@ from decone.repair.definitions.fit import (
     scale_rows,
     unrelated_share,
 )
-from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.recipe import DefinitionRecipe
 from decone.repair.delta import RowDelta
 from decone.repair.tables import RepairTarget
 from decone.repair.vocabulary.initialisations import Initialisation, NewRows, RowRequest, pieces
@@ -210,7 +210,7 @@ def _warnings(
 def from_definitions(
     model_tables: ModelTables,
     lexicon: Lexicon,
-    recipe: Recipe | None = None,
+    recipe: DefinitionRecipe | None = None,
     settings: AlignmentSettings | None = None,
     device: str = "auto",
     mask: str | None = None,
@@ -230,7 +230,7 @@ def from_definitions(
     Returns:
         A function for `grow`; it raises ValueError where a new token has no definition, or `Reconstructor` does.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or DefinitionRecipe()
 
     def definitions(request: RowRequest) -> NewRows:
         if recipe.scale == "row" or recipe.blend < 1:

@@ -18,11 +18,11 @@ Collision = Literal["warn", "keep-old"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
-class Recipe(BaseModel):
+class DefinitionRecipe(BaseModel):
     """Settings of a reconstruction; unknown keys are refused.
 
     Example:
-        >>> Recipe(solver="ridge").read, Recipe.paper().senses
+        >>> DefinitionRecipe(solver="ridge").read, DefinitionRecipe.paper().senses
         ('words', 'first')
     """
 
@@ -88,13 +88,13 @@ class Recipe(BaseModel):
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _sound(self) -> "Recipe":
+    def _sound(self) -> "DefinitionRecipe":
         if min(self.noise) < 0 or not math.isclose(sum(self.noise), 1, abs_tol=1e-6):
             raise ValueError(f"noise {self.noise} is not three shares that add up to 1, e.g. 0.5,0.25,0.25")
         return self
 
     @classmethod
-    def paper(cls, **changes: Any) -> "Recipe":
+    def paper(cls, **changes: Any) -> "DefinitionRecipe":
         """The method as released for RoBERTa-base, with its bugs mended: one prompt, every row fitted to itself."""
         settings: dict[str, Any] = {
             "solver": "gradient",
@@ -113,7 +113,7 @@ class Recipe(BaseModel):
         return cls(**{**settings, **changes})
 
     @classmethod
-    def build(cls, preset: str, pairs: dict[str, str]) -> "Recipe":
+    def build(cls, preset: str, pairs: dict[str, str]) -> "DefinitionRecipe":
         """Builds settings from text, over those of a preset, "decone" or "paper".
 
         Raises:

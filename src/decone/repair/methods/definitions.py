@@ -85,12 +85,12 @@ decone repair definitions MODEL --lexicon FILE --out DELTA.safetensors   rebuild
         from decone.repair.alignment.result import AlignmentSettings
         from decone.repair.definitions.fit import Reconstructor
         from decone.repair.definitions.rebuild import find_doubtful_rows, rebuild_rows
-        from decone.repair.definitions.recipe import Recipe
+        from decone.repair.definitions.recipe import DefinitionRecipe
         from decone.repair.row_selection import BY_INDEX, parse_rows, select_defined_rows
         from decone.repair.tables import repair_targets, separate_inputs
 
         pairs = parse_pairs(self.settings or [], example="solver=gradient")
-        recipe = Recipe.build(self.preset, {"seed": str(seed), **pairs})
+        recipe = DefinitionRecipe.build(self.preset, {"seed": str(seed), **pairs})
         lexicon = open_lexicons(self.lexicon, self.format, self.language, self.forms)
         matching = AlignmentSettings(
             self.case, "all", self.forms == "follow", self.inflections, self.numbers, self.pieces

@@ -137,7 +137,7 @@ def grow(
         init: how rows are made: a name of `INITIALISATIONS`, "definitions", or a function.
         neighbours: K, for "neighbours".
         lexicon: files that define every new token, for "definitions".
-        settings: settings of `definitions.recipe.Recipe`, for "definitions".
+        settings: settings of `definitions.recipe.DefinitionRecipe`, for "definitions".
         device: device for "definitions".
         multiple: the number of rows becomes a multiple of it.
         match: "word": tokens are not found inside longer words; "anywhere": inside them too.
@@ -365,9 +365,9 @@ def _definitions(
     """The initialisation from definitions; the reconstruction is imported where it is needed alone."""
     from decone.repair.alignment.align import open_lexicons
     from decone.repair.definitions.rebuild import from_definitions
-    from decone.repair.definitions.recipe import Recipe
+    from decone.repair.definitions.recipe import DefinitionRecipe
 
-    recipe = Recipe.build("decone", {"seed": str(seed), **settings})
+    recipe = DefinitionRecipe.build("decone", {"seed": str(seed), **settings})
     lexicon = open_lexicons([Path(path) for path in paths])
     return from_definitions(model_tables, lexicon, recipe, device=device, progress=progress)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.repair.checkpoints import contents
 from tests.repair.definitions.worlds import FAMILIES, TOLD, WORDS, aligned, glosses, reconstructor, saved
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from decone.models.tables import MemoryTable
 from decone.repair.alignment.result import TokenEntry
 from decone.repair.alignment.surfaces import Surface
 from decone.repair.definitions.fit import Reconstructor
-from decone.repair.definitions.recipe import Recipe
+from decone.repair.definitions.recipe import DefinitionRecipe
 
 GRADIENT = {"solver": "gradient", "read": "slot", "epochs": 1, "batch": 8, "rate": 1e-3}
 
@@ -36,7 +37,7 @@ def ridge(features: Tensor, rows: Tensor, penalty: float, blocks: list[int], ask
 @pytest.mark.parametrize("family", FAMILIES)
 def test_kept_rows_teach_the_others(family: str, tmp_path: Path) -> None:
     """Also where rows are narrower than states (ALBERT)."""
-    read = reconstructor(saved(family, tmp_path / family), Recipe(ridge=3.0))
+    read = reconstructor(saved(family, tmp_path / family), DefinitionRecipe(ridge=3.0))
     table = find_tables(str(tmp_path / family)).embedding.read()
     assert torch.equal(read.rows, table[read.ids])
     assert read.ids.tolist() == sorted(read.alignment.entries)
@@ -57,7 +58,7 @@ def test_kept_rows_teach_the_others(family: str, tmp_path: Path) -> None:
 
 def test_honesty(tmp_path: Path) -> None:
     """One row a hundred times larger: its own prediction stays, those of others move."""
-    read = reconstructor(saved("bert", tmp_path / "bert"), Recipe(ridge=1.0))
+    read = reconstructor(saved("bert", tmp_path / "bert"), DefinitionRecipe(ridge=1.0))
     every = torch.ones(40, dtype=torch.bool)
     before = read.fit(every).out_of_fold
     for token in (0, 21):
@@ -71,7 +72,7 @@ def test_honesty(tmp_path: Path) -> None:
 
 def test_features_are_means_over_prompts(tmp_path: Path) -> None:
     defined = {word: [gloss, *TOLD[place % 3 : 3]] for place, (word, gloss) in enumerate(glosses().items())}
-    read = reconstructor(saved("bert", tmp_path / "bert"), Recipe(senses="mean"), defined)
+    read = reconstructor(saved("bert", tmp_path / "bert"), DefinitionRecipe(senses="mean"), defined)
     assert len(read.prompts) == sum(map(len, defined.values())) > 40
     for token, id in enumerate(read.ids.tolist()):
         mine = [read.encoder.features([prompt])[0] for prompt in read.prompts if prompt.id == id]
@@ -81,14 +82,14 @@ def test_features_are_means_over_prompts(tmp_path: Path) -> None:
 def test_a_decoder_s_rows(tmp_path: Path) -> None:
     """Pieces of a word: the decoder has read the gold pieces before the one asked for."""
     defined = glosses() | {"zebadozu": "lona kali"}
-    read = reconstructor(saved("t5", tmp_path / "t5"), Recipe(), defined, pieces=True)
+    read = reconstructor(saved("t5", tmp_path / "t5"), DefinitionRecipe(), defined, pieces=True)
     hosted = [prompt for prompt in read.prompts if len(prompt.pieces) > 1]
     assert len(read.ids) == 40 + len({prompt.id for prompt in hosted})
     assert bool(torch.isfinite(read.features).all())
 
 
 def test_ranks_by_hand(tmp_path: Path) -> None:
-    read = reconstructor(saved("bert", tmp_path / "bert"), Recipe(ridge=1.0))
+    read = reconstructor(saved("bert", tmp_path / "bert"), DefinitionRecipe(ridge=1.0))
     fit = read.fit(torch.ones(40, dtype=torch.bool))
     table = read.table.read().double()
     centre = fit.out_of_fold.double().mean(0)
@@ -100,7 +101,7 @@ def test_ranks_by_hand(tmp_path: Path) -> None:
 
 
 def test_the_trained_solver(tmp_path: Path) -> None:
-    read = reconstructor(saved("bert", tmp_path / "bert"), Recipe(**GRADIENT, holdout=0.2))
+    read = reconstructor(saved("bert", tmp_path / "bert"), DefinitionRecipe(**GRADIENT, holdout=0.2))
     learn = torch.arange(40) < 30
     fit = read.fit(learn)
     assert fit.trained is not None
@@ -129,7 +130,9 @@ def test_the_trained_solver(tmp_path: Path) -> None:
 def test_tokens_that_are_scored_are_neither_learned_from_nor_chosen_by(tmp_path: Path) -> None:
     """Another row of theirs changes the scores, and nothing of what was trained."""
     folder, learn = saved("bert", tmp_path / "bert"), torch.arange(40) < 30
-    one, two = (reconstructor(folder, Recipe(**GRADIENT, holdout=0.2, ridge=1.0, start="random")) for _ in range(2))
+    one, two = (
+        reconstructor(folder, DefinitionRecipe(**GRADIENT, holdout=0.2, ridge=1.0, start="random")) for _ in range(2)
+    )
     fit = one.fit(learn)
     two.rows[fit.scored] += 5
     again = two.fit(learn)
@@ -145,7 +148,9 @@ def test_one_held_out_token_is_not_perfect_by_itself(tmp_path: Path) -> None:
     """Its rank is around the mean of all predictions: around its own, every rank is 0."""
     row_ranks = set()
     for seed in range(4):
-        read = reconstructor(saved("bert", tmp_path / f"{seed}"), Recipe(**GRADIENT, seed=seed, start="random"))
+        read = reconstructor(
+            saved("bert", tmp_path / f"{seed}"), DefinitionRecipe(**GRADIENT, seed=seed, start="random")
+        )
         fit = read.fit(torch.arange(40) < 8)
         assert len(fit.scored) == 1
         assert fit.scores.tokens == 1
@@ -157,7 +162,7 @@ def test_the_same_seed(tmp_path: Path) -> None:
     folder = saved("bert", tmp_path / "bert")
     learn = torch.arange(40) < 30
     for settings in ({}, GRADIENT):
-        one, two = (reconstructor(folder, Recipe(**settings, seed=3)) for _ in range(2))
+        one, two = (reconstructor(folder, DefinitionRecipe(**settings, seed=3)) for _ in range(2))
         rows = [read.predict(read.fit(learn), torch.arange(30, 40)) for read in (one, two)]
         assert float((rows[0] - rows[1]).abs().max()) < 1e-6
 
@@ -165,7 +170,7 @@ def test_the_same_seed(tmp_path: Path) -> None:
 def test_tokens_that_are_not_in_the_table(tmp_path: Path) -> None:
     """A new word with the definition of an old one gets what is rebuilt of that one."""
     for settings in ({}, GRADIENT):
-        read = reconstructor(saved("bert", tmp_path / str(len(settings))), Recipe(**settings))
+        read = reconstructor(saved("bert", tmp_path / str(len(settings))), DefinitionRecipe(**settings))
         fit = read.fit(torch.ones(40, dtype=torch.bool))
         senses = read.alignment.entries[int(read.ids[5])].senses
         new = [
@@ -191,7 +196,7 @@ def test_groups_of_tokens_whose_prompts_are_the_same(tmp_path: Path) -> None:
     ):
         defined[word] = texts
     folder, every = saved("bert", tmp_path / "bert"), torch.ones(40, dtype=torch.bool)
-    read = reconstructor(folder, Recipe(senses="first"), defined)
+    read = reconstructor(folder, DefinitionRecipe(senses="first"), defined)
     ids = read.ids.tolist()
     assert read.identical_groups(every) == [ids[:3], ids[3:5]]
     fit = read.fit(torch.arange(40) > 4)
@@ -199,8 +204,8 @@ def test_groups_of_tokens_whose_prompts_are_the_same(tmp_path: Path) -> None:
     assert torch.equal(rows[0], rows[1])
     assert torch.equal(rows[0], rows[2])
     assert torch.equal(rows[3], rows[4])
-    assert reconstructor(folder, Recipe(), defined).identical_groups(every) == [ids[3:5]]
-    assert reconstructor(folder, Recipe(mention="keep"), defined).identical_groups(every) == []
+    assert reconstructor(folder, DefinitionRecipe(), defined).identical_groups(every) == [ids[3:5]]
+    assert reconstructor(folder, DefinitionRecipe(mention="keep"), defined).identical_groups(every) == []
     some = torch.tensor([True, False, True] + [False] * 37)
     assert read.identical_groups(some) == [[ids[0], ids[2]]]
 
@@ -210,7 +215,7 @@ def test_rows_that_are_not_finite(tmp_path: Path) -> None:
     table = model_tables.embedding.read().clone()
     table[[4, 90], 0] = torch.tensor([float("nan"), float("inf")])
     with pytest.raises(ValueError, match=r"rows of t are not finite \(2: 4, 90\); give them a value first"):
-        Reconstructor(model_tables, MemoryTable("t", table), aligned(model_tables), Recipe(), "cpu")
+        Reconstructor(model_tables, MemoryTable("t", table), aligned(model_tables), DefinitionRecipe(), "cpu")
 
 
 def test_states_that_are_not_finite(tmp_path: Path) -> None:
@@ -244,13 +249,13 @@ def test_a_tokenizer_with_more_tokens_than_rows(tmp_path: Path) -> None:
     alignment = aligned(model_tables)
     mask = model_tables.tokenizer.id_to_token(last)
     with pytest.raises(ValueError, match=f"gives id {last}, and the model has {last:,} rows; resize its table"):
-        Reconstructor(model_tables, model_tables.embedding, alignment, Recipe(), "cpu", mask)
+        Reconstructor(model_tables, model_tables.embedding, alignment, DefinitionRecipe(), "cpu", mask)
 
 
 def test_a_device_that_is_not_here(tmp_path: Path) -> None:
     model_tables = find_tables(str(saved("bert", tmp_path / "bert")))
     with pytest.raises(ValueError, match="choose auto"):
-        Reconstructor(model_tables, model_tables.embedding, aligned(model_tables), Recipe(), "cuda:99")
+        Reconstructor(model_tables, model_tables.embedding, aligned(model_tables), DefinitionRecipe(), "cuda:99")
 
 
 def test_precisions_one_after_the_other(tmp_path: Path) -> None:
@@ -259,7 +264,7 @@ def test_precisions_one_after_the_other(tmp_path: Path) -> None:
     for settings in (GRADIENT, {"ridge": 1.0}):
         rows = []
         for precision in ("float32", "bfloat16", "auto"):
-            read = reconstructor(folder, Recipe(**settings, precision=precision))
+            read = reconstructor(folder, DefinitionRecipe(**settings, precision=precision))
             fit = read.fit(torch.arange(40) < 30)
             rows.append(fit.out_of_fold)
             assert fit.trained is None or fit.trained.errors[0] > 0
@@ -270,9 +275,47 @@ def test_precisions_one_after_the_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_tables_of_low_precision(dtype: torch.dtype, tmp_path: Path) -> None:
     folder = saved("t5", tmp_path / "t5", dtype=dtype)
-    read = reconstructor(folder, Recipe(ridge=1.0))
+    read = reconstructor(folder, DefinitionRecipe(ridge=1.0))
     assert read.table.dtype == dtype
     assert read.rows.dtype == torch.float32
     fit = read.fit(torch.arange(40) < 30)
     assert fit.out_of_fold.dtype == torch.float32
     assert bool(torch.isfinite(fit.out_of_fold).all())
+
+
+def test_a_second_reading_sees_rebuilt_rows(tmp_path: Path) -> None:
+    folder = saved("bert", tmp_path / "bert")
+    before = contents(folder)
+    defined = {word: f"{gloss} {WORDS[-1]}" for word, gloss in glosses().items()}  # made of a word that is lost
+    read = reconstructor(folder, DefinitionRecipe(ridge=1.0), defined)
+    lost = torch.zeros(len(read.ids), dtype=torch.bool)
+    lost[-8:] = True
+    old, rows, first = read.encoder.rows.detach().clone(), read.rows.clone(), read.features.clone()
+    out_of_fold = read.crossfit(~lost)[0][lost]
+    kept = rows[~lost]
+    assert read.refine_features(~lost, lost) == 1
+    # By hand: the spread of the kept rows around their mean, by one factor.
+    factor = (
+        (kept - kept.mean(0)).square().sum(1).mean() / (out_of_fold - out_of_fold.mean(0)).square().sum(1).mean()
+    ).sqrt()
+    wanted = kept.mean(0) + (out_of_fold - out_of_fold.mean(0)) * factor
+    assert torch.allclose(read.encoder.rows[read.ids[lost]], wanted, atol=1e-4)
+    others = torch.ones(len(old), dtype=torch.bool)
+    others[read.ids[lost]] = False
+    assert torch.equal(read.encoder.rows[others], old[others])
+    assert torch.equal(read.rows, rows)
+    assert not torch.equal(read.features, first)
+    assert contents(folder) == before
+
+
+def test_one_reading_and_another_table_read_once(tmp_path: Path) -> None:
+    folder = saved("bert", tmp_path / "bert")
+    lost = torch.arange(40) >= 32
+    for settings, table in (({"rounds": 1}, None), ({}, "other")):
+        read = reconstructor(folder, DefinitionRecipe(**settings))
+        if table is not None:  # an output of its own: what the model reads with is not what is rebuilt
+            read.table = MemoryTable(table, read.table.read() + 1)
+            read.rows = read.rows + 1
+        old = read.encoder.rows.detach().clone()
+        assert read.refine_features(~lost, lost) == 0
+        assert torch.equal(read.encoder.rows, old)
