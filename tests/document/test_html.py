@@ -127,12 +127,19 @@ def test_a_fragment_holds_no_figure_no_script_and_styles_only_itself() -> None:
     )
     reader = Reader(content)
     assert not reader.scripts
-    assert not {"canvas", "tools"} & set(reader.ids("div"))
+    assert "canvas" not in reader.classes()
     assert "19" in reader.text
     assert "and 10 more" in reader.text
     rules = [rule for rule in re.findall(r"([^{}@;]+)\{", html.read("fragment.css")) if "media" not in rule]
     selectors = [part.strip() for rule in rules for part in rule.split(",") if "prefers" not in part]
     assert all(selector.startswith(".decone") for selector in selectors)
+
+
+def test_a_fragment_leaves_out_sections_of_figures_alone() -> None:
+    sections = [Section("one", "Plots", [Figure("Plot", "how", plot)]), Section("two", "Notes", [Note("text")])]
+    text = Reader(html.fragment(Document(Title("t"), sections))).text
+    assert "Notes" in text
+    assert "Plots" not in text
 
 
 def test_data_cannot_end_its_script(small_library: None) -> None:

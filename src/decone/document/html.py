@@ -150,35 +150,30 @@ class _HtmlWriter:
     def __init__(self, with_figures: bool) -> None:
         self.with_figures = with_figures
         self.plots: dict[str, figures.Plot] = {}
-        self.macros = (
-            templates()
-            .get_template("blocks.html.jinja")
-            .make_module(
-                {
-                    "bar_width": lambda share: (
-                        f"{100 * min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0:.1f}"
-                    ),
-                    "blocks": self.blocks,
-                    "breakable": _breakable,
-                    "canvas": self.canvas,
-                    "code_points": code_points,
-                    "commands": commands,
-                    "counterpart": lambda colour: figures.dark_colours().get(colour, colour),
-                    "inline": self.inline,
-                    "media": Media.PAGE,
-                    "split_lines": lambda text: text.split("\n"),
-                    "split_words": lambda text: shorten(text, 400).split(" "),
-                    "symbols": SYMBOLS,
-                    "token_label": token_label,
-                    "remaining_rows": self.remaining_rows,
-                    "visible_rows": self.rows,
-                }
-            )
-        )
+        dark = figures.dark_colours()
+        names = {
+            "bar_width": _bar_width,
+            "blocks": self.blocks,
+            "breakable": _breakable,
+            "canvas": self.canvas,
+            "code_points": code_points,
+            "commands": commands,
+            "counterpart": lambda colour: dark.get(colour, colour),
+            "inline": self.inline,
+            "media": Media.PAGE,
+            "remaining_rows": self.remaining_rows,
+            "split_lines": lambda text: text.split("\n"),
+            "split_words": lambda text: shorten(text, 400).split(" "),
+            "symbols": SYMBOLS,
+            "token_label": token_label,
+            "visible_rows": self.rows,
+        }
+        self.macros = templates().get_template("blocks.html.jinja").make_module(names)
 
     def sections(self, document: Document) -> list[tuple[Section, Markup]]:
-        """Sections of the page, each with its content."""
-        return [(section, self.blocks(section.blocks)) for section in document.visible_sections(Media.PAGE)]
+        """Sections, each with its content; a fragment leaves out those that hold figures alone."""
+        sections = [(section, self.blocks(section.blocks)) for section in document.visible_sections(Media.PAGE)]
+        return [(section, content) for section, content in sections if content or self.with_figures]
 
     def blocks(self, blocks: Sequence[ContentBlock]) -> Markup:
         """Blocks in order, those that stand side by side in an element of their own."""
@@ -218,6 +213,11 @@ class _HtmlWriter:
         macro = getattr(self.macros, type(element).__name__.lower())
         markup: Markup = macro(element)
         return markup
+
+
+def _bar_width(share: float | int) -> str:
+    """Width of a bar in percent of its cell."""
+    return f"{100 * min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0:.1f}"
 
 
 def _breakable(text: str) -> Markup:
