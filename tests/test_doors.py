@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import decone
+from decone.training.config import RunConfig
 
 TINY: dict[str, Any] = {
     "steps": 4,
@@ -71,6 +72,20 @@ def test_train_and_evaluate(text: Path) -> None:
     evaluation = decone.evaluate(result, text, device="cpu")
     assert is_json(evaluation)["languages"].keys() == result.scores.keys()
     assert "tiny.txt" in evaluation._repr_html_()
+
+
+def test_compare_and_draw_report(text: Path) -> None:
+    result = decone.compare("mle", seeds="7,", config=RunConfig.build(TINY), out="study", jobs=1)
+    assert [run["seed"] for run in is_json(result)["mle"]] == [7]
+    assert "1 methods, 1 seeds, 4 steps on tiny.txt" in result._repr_html_()
+    assert Path("study/report.html").is_file()
+    assert is_json(decone.draw_report("study")) == is_json(result)
+
+
+def test_reproduce() -> None:
+    result = decone.reproduce("stop-jostling:table1", rows="baseline", out=Path("none"), show=True)
+    assert is_json(result) == {"Baseline": []}
+    assert "Baseline" in result._repr_html_()
 
 
 def test_methods() -> None:

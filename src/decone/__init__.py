@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from decone.repair.api import undo_delta as undo_delta
     from decone.repair.vocabulary.grow import grow as grow
     from decone.repair.vocabulary.trim import trim as trim
+    from decone.studies.compare import compare as compare
+    from decone.studies.compare import draw_report as draw_report
+    from decone.studies.reproduce import reproduce as reproduce
     from decone.training.doctor import doctor as doctor
     from decone.training.session import evaluate as evaluate
     from decone.training.session import train as train
@@ -32,7 +35,9 @@ __version__ = "0.1.0"
 
 _DOORS = {
     "apply_delta": "repair.api",
+    "compare": "studies.compare",
     "doctor": "training.doctor",
+    "draw_report": "studies.compare",
     "evaluate": "training.session",
     "grow": "repair.vocabulary.grow",
     "lexicon_coverage": "repair.api",
@@ -40,6 +45,7 @@ _DOORS = {
     "read_delta": "repair.api",
     "rebuild_definitions": "repair.api",
     "repair_directions": "repair.api",
+    "reproduce": "studies.reproduce",
     "train": "training.session",
     "trim": "repair.vocabulary.trim",
     "undo_delta": "repair.api",
@@ -47,7 +53,9 @@ _DOORS = {
 __all__ = [
     "__version__",
     "apply_delta",
+    "compare",
     "doctor",
+    "draw_report",
     "evaluate",
     "grow",
     "lexicon_coverage",
@@ -55,6 +63,7 @@ __all__ = [
     "read_delta",
     "rebuild_definitions",
     "repair_directions",
+    "reproduce",
     "train",
     "trim",
     "undo_delta",

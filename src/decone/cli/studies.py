@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from decone.cli.console import Watcher, bars, print_json, say, write
+from decone.cli.console import Watcher, bars, print_result, say, write
 from decone.cli.options import Device, Jobs, Json, OptionalDevice, Quiet, Seeds
 from decone.data.corpora import NAMES
 
@@ -22,7 +22,7 @@ def compare(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of every run.", show_default=str(STEPS))] = None,
     config: Annotated[Path | None, typer.Option(help="TOML configuration that all runs share.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="Override a key; may be repeated.")] = None,
-    folder: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("runs/compare"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("runs/compare"),
     device: OptionalDevice = None,
     jobs: Jobs = 0,
     as_json: Json = False,
@@ -32,7 +32,6 @@ def compare(
 
     The first method is the one the others are compared with. Run the same command again to go on after a stop.
     """
-    from decone.document import terminal
     from decone.files.settings import parse_pairs
     from decone.studies import compare
 
@@ -44,16 +43,13 @@ def compare(
             steps=steps,
             config=config,
             settings=parse_pairs(sets or []),
-            out=folder,
+            out=out,
             device=device,
             jobs=jobs,
             progress=Watcher(progress).show,
         )
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        write(terminal.render(result.to_document()))
-    say(f"the page is {folder / 'report.html'}")
+    print_result(result, as_json)
+    say(f"the page is {out / 'report.html'}")
 
 
 def report(
@@ -62,14 +58,11 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Draw table.md and report.html of a comparison again, from the runs that are finished."""
-    from decone.document import terminal
     from decone.studies.compare import draw_report
 
     result = draw_report(folder)
-    if as_json:
-        print_json(result.to_dict())
-    elif not quiet:
-        write(terminal.render(result.to_document()))
+    if as_json or not quiet:
+        print_result(result, as_json)
     say(f"the page is {folder / 'report.html'}")
 
 
@@ -92,7 +85,7 @@ def reproduce(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the fine-tuning.")
     ] = None,
-    folder: Annotated[Path, typer.Option("--out", "-o", help="Folder of results, one JSON per run.")] = Path("results"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results, one JSON per run.")] = Path("results"),
     runs: Annotated[Path, typer.Option(help="Folder of the runs themselves.")] = Path("runs"),
     device: Device = "auto",
     jobs: Jobs = 0,
@@ -102,7 +95,6 @@ def reproduce(
     """Reproduce a published table: run what is missing, then show the paper's numbers beside ours."""
     from rich.markup import escape
 
-    from decone.document import terminal
     from decone.files.settings import parse_pairs
     from decone.studies import reproduce
 
@@ -120,16 +112,13 @@ def reproduce(
             tasks=tasks,
             deltas=parse_pairs(deltas or [], "--delta", "definitions=FILE"),
             settings=parse_pairs(settings or []),
-            out=folder,
+            out=out,
             runs=runs,
             device=device,
             jobs=jobs,
             show=show,
             progress=Watcher(progress).show,
         )
-    if as_json:
-        print_json(result.to_dict())
-        return
-    write(terminal.render(result.to_document()))
-    if not show:
+    print_result(result, as_json)
+    if not as_json and not show:
         say(f"the table is {result.save()}")

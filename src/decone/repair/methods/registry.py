@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import MISSING
 from typing import TYPE_CHECKING, Any
 
-from decone.files.settings import suggest
-
 if TYPE_CHECKING:  # names are listed without loading what repairs need
     from decone.repair.methods.base import RepairMethod, RepairVariant
 
@@ -41,6 +39,8 @@ def find_method(name: str) -> "type[RepairMethod]":
 
     names = method_names()
     if name not in names:
+        from decone.files.settings import suggest
+
         raise ValueError(f"unknown repair {name!r}; {suggest(name, names, 'choose one of ' + ', '.join(names))}")
     module = importlib.import_module(f"{_FOLDER}.{name}")
     for _, candidate in inspect.getmembers(module, inspect.isclass):
@@ -64,6 +64,8 @@ def build_method(name: str, settings: Mapping[str, Any]) -> "RepairMethod":
     declared = {setting.name: setting for setting in method.settings_of()}
     for key in settings:
         if key not in declared:
+            from decone.files.settings import suggest
+
             hint = suggest(key, list(declared), f"it knows {', '.join(declared)}")
             raise ValueError(f"repair {name!r} has no setting {key!r}; {hint}")
     for key, setting in declared.items():
