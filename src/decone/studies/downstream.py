@@ -350,8 +350,7 @@ class DownstreamStudy(Study):
         require_creatable(self.runs)
         device = str(resolve_device(self.device))
         once = self._steps_by_task(missing)
-        by_name = {row.name: row for row in self.rows}
-        models = {name: self._repaired_model(by_name[name]) for name in dict.fromkeys(key.row for key in missing)}
+        models = {name: self._repaired_model(name) for name in dict.fromkeys(key.row for key in missing)}
         self._require_same_deltas({name: delta for name, (_, delta) in models.items()})
         keys, jobs = dict[str, CellKey](), list[FinetuneJob]()
         for key in missing:
@@ -402,16 +401,16 @@ class DownstreamStudy(Study):
                                 "differs); give the same delta with --delta, choose another --out, or remove it"
                             )
 
-    def _repaired_model(self, row: TableRow) -> tuple[str, dict[str, Any] | None]:
+    def _repaired_model(self, row: str) -> tuple[str, dict[str, Any] | None]:
         """The model of a row, repaired if need be, and the facts that are recorded about its delta."""
         model = self.preset.find()
-        if row.name == ORIGINAL:
+        if row == ORIGINAL:
             return model, None
         folder = self.runs / "tables"
-        delta = self.finetuning.deltas.get(row.name)
+        delta = self.finetuning.deltas.get(row)
         if delta is None:
-            delta = folder / f"{row.name}.safetensors"
-            make_delta(row.name, model, delta)
+            delta = folder / f"{row}.safetensors"
+            make_delta(row, model, delta)
         facts = read_delta(delta).facts
         with delta.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
