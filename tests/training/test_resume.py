@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from decone.cli.main import main
+from decone.files import safetensors
 from decone.training import checkpoint, loop
 from decone.training.config import RunConfig
 from decone.training.loop import Interrupted, Trainer
@@ -127,22 +128,23 @@ class Killed(BaseException):
     """What nothing in the program catches, like SIGKILL."""
 
 
-@pytest.mark.parametrize("name", ["write_tensors", "write_text", "_sync"])
+@pytest.mark.parametrize("name", ["save_file", "fsync", "replace", "rename"])
 @pytest.mark.parametrize("number", [0, 1, 2, 4, 7, 9])
 def test_a_kill_between_the_files_changes_nothing(
     name: str, number: int, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = build(steps=20, evaluation__every=4)
     train(config, "undisturbed")
-    real, calls = getattr(checkpoint, name), iter(range(100))
+    owner: Any = {"save_file": safetensors, "fsync": os}.get(name, Path)
+    real, calls = getattr(owner, name), iter(range(1000))
 
-    def killing(*args: Any) -> None:
+    def killing(*args: Any, **options: Any) -> Any:
         if next(calls) == number:
             raise Killed
-        real(*args)
+        return real(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, name, killing)
+        patch.setattr(owner, name, killing)
         try:
             train(config, "killed")
         except Killed:
