@@ -23,7 +23,7 @@ DELTA = Path("d.safetensors")
 def test_directions_from_measuring_to_undoing() -> None:
     model = llama(Path("m"))
     before = contents(Path())
-    measured = repair_directions(model, components=2, tokens=3)
+    measured = repair_directions(str(model), components=2, tokens=3)
     assert contents(Path()) == before
     assert measured.delta is None
     stages: list[str] = []
@@ -34,11 +34,11 @@ def test_directions_from_measuring_to_undoing() -> None:
     assert report.delta == str(DELTA)
     assert report.bytes == DELTA.stat().st_size
     assert stages == ["tables", "directions of the input table", "geometry of the input table", "writing"]
-    facts = read_delta(DELTA).facts
+    facts = read_delta(str(DELTA)).facts
     assert facts.settings == report.settings
     assert facts.results == report.results
-    assert apply_delta(model, DELTA, Path("n")).rewritten
-    undo_delta("n", DELTA, Path("b"))
+    assert apply_delta(model, str(DELTA), "n").rewritten
+    undo_delta("n", DELTA, "b")
     assert contents(Path("b")) == contents(model) != contents(Path("n"))
 
 
@@ -79,7 +79,7 @@ def test_definitions_as_data_and_as_a_document() -> None:
 def test_coverage_of_a_lexicon() -> None:
     saved("bert", Path("m"))
     tsv(Path("words.tsv"), glosses())
-    report = lexicon_coverage("m", Path("words.tsv"), out=Path("c.json"))
+    report = lexicon_coverage("m", "words.tsv", out="c.json")
     assert report.covered == 40
     assert report.to_dict()["ways"] == {"exact": 40}
     assert "40 of 104 tokens have a definition" in report._repr_html_()

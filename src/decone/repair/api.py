@@ -35,7 +35,7 @@ def repair_with(
     method: str,
     model: str | Path,
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     tokens: int = 10,
     seed: int = 0,
     dry_run: bool = False,
@@ -60,19 +60,19 @@ def repair_with(
     Raises:
         ValueError: the method, a setting, the model or `out` cannot be; nothing is written.
     """
-    progress = progress or _silent
+    progress, delta_path = progress or _silent, _path(out)
     repair = build_method(method, settings)
     progress("tables", 0, 1)
     model_tables = repair.find_tables(str(model))
-    if out is not None:
-        require_vacant_delta(out, model_tables)
+    if delta_path is not None:
+        require_vacant_delta(delta_path, model_tables)
     repaired = repair.repair(model_tables, seed, progress)
     texts, tables = token_texts(model_tables), []
     for delta in repaired.deltas:
         progress(f"geometry of the {delta.target.role} table", 0, 1)
         tables.append(measure_repair(delta, texts, tokens, seed))
     notes = [*model_tables.notes, *repaired.notes, *(note for table in tables for note in repair_warnings(table))]
-    written = None if dry_run else out
+    written = None if dry_run else delta_path
     if written is not None:
         progress("writing", 0, 1)
         write_delta(written, model_tables, method, repaired.settings, repaired.deltas, repaired.results, notes)
@@ -95,14 +95,14 @@ def repair_directions(
     components: int | None = None,
     centre: Centre = "mean",
     rows: str = "all",
-    counts: Path | None = None,
+    counts: str | Path | None = None,
     statistics: Statistics = "all",
     table: TableChoice = "input",
     embedding: str | None = None,
     head: str | None = None,
     tokens: int = 10,
     seed: int = 0,
-    out: Path | None = None,
+    out: str | Path | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> RepairReport:
@@ -149,7 +149,7 @@ def repair_directions(
         components=components,
         centre=centre,
         rows=rows,
-        counts=counts,
+        counts=_path(counts),
         statistics=statistics,
         table=table,
         embedding=embedding,
@@ -164,10 +164,10 @@ def repair_directions(
 
 def rebuild_definitions(
     model: str | Path,
-    lexicon: Path | Sequence[Path],
+    lexicon: str | Path | Sequence[str | Path],
     *,
     rows: str = "doubtful",
-    counts: Path | None = None,
+    counts: str | Path | None = None,
     preset: str = "decone",
     settings: Mapping[str, Any] | None = None,
     format: str = "auto",
@@ -182,7 +182,7 @@ def rebuild_definitions(
     device: str = "auto",
     tokens: int = 10,
     seed: int = 0,
-    out: Path | None = None,
+    out: str | Path | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> RepairReport:
@@ -221,9 +221,9 @@ def rebuild_definitions(
     return repair_with(
         "definitions",
         model,
-        lexicon=[lexicon] if isinstance(lexicon, Path) else list(lexicon),
+        lexicon=_paths(lexicon),
         rows=rows,
-        counts=counts,
+        counts=_path(counts),
         preset=preset,
         settings=[f"{key}={_text(value)}" for key, value in (settings or {}).items()],
         format=format,
@@ -246,7 +246,7 @@ def rebuild_definitions(
 
 def lexicon_coverage(
     model: str | Path,
-    lexicon: Path | Sequence[Path],
+    lexicon: str | Path | Sequence[str | Path],
     *,
     format: str = "auto",
     language: str = "en",
@@ -256,8 +256,8 @@ def lexicon_coverage(
     inflections: bool = False,
     numbers: bool = False,
     pieces: bool = False,
-    counts: Path | None = None,
-    out: Path | None = None,
+    counts: str | Path | None = None,
+    out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> LexiconCoverage:
     """Aligns the tokens of a model with a lexicon, and counts those that it defines.
@@ -280,20 +280,27 @@ def lexicon_coverage(
     Raises:
         ValueError: an argument cannot be, the model has no tokenizer, or no token is defined.
     """
-    progress = progress or _silent
-    if out is not None and not (out.absolute().parent.is_dir() and not out.is_dir()):
-        raise ValueError(f"cannot write {out}; name a file in a folder that exists")
+    progress, file = progress or _silent, _path(out)
+    if file is not None and not (file.absolute().parent.is_dir() and not file.is_dir()):
+        raise ValueError(f"cannot write {file}; name a file in a folder that exists")
     settings = AlignmentSettings(case, senses, forms == "follow", inflections, numbers, pieces)
-    paths = [lexicon] if isinstance(lexicon, Path) else list(lexicon)
-    entries = open_lexicons(paths, format, language, forms)
+    entries = open_lexicons(_paths(lexicon), format, language, forms)
     progress("reading the vocabulary", 0, 1)
     model_tables = find_tables(str(model))
-    frequencies = None if counts is None else read_counts(counts, model_tables)
+    frequencies = None if counts is None else read_counts(Path(counts), model_tables)
     alignment = align_model(model_tables, entries, settings, progress)
     report = coverage(alignment, model_tables.name, frequencies)
-    if out is not None:
-        write_text(out, report.model_dump_json(by_alias=True, indent=1, ensure_ascii=True) + "\n")
+    if file is not None:
+        write_text(file, report.model_dump_json(by_alias=True, indent=1, ensure_ascii=True) + "\n")
     return report
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    return [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
 
 
 def _text(value: Any) -> str:

@@ -20,7 +20,7 @@ STEP = 1 << 24  # bytes copied at once
 
 
 def apply_delta(
-    model: str | Path, delta: Path, out: Path, *, link: bool = False, backwards: bool = False
+    model: str | Path, delta: str | Path, out: str | Path, *, link: bool = False, backwards: bool = False
 ) -> WrittenCheckpoint:
     """Writes a model with a delta applied.
 
@@ -38,7 +38,7 @@ def apply_delta(
         ValueError: the delta is damaged, or not of this model by the SHA-256 of its table; the target exists or lies in
             the source; or the disk is full. Nothing is left behind.
     """
-    opened = read_delta(delta)
+    opened, out = read_delta(delta), Path(out)
     source = Path(model) if Path(model).exists() else model_path(find_tables(str(model)))
     require_vacant(out, source)
     weights = open_weights(source)
@@ -60,7 +60,7 @@ def apply_delta(
     return result
 
 
-def undo_delta(folder: str | Path, delta: Path, out: Path, *, link: bool = False) -> WrittenCheckpoint:
+def undo_delta(folder: str | Path, delta: str | Path, out: str | Path, *, link: bool = False) -> WrittenCheckpoint:
     """Makes the original checkpoint from a repaired one and the delta that repaired it, to the last byte.
 
     Args:

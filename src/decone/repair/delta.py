@@ -127,12 +127,13 @@ def write_delta(
     return facts
 
 
-def read_delta(path: Path) -> Delta:
+def read_delta(path: str | Path) -> Delta:
     """Opens a delta; of its tensors only the ids are read.
 
     Raises:
         ValueError: it is missing, truncated, damaged, or not a delta; or ids are out of range.
     """
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"no file {plain(path)}; name the delta that a repair wrote with --out")
     metadata, tensors = read_header(path)
