@@ -50,7 +50,7 @@ def make(file: Path, rows: int, width: int) -> None:
 def measure(file: Path) -> dict[str, Any]:
     """Scans the table in this process."""
     before, begun, spent = peak(), time.perf_counter(), time.process_time()
-    result, _ = scan(str(file))
+    result = scan(str(file))
     facts = result.tables["embedding"]
     return {
         "seconds": time.perf_counter() - begun,

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from decone.cli import main, options
-from decone.diagnosis.verdict import CHECKS
+from decone.diagnosis.checks import CHECKS
 from decone.repair.vocabulary.grow import DEFINITIONS
 from decone.repair.vocabulary.initialisations import INITIALISATIONS
 from decone.repair.vocabulary.tokenizer import Match

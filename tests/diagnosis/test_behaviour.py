@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from decone.diagnosis import behaviour as module
-from decone.diagnosis.behaviour import behave, labels, windows
+from decone.diagnosis.behaviour import labels, measure_behaviour, windows
 from decone.diagnosis.result import Behaviour
 from decone.models.huggingface import HuggingFaceModel
 from decone.models.nano import Nano
@@ -155,7 +155,7 @@ def test_a_run_of_ours(run: Path, size: int) -> None:
     second = expected(model, ids, CONTEXT, {"other": list(range(tokenizer.size, model.vocabulary))})
     if second["uniq"]["other"]:  # it slipped into the second language
         wanted = expected(model, ids, CONTEXT, groups | {"other": list(range(tokenizer.size, model.vocabulary))})
-    check(behave(str(run), Path("text.txt"), device="cpu", prompts=0), wanted, text)
+    check(measure_behaviour(str(run), Path("text.txt"), device="cpu", prompts=0), wanted, text)
 
 
 def test_a_model_of_transformers(gpt2: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_model_of_transformers(gpt2: Path) -> None:
     ids = model.encode(text)
     groups = {"frequent": [0, 1, 5, 9], "medium": [*range(10, 20)], "rare": [2, 3], "special": [model.vocabulary - 2]}
     outside = set(range(model.vocabulary)) - {index for members in groups.values() for index in members}
-    found = behave(
+    found = measure_behaviour(
         str(gpt2), Path("text.txt"), {name: torch.tensor(members) for name, members in groups.items()},
         device="cpu", prompts=3,
     )  # fmt: skip
@@ -185,7 +185,7 @@ def test_a_model_of_transformers(gpt2: Path) -> None:
 def test_greedy_continuations_are_the_argmax_loop(run: Path) -> None:
     text = story(400, seed=8)
     Path("text.txt").write_text(text, encoding="utf-8")
-    found = behave(str(run), Path("text.txt"), device="cpu")
+    found = measure_behaviour(str(run), Path("text.txt"), device="cpu")
     model, tokenizer = Run.open(run).model(), Run.open(run).tokenizer()
     assert tokenizer is not None
     for place, (given, written) in enumerate(found.decoding["greedy"].samples):
@@ -199,7 +199,9 @@ def test_greedy_continuations_are_the_argmax_loop(run: Path) -> None:
 
 def test_a_seed_decides_the_draws_and_nothing_else(gpt2: Path) -> None:
     Path("text.txt").write_text(story(400, seed=8), encoding="utf-8")
-    first, again, other = (behave(str(gpt2), Path("text.txt"), device="cpu", seed=seed) for seed in (1, 1, 2))
+    first, again, other = (
+        measure_behaviour(str(gpt2), Path("text.txt"), device="cpu", seed=seed) for seed in (1, 1, 2)
+    )
     assert first == again
     assert first.decoding["top-p"] != other.decoding["top-p"]
     assert first.decoding["top-k"] != other.decoding["top-k"]
@@ -215,7 +217,9 @@ def test_logits_that_are_not_kept_give_the_same(gpt2: Path, monkeypatch: pytest.
 
     def measured() -> Behaviour:
         seen.clear()
-        return behave(str(gpt2), Path("text.txt"), device="cpu", prompts=0, progress=lambda *step: seen.append(step))
+        return measure_behaviour(
+            str(gpt2), Path("text.txt"), device="cpu", prompts=0, progress=lambda *step: seen.append(step)
+        )
 
     once = measured()
     assert seen == [("scoring", 768, 899), ("scoring", 899, 899)]
@@ -235,7 +239,7 @@ def test_a_limit_scores_the_beginning(gpt2: Path) -> None:
     Path("text.txt").write_text(text, encoding="utf-8")
     Path("part.txt").write_text(text[:301], encoding="utf-8")
     limited, part = (
-        behave(str(gpt2), Path(name), device="cpu", limit=limit)
+        measure_behaviour(str(gpt2), Path(name), device="cpu", limit=limit)
         for name, limit in (("text.txt", 300), ("part.txt", None))
     )
     assert limited.tokens == 300
@@ -255,7 +259,7 @@ def test_broken_weights_are_one_sentence(gpt2: Path, value: float, tmp_path: Pat
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     Path("text.txt").write_text(story(100), encoding="utf-8")
     with pytest.raises(ValueError, match=r"scores are not numbers \(NaN or infinite\); scan its weights"):
-        behave(str(folder), Path("text.txt"), device="cpu")
+        measure_behaviour(str(folder), Path("text.txt"), device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -269,14 +273,14 @@ def test_broken_weights_are_one_sentence(gpt2: Path, value: float, tmp_path: Pat
 def test_impossible_wishes_are_one_sentence(gpt2: Path, options: dict[str, Any], message: str) -> None:
     Path("text.txt").write_text(story(100), encoding="utf-8")
     with pytest.raises(ValueError, match=message) as error:
-        behave(str(gpt2), Path("text.txt"), **options)
+        measure_behaviour(str(gpt2), Path("text.txt"), **options)
     assert "\n" not in str(error.value)
 
 
 def test_a_character_the_run_does_not_know_is_named(run: Path) -> None:
     Path("text.txt").write_text("the cat Ω", encoding="utf-8")
     with pytest.raises(ValueError, match=r"characters the tokenizer does not know, e\.g\. \['Ω'\]"):
-        behave(str(run), Path("text.txt"), device="cpu")
+        measure_behaviour(str(run), Path("text.txt"), device="cpu")
 
 
 def test_groups_label_every_token_once() -> None:

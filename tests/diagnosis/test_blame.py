@@ -19,9 +19,9 @@ from decone.diagnosis.blame import (
     STREAM,
     GradientModel,
     Sent,
-    blame,
     hugging_face_subject,
     measure,
+    measure_blame,
     run_subject,
     slopes,
 )
@@ -156,7 +156,7 @@ def test_norms_by_step_against_masks() -> None:
 
 
 def test_a_run_of_ours(run: Run, text: Path) -> None:
-    found = blame(str(run.path), text, steps=20, device="cpu")
+    found = measure_blame(str(run.path), text, steps=20, device="cpu")
     size = run.model().vocabulary
     assert (found.steps, found.tokens) == (20, 20 * 6 * 16)
     assert len(found.rows) == len({row.id for row in found.rows}) == size
@@ -175,7 +175,7 @@ def test_a_run_of_ours(run: Run, text: Path) -> None:
 
 def test_ratios_are_those_of_the_rows(run: Run, text: Path) -> None:
     """One step: the ratio of averages follows from the rows, the average of ratios too."""
-    found = blame(str(run.path), text, steps=1, device="cpu")
+    found = measure_blame(str(run.path), text, steps=1, device="cpu")
     for name in ("all", "frequent", "rare"):
         rows = [row for row in found.rows if name in ("all", row.group)]
         pull, push = sum(row.pull + row.input for row in rows), sum(row.push for row in rows)
@@ -196,12 +196,12 @@ def test_the_objective_is_that_of_the_run(run: Run, text: Path) -> None:
 
 
 def test_seed_and_limit(run: Run, text: Path) -> None:
-    first, same, other = (blame(str(run.path), text, steps=1, device="cpu", seed=s, limit=9) for s in (1, 1, 2))
+    first, same, other = (measure_blame(str(run.path), text, steps=1, device="cpu", seed=s, limit=9) for s in (1, 1, 2))
     assert first == same
     assert first.ratio_of_average != other.ratio_of_average
     assert len(first.rows) == 9
     assert [row.group for row in first.rows] == ["frequent"] * 3 + ["medium"] * 3 + ["rare"] * 3
-    assert blame(str(run.path), text, steps=1, device="cpu", limit=0).rows == []
+    assert measure_blame(str(run.path), text, steps=1, device="cpu", limit=0).rows == []
 
 
 def test_what_is_listed_goes_evenly_over_the_frequencies() -> None:
@@ -236,22 +236,22 @@ def test_counters_come_from_the_checkpoint(tmp_path: Path, text: Path) -> None:
 def test_an_objective_that_evaluates_itself_is_refused(tmp_path: Path, text: Path) -> None:
     run = trained(tmp_path / "own", text, method="contrastive_tying", steps=2)
     with pytest.raises(ValueError, match="ContrastiveTying evaluates the loss in its own way"):
-        blame(str(run.path), text, device="cpu")
+        measure_blame(str(run.path), text, device="cpu")
 
 
 def test_a_text_that_will_not_do_is_refused(run: Run, tmp_path: Path) -> None:
     short = tmp_path / "short.txt"
     short.write_text("the cat")
     with pytest.raises(ValueError, match="has 7 tokens, one window needs 17; give a longer text"):
-        blame(str(run.path), short, device="cpu")
+        measure_blame(str(run.path), short, device="cpu")
     short.write_text("ÄÖÜ" * 99)
     with pytest.raises(ValueError, match="characters the tokenizer does not know"):
-        blame(str(run.path), short, device="cpu")
+        measure_blame(str(run.path), short, device="cpu")
     with pytest.raises(ValueError, match="no file"):
-        blame(str(run.path), tmp_path / "absent", device="cpu")
+        measure_blame(str(run.path), tmp_path / "absent", device="cpu")
     for settings in ({"steps": 0}, {"limit": -1}):
         with pytest.raises(ValueError, match="steps must be 1 or more"):
-            blame(str(run.path), short, device="cpu", **settings)
+            measure_blame(str(run.path), short, device="cpu", **settings)
 
 
 def test_broken_weights_are_refused() -> None:
@@ -324,7 +324,7 @@ def test_a_hugging_face_model_as_a_whole(tmp_path: Path) -> None:
     folder = saved(tmp_path / "model", "GPT2Config", torch.float32)
     text = tmp_path / "text.txt"
     text.write_text("abacabadabacabae" * 20 + "fgh\n")
-    found = blame(str(folder), text, steps=2, device="cpu")
+    found = measure_blame(str(folder), text, steps=2, device="cpu")
     assert found.tokens == 2 * 8 * 16
     assert {row.token for row in found.rows} >= set("abcdefgh")
     count = {row.token: row.count for row in found.rows}

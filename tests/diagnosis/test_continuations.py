@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from decone.diagnosis.continuations import LENGTH, PREFIX, continuations, measure_continuations, prompts_of
-from decone.diagnosis.subject import EvaluatedText
+from decone.diagnosis.behaviour import LENGTH, PREFIX, continuations, measure_continuations, prompts_of
+from decone.diagnosis.evaluated_text import EvaluatedText
 from decone.models.generation import DECODINGS, Decoding
 
 

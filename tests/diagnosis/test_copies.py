@@ -2,7 +2,7 @@
 
 import torch
 
-from decone.diagnosis.copies import joined, near_clusters, originals
+from decone.diagnosis.suspects import joined, near_clusters, originals
 from decone.models.tables import MemoryTable
 
 

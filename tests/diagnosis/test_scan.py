@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from decone.diagnosis.result import ScanResult
 from decone.diagnosis.scan import scan
-from decone.metrics.table_survey import TableSample
 from decone.training.config import RunConfig
 from decone.training.loop import Trainer
 from decone.training.run import Run
@@ -28,14 +27,12 @@ def pretrained() -> Path:
 
 
 @pytest.fixture(scope="module")
-def scanned(pretrained: Path) -> tuple[ScanResult, list[TableSample]]:
+def scanned(pretrained: Path) -> ScanResult:
     return scan(str(pretrained))
 
 
-def test_a_real_encoder_against_independent_numbers(
-    pretrained: Path, scanned: tuple[ScanResult, list[TableSample]]
-) -> None:
-    result, drawings = scanned
+def test_a_real_encoder_against_independent_numbers(pretrained: Path, scanned: ScanResult) -> None:
+    result, drawings = scanned, scanned.samples
     assert (result.model.kind, result.model.family, result.model.rows, result.model.width) == (
         "encoder",
         "bert",
@@ -66,10 +63,8 @@ def test_a_real_encoder_against_independent_numbers(
     assert len(drawings[0].ids) <= 4000
 
 
-def test_unused_ids_are_found_without_being_named(
-    pretrained: Path, scanned: tuple[ScanResult, list[TableSample]]
-) -> None:
-    result, _ = scanned
+def test_unused_ids_are_found_without_being_named(pretrained: Path, scanned: ScanResult) -> None:
+    result = scanned
     vocabulary = json.loads((pretrained / "tokenizer.json").read_text())["model"]["vocab"]
     unused = {index for token, index in vocabulary.items() if token.startswith("[unused")}
     unreachable = next(found for found in result.rows if found.kind == "unreachable")
@@ -82,12 +77,12 @@ def test_unused_ids_are_found_without_being_named(
 def test_a_text_gives_an_encoder_frequencies_alone(pretrained: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("The cat sat on the mat, and the dog ran over the hill by the sea.\n" * 50)
-    result, _ = scan(str(pretrained), text=text)
+    result = scan(str(pretrained), text=text)
     assert result.frequencies.source == "text"
     assert result.behaviour is None
     assert any("frequencies only" in note for note in result.model.notes)
     with pytest.raises(ValueError, match="--blame needs a causal model"):
-        scan(str(pretrained), text=text, blamed=True)
+        scan(str(pretrained), text=text, blame=True)
 
 
 def verdicts(result: ScanResult) -> dict[str, str]:
@@ -103,7 +98,7 @@ def test_an_ill_and_a_cured_run_get_different_verdicts(tmp_path: Path) -> None:
         config = RunConfig.build(settings)
         path = tmp_path / method.partition(":")[0]
         Trainer(config, Run.create(path, config)).train()
-        found[method], _ = scan(str(path))
+        found[method] = scan(str(path))
     ill, cured = found.values()
     assert ill.frequencies.source == cured.frequencies.source == "training"
     assert verdicts(ill)["cone:embedding"] == "serious"
@@ -150,7 +145,8 @@ def test_a_family_is_scanned_and_its_padding_reported(family: str, tied: bool, t
     model.save_pretrained(tmp_path, max_shard_size="3KB")
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     assert (tmp_path / "model.safetensors.index.json").exists()
-    result, drawings = scan(str(tmp_path))
+    result = scan(str(tmp_path))
+    drawings = result.samples
     weights = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     tied = weights[0] is weights[1]  # transformers forces some families
     assert (result.model.tied, result.model.rows, result.model.padded) == (tied, 96, 6)
@@ -178,7 +174,7 @@ def test_a_family_is_scanned_and_its_padding_reported(family: str, tied: bool, t
 def test_a_strange_table_is_a_finding_or_a_sentence(make: Any, tmp_path: Path) -> None:
     save_file({"weight": make(torch.randn(40, 8))}, tmp_path / "model.safetensors")
     try:
-        result, _ = scan(str(tmp_path / "model.safetensors"))
+        result = scan(str(tmp_path / "model.safetensors"))
     except ValueError as error:
         assert str(error).count("\n") == 0
         assert len(str(error)) > 20

@@ -20,7 +20,7 @@ def scan(
     text: Annotated[Path | None, typer.Option(help="UTF-8 text: run the model on it, count frequencies on it.")] = None,
     counts: Counts = None,
     against: Annotated[str | None, typer.Option(help="Model of the same vocabulary to compare with.")] = None,
-    blamed: Annotated[bool, typer.Option("--blame", help="Tell pull from push in every row's gradient.")] = False,
+    blame: Annotated[bool, typer.Option("--blame", help="Tell pull from push in every row's gradient.")] = False,
     words: Annotated[list[Path] | None, typer.Option(help="Word pairs with similarities; may be repeated.")] = None,
     limits: Annotated[str, typer.Option("--check", help=LIMITS)] = "",
     embedding: Embedding = None,
@@ -41,9 +41,8 @@ def scan(
     Reads the tables alone and no code of the model. Writes report.html, scan.json and card.md.
     """
     from decone.diagnosis import scan as scanning
+    from decone.diagnosis.checks import parse_limits
     from decone.diagnosis.result import ScanResult
-    from decone.diagnosis.verdict import checks, parse_limits
-    from decone.diagnosis.view import scan_document
     from decone.document import html, markdown, terminal
     from decone.files.atomic import write_text
     from decone.training.run import require_creatable
@@ -53,30 +52,30 @@ def scan(
         return
     if not model:
         raise ValueError("name a model: the folder of a run or of a Hugging Face model, or a .safetensors file")
-    wanted = parse_limits(limits)
+    checks = parse_limits(limits)
     target = folder or Path("runs") / f"scan-{_plain(model)}"
     require_creatable(target)
     with stages(quiet) as progress:
-        result, samples = scanning.scan(
+        result = scanning.scan(
             model,
             text=text,
             counts=counts,
-            blamed=blamed,
+            blame=blame,
             words=words or (),
-            other=against,
+            against=against,
             embedding=embedding,
             head=head,
             device=device,
             seed=seed,
             prompts=prompts,
             limit=limit,
+            checks=checks,
             progress=progress,
         )
-    result.checks = checks(result, wanted)
     target.mkdir(parents=True, exist_ok=True)
-    content = json.loads(result.model_dump_json(by_alias=True))  # NaN and infinity become null
+    content = result.to_dict()
     write_text(target / "scan.json", json.dumps(content, indent=1) + "\n")  # ASCII: strangers' characters are escaped
-    document = scan_document(result, samples)
+    document = result.to_document()
     write_text(target / "card.md", markdown.render(document))
     page = html.save(target / "report.html", document)
     if as_json:

@@ -1,7 +1,10 @@
-"""What a model does on a text: how well it predicts, whom it neglects, how it repeats itself."""
+"""Behaviour of a model on a text: prediction by group of tokens, repetition, and continuations beside the text's own.
+
+Continuations follow the papers: prefixes of 50 tokens, 100 new ones (Welleck et al. 2020; Lin et al. 2021, ScaleGrad).
+"""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,12 +12,12 @@ import torch
 from jaxtyping import Float64, Int, Int64
 from torch import Tensor
 
-from decone.diagnosis.continuations import continuations
-from decone.diagnosis.result import Behaviour, Perplexities
-from decone.diagnosis.subject import EvaluatedText, subject
-from decone.metrics.generation import repeat_distance, repetition, uniq
+from decone.diagnosis.evaluated_text import EvaluatedText, load_evaluated_text
+from decone.diagnosis.result import Behaviour, Perplexities, Repetition
+from decone.metrics.generation import repeat_distance, repeated_ngrams, repetition, uniq, uniq_words, words
 from decone.metrics.ranking import ranking, target_rank
 from decone.metrics.text import TemperatureSearch, best_temperature, bits_per_byte, group_scores, nll
+from decone.models.generation import DECODINGS
 from decone.training.evaluation import CACHE_BYTES
 from decone.vocab.counts import count_tokens, frequency_groups
 from decone.vocab.scripts import script
@@ -22,6 +25,11 @@ from decone.vocab.scripts import script
 WINDOWS = (16, 32, 128)  # l of Rep/l
 BATCH, TOKENS = 2**27, 2**13  # bytes of logits and tokens at once, where one window is no larger
 OUTSIDE = "other"  # tokens that no group holds
+PREFIX, LENGTH = 50, 100  # tokens
+GRAMS = (1, 2, 3, 4)
+WORDS = 4  # fewer say nothing, and Lin et al. drop such a continuation
+SAMPLES = 5  # continuations in a result
+ROWS = 32  # sequences written at once: a beam counts as one
 
 Progress = Callable[[str, int, int], None]
 
@@ -49,7 +57,7 @@ class Reading:
     search: TemperatureSearch
 
 
-def behave(
+def measure_behaviour(
     model: str,
     text: Path,
     groups: dict[str, Int64[Tensor, " M"]] | None = None,
@@ -85,20 +93,20 @@ def behave(
     """
     if prompts < 0:
         raise ValueError(f"prompts is {prompts}; 0 leaves the writing out")
-    about = subject(model, text, device, limit)
-    reading = read(about, progress)
+    evaluated = load_evaluated_text(model, text, device, limit)
+    reading = read(evaluated, progress)
     if groups is None:
-        groups = frequency_groups(count_tokens(about.ids, about.types))
-    names, label = labels(groups, about.vocabulary)
+        groups = frequency_groups(count_tokens(evaluated.ids, evaluated.types))
+    names, label = labels(groups, evaluated.vocabulary)
     overall = ranking(reading.rank, (5,))
-    predicted, own = (uniq(ids, label, len(names)) for ids in (reading.prediction, reading.target))
-    scripts = [script(token) for token in about.token_texts()[1:]]
-    found = [name for name, _ in Counter(scripts).most_common()]
-    place = {name: index for index, name in enumerate(found)}
-    by_group = _parts(reading, label[reading.target], names)
-    if OUTSIDE not in groups and not predicted[-1] and not own[-1]:
+    predicted, targets = (uniq(ids, label, len(names)) for ids in (reading.prediction, reading.target))
+    scripts = [script(token) for token in evaluated.token_texts()[1:]]
+    script_names = [name for name, _ in Counter(scripts).most_common()]
+    index_of = {name: index for index, name in enumerate(script_names)}
+    by_group = _by_group(reading, label[reading.target], names)
+    if OUTSIDE not in groups and not predicted[-1] and not targets[-1]:
         del by_group[OUTSIDE]
-    size = len(about.text[int(about.ends[0]) : int(about.ends[-1])].encode())
+    size = len(evaluated.text[int(evaluated.ends[0]) : int(evaluated.ends[-1])].encode())
     return Behaviour(
         text=text.name,
         tokens=len(reading.target),
@@ -111,50 +119,50 @@ def behave(
         recall5=overall.recall[5],
         mrr=overall.mrr,
         groups=by_group,
-        scripts=_parts(reading, torch.tensor([place[name] for name in scripts]), found),
+        scripts=_by_group(reading, torch.tensor([index_of[name] for name in scripts]), script_names),
         rep_at={str(length): repetition(reading.back, length) for length in WINDOWS},
         rep_at_human={str(length): repetition(reading.back_human, length) for length in WINDOWS},
         uniq={"all": sum(predicted)} | dict(zip(by_group, predicted, strict=False)),
-        uniq_human={"all": sum(own)} | dict(zip(by_group, own, strict=False)),
-        decoding=continuations(about, prompts, seed, progress),
+        uniq_human={"all": sum(targets)} | dict(zip(by_group, targets, strict=False)),
+        decoding=continuations(evaluated, prompts, seed, progress),
     )
 
 
 @torch.no_grad()
-def read(about: EvaluatedText, progress: Progress | None = None) -> Reading:
+def read(evaluated: EvaluatedText, progress: Progress | None = None) -> Reading:
     """Scores every token but the first; logits are kept for the temperatures only where they are small.
 
     Raises:
         ValueError: the model's scores are not numbers.
     """
-    positions = len(about.ids) - 1
-    size = min(TOKENS, BATCH // (4 * about.vocabulary)) // about.context or 1
-    keep = positions * about.vocabulary * 4 <= CACHE_BYTES
-    kept: list[tuple[Tensor, Tensor]] = []
-    seen: list[tuple[Tensor, ...]] = []
+    positions = len(evaluated.ids) - 1
+    size = min(TOKENS, BATCH // (4 * evaluated.vocabulary)) // evaluated.context or 1
+    keep = positions * evaluated.vocabulary * 4 <= CACHE_BYTES
+    cached: list[tuple[Tensor, Tensor]] = []
+    observed: list[tuple[Tensor, ...]] = []
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        if kept:
-            yield from kept
+        if cached:
+            yield from cached
             return
-        first, done = not seen, 0
-        for window in windows(about.ids, about.context, size):
-            scores = about.logits(window[:, :-1])
+        first, done = not observed, 0
+        for window in windows(evaluated.ids, evaluated.context, size):
+            scores = evaluated.logits(window[:, :-1])
             if scores.device.type == "mps":  # it has no float64
                 scores = scores.cpu()
             target = window[:, 1:].to(scores.device)
             batch = scores.flatten(0, 1), target.flatten()
             if first:
-                seen.append(_observed(scores, target))
+                observed.append(_observed(scores, target))
             if keep:
-                kept.append(batch)
+                cached.append(batch)
             done += target.numel()
             if progress is not None:
                 progress("scoring" if first else "temperature", done, positions)
             yield batch
 
     search = best_temperature(batches)
-    target, prediction, loss, rank, back, back_human = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    target, prediction, loss, rank, back, back_human = (torch.cat(columns) for columns in zip(*observed, strict=True))
     return Reading(target, prediction, loss, rank, back, back_human, search)
 
 
@@ -184,26 +192,114 @@ def labels(groups: dict[str, Int64[Tensor, " M"]], vocabulary: int) -> tuple[lis
     """
     names = [*groups, *([] if OUTSIDE in groups else [OUTSIDE])]
     label = torch.full((vocabulary,), -1)
-    for place, ids in enumerate(groups.values()):
+    for index, ids in enumerate(groups.values()):
         inside = ids[ids < vocabulary]  # a padded row of the input table has no column in the logits
         if bool((label[inside] >= 0).any()):
-            raise ValueError(f"the group {names[place]} shares tokens with another; give disjoint groups")
-        label[inside] = place
+            raise ValueError(f"the group {names[index]} shares tokens with another; give disjoint groups")
+        label[inside] = index
     label[label < 0] = names.index(OUTSIDE)
     return names, label
 
 
 def _observed(scores: Tensor, target: Int[Tensor, "B T"]) -> tuple[Tensor, ...]:
-    flat, chosen = scores.flatten(0, 1), target.flatten()
-    loss = nll(flat, chosen)
+    flat, targets = scores.flatten(0, 1), target.flatten()
+    loss = nll(flat, targets)
     if bool(loss.isnan().any()):
         raise ValueError("the model's scores are not numbers (NaN or infinite); scan its weights for broken rows")
     prediction = flat.argmax(1)
     back = repeat_distance(prediction.view_as(target), target), repeat_distance(target, target)
-    found = chosen, prediction, loss, target_rank(flat, chosen), *(distance.flatten() for distance in back)
-    return tuple(part.cpu() for part in found)
+    columns = targets, prediction, loss, target_rank(flat, targets), *(distance.flatten() for distance in back)
+    return tuple(column.cpu() for column in columns)
 
 
-def _parts(reading: Reading, part: Int64[Tensor, " N"], names: list[str]) -> dict[str, Perplexities]:
-    scores = group_scores(reading.loss, reading.rank == 1, part, len(names))
+def _by_group(reading: Reading, group: Int64[Tensor, " N"], names: list[str]) -> dict[str, Perplexities]:
+    scores = group_scores(reading.loss, reading.rank == 1, group, len(names))
     return {name: Perplexities(**asdict(score)) for name, score in zip(names, scores, strict=True)}
+
+
+def prompts_of(
+    ids: Int64[Tensor, " N"], prompts: int, prefix: int = PREFIX, length: int = LENGTH
+) -> tuple[Int64[Tensor, "B P"], Int64[Tensor, "B L"]]:
+    """Cuts a text into consecutive blocks of prefix and continuation and picks some, evenly spread.
+
+    Args:
+        ids: the text, [N].
+        prompts: how many blocks; all there are where the text has fewer.
+        prefix: tokens of each prefix.
+        length: tokens to write. A text of one incomplete block gives one prefix and what remains after it.
+
+    Returns:
+        The prefixes and the text's own continuations; no rows where nothing follows the first prefix.
+
+    Example:
+        >>> prefixes, human = prompts_of(torch.arange(24), prompts=2, prefix=2, length=4)
+        >>> prefixes.tolist(), human[:, 0].tolist()
+        ([[0, 1], [12, 13]], [2, 14])
+    """
+    length = min(length, len(ids) - prefix)
+    if length < 1 or prompts < 1:
+        return ids.new_empty(0, prefix), ids.new_empty(0, 0)
+    size = prefix + length
+    count = len(ids) // size
+    selection = min(prompts, count)
+    indices = torch.arange(selection) * count // selection
+    blocks = ids[: count * size].view(count, size)[indices]
+    return blocks[:, :prefix], blocks[:, prefix:]
+
+
+def continuations(
+    evaluated: EvaluatedText, prompts: int, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Repetition]:
+    """Lets a model continue prefixes of its text by every rule of `models.generation.DECODINGS`.
+
+    Args:
+        evaluated: the model and the text.
+        prompts: how many prefixes.
+        seed: of the draws.
+        progress: called with the rule, prefixes done and all prefixes.
+
+    Returns:
+        Repetition and variety by rule, and of the text itself as "human"; empty where the text is no longer than one
+        prefix. Rep-n counts words; an n that no continuation is long enough for is left out.
+    """
+    prefixes, human = prompts_of(evaluated.ids, prompts)
+    if not len(prefixes):
+        return {}
+    by_rule = {}
+    for name, rule in DECODINGS.items():
+        if progress is not None:
+            progress(name, 0, len(prefixes))
+        written: list[Tensor] = []
+        for batch in torch.split(prefixes, max(1, ROWS // rule.beams)):
+            # Each group has draws of its own, the same ones however the text is cut.
+            written.append(evaluated.extend(batch, human.size(1), rule, seed + len(written)))
+            if progress is not None:
+                progress(name, sum(map(len, written)), len(prefixes))
+        by_rule[name] = measure_continuations(evaluated.decode, prefixes, torch.cat(written).tolist())
+    return by_rule | {"human": measure_continuations(evaluated.decode, prefixes, human.tolist())}
+
+
+def measure_continuations(
+    decode: Callable[[list[int]], str], prefixes: Int64[Tensor, "B P"], written: Sequence[list[int]]
+) -> Repetition:
+    """Counts repetition and variety of continuations, and keeps the first few to be shown.
+
+    Rep-n is at the word level. A continuation of fewer than four words is judged by its tokens: a model that writes
+    one letter for ever must not pass for one that repeats nothing.
+
+    Args:
+        decode: text of ids.
+        prefixes: the prefixes.
+        written: ids of each continuation, without the prefix.
+    """
+    texts = [decode(ids) for ids in written]
+    split = [words(text) for text in texts]
+    units = [tokens if len(tokens) >= WORDS else ids for tokens, ids in zip(split, written, strict=True)]
+    rep = {str(n): repeated_ngrams(units, n) for n in GRAMS}
+    return Repetition(
+        rep={n: share for n, share in rep.items() if share is not None},
+        uniq_words=uniq_words(texts),
+        uniq_tokens=len({index for ids in written for index in ids}),
+        continuations=len(written),
+        samples=list(zip(map(decode, prefixes[:SAMPLES].tolist()), texts, strict=False)),
+    )

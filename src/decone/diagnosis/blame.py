@@ -88,7 +88,9 @@ class GradientModel:
     languages: Languages
 
 
-def blame(model: str, text: Path, *, steps: int = 20, device: str = "auto", seed: int = 0, limit: int = 200) -> Blame:
+def measure_blame(
+    model: str, text: Path, *, steps: int = 20, device: str = "auto", seed: int = 0, limit: int = 200
+) -> Blame:
     """Measures the parts of the gradient of every row of the output table, on random windows of a text.
 
     A decone run is looked at through its own objective (penalties on the table itself are left out: no token causes

@@ -5,16 +5,19 @@ raises the number in `SCHEMA`. A number that could not be determined is null, ne
 """
 
 import math
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from decone.document import Document, DocumentModel
+from decone.document.blocks import Severity
 from decone.frequencies import FrequencyFacts
+from decone.metrics.table_survey import TableSample
 
 SCHEMA: Literal["decone.scan/1"] = "decone.scan/1"
 
-Severity = Literal["good", "note", "warning", "serious"]
+SUSPECTS = 500  # suspects that a result holds at most
 Group = Literal["all", "frequent", "medium", "rare", "special"]
 
 
@@ -263,7 +266,7 @@ class Check(ScanRecord):
 
 
 class ScanResult(ScanRecord, DocumentModel):
-    """Everything a scan found."""
+    """All numbers and verdicts of a scan."""
 
     schema_: Literal["decone.scan/1"] = Field(SCHEMA, alias="schema")
     model: ModelFacts
@@ -280,8 +283,13 @@ class ScanResult(ScanRecord, DocumentModel):
     seconds: float = 0.0
     provenance: dict[str, Any] = Field(default_factory=dict)
 
+    @cached_property
+    def samples(self) -> list[TableSample]:
+        """Rows that figures draw, by table; no field of the schema, so a result that was read from JSON has none."""
+        return []
+
     def to_document(self) -> Document:
-        """The scan as a document; `diagnosis.view.scan_document` also draws samples of rows."""
+        """The scan as blocks: verdicts, numbers, figures, rows."""
         from decone.diagnosis.view import scan_document
 
-        return scan_document(self)
+        return scan_document(self, self.samples)

@@ -76,7 +76,7 @@ def find_rows(model_tables: ModelTables) -> RowKinds:
     found = None if model_tables.tokenizer is None else reach(model_tables.tokenizer)
     unused = _of_tokenizer(model_tables, found, size)
     known = torch.tensor(sorted({*unused["padded"], *unused["unreachable"]}), dtype=torch.int64)
-    surveys = {name: survey(table, known) for name, table in tables(model_tables).items()}
+    surveys = {name: survey(table, known) for name, table in tables_by_name(model_tables).items()}
     kinds = {**unused, **_of_tables(surveys, size)}
     explained = {row for kind in kinds for row in kinds[kind] if kind not in ("partial", "reserved")}
     kinds["untrained"] = _like_unused(surveys, explained, size)
@@ -97,8 +97,8 @@ def find_rows(model_tables: ModelTables) -> RowKinds:
     return RowKinds(findings, ids, torch.tensor(inside, dtype=torch.int64), surveys)
 
 
-def tables(model_tables: ModelTables) -> dict[str, Table]:
-    """The tables of a model by name; the head only where it is its own."""
+def tables_by_name(model_tables: ModelTables) -> dict[str, Table]:
+    """Tables of a model by role; the head only where it is its own."""
     return {"embedding": model_tables.embedding} | ({} if model_tables.head is None else {"head": model_tables.head})
 
 

@@ -10,6 +10,7 @@ from decone.diagnosis import figures
 from decone.diagnosis.behaviour_view import BRIEF, behaviour_blocks, blame_blocks, diff_blocks, words_blocks
 from decone.diagnosis.figures import GROUPS, TABLES, group_swatch
 from decone.diagnosis.result import (
+    SUSPECTS,
     Check,
     Finding,
     RowFinding,
@@ -48,9 +49,8 @@ from decone.document.blocks import (
 from decone.document.numbers import DASH, amount, count, id_ranges, number, proportion, significant
 from decone.files.foreign import shorten, terminal_text
 from decone.metrics.table_survey import TableSample
+from decone.metrics.undertrained import UNUSUAL
 
-UNUSUAL = 3.5  # a suspect's score above this is unusual
-LISTED = 500  # suspects that a result holds at most
 TOKENS = 60  # tokens of a kind of rows that are shown
 EVIDENCE = 60  # pieces of evidence shown
 KINDS = {
@@ -234,7 +234,7 @@ def _key_numbers(result: ScanResult) -> Iterator[KeyNumber]:
             values = [(owners.get(name, ""), metric.text(metric.value(facts))) for name, facts in result.tables.items()]
             yield KeyNumber(metric.key, values or [("", DASH)], metric.hint(result.model))
     unusual = sum(suspect.score > UNUSUAL for suspect in result.suspects)
-    suspects = f"{unusual}+" if unusual >= LISTED else str(unusual)
+    suspects = f"{unusual}+" if unusual >= SUSPECTS else str(unusual)
     yield KeyNumber("Suspects", [("", suspects)], f"tokens with a score above {UNUSUAL}")
     behaviour = result.behaviour
     if behaviour is not None:
@@ -324,7 +324,7 @@ def _suspects(result: ScanResult) -> Iterator[ContentBlock]:
     if not suspects:
         yield Note("None: no token that the tokenizer produces stands out.", media=Media.PAGE)
         return
-    full = " The list ends there." if len(suspects) >= LISTED else ""
+    full = " The list ends there." if len(suspects) >= SUSPECTS else ""
     reading = f"A score above {UNUSUAL} is unusual. Listed are {len(suspects):,} tokens.{full}"
     yield Note(reading, "hint", media=Media.PAGE)
     counted = any(suspect.count is not None for suspect in suspects)

@@ -235,7 +235,7 @@ def _pairs_across(
     return i, torch.randint(count, (pairs,), generator=generator)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TableSample:
     """A sample of the rows of one table on its two main components, and their lengths.
 

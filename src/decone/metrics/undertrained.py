@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64, Integer
 from torch import Tensor
 
-UNUSUAL = 3.5
+UNUSUAL = 3.5  # modified z-score of an outlier
 RANDOM = 7.0  # score of a row that is as little like the others as the median random direction
 GAUSSIAN = 1.4826  # standard deviations in a median absolute deviation
 BINS, LEAST = 20, 12  # bins of rank, and rows in one at least

@@ -1,15 +1,18 @@
-"""Verdicts: limits, words, order, and the checks of a build."""
+"""Verdicts: limits as in docs/scan.md, words, order, and the checks of a build."""
 
 import dataclasses
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from decone.diagnosis import limits
-from decone.diagnosis.limits import Limits
+from decone.diagnosis import verdicts
+from decone.diagnosis.checks import CHECKS, check_limits, parse_limits
 from decone.diagnosis.result import Behaviour, Blame, Finding, Perplexities, Repetition, RowFinding, ScanResult, Suspect
-from decone.diagnosis.verdict import CHECKS, checks, findings, parse_limits, worst
+from decone.diagnosis.verdicts import SeverityLimits, findings, worst
+from decone.document.blocks import SEVERITIES
 
 Make = Callable[..., ScanResult]
 Table = Callable[..., Any]
@@ -152,7 +155,7 @@ def test_pull(make: Make) -> None:
 
 
 def test_limits_rise_in_severity_and_name_their_source() -> None:
-    known = {name: value for name, value in vars(limits).items() if isinstance(value, Limits)}
+    known = {name: value for name, value in vars(verdicts).items() if isinstance(value, SeverityLimits)}
     assert len(known) >= 8
     for name, limit in known.items():
         sign = 1 if limit.rising else -1
@@ -166,25 +169,25 @@ def test_limits_rise_in_severity_and_name_their_source() -> None:
 
 def test_the_most_severe_comes_first(make: Make, table: Table) -> None:
     found = findings(make(tables={"embedding": table(cosine=0.25, rare=0.9)}, suspects=suspects(2)))
-    order = [limits.SEVERITIES.index(finding.severity) for finding in found]
+    order = [SEVERITIES[::-1].index(finding.severity) for finding in found]
     assert order == sorted(order, reverse=True)
     assert worst(found) == "serious"
 
 
 def test_checks(make: Make) -> None:
     result = make(suspects=suspects(7))
-    made = checks(result, parse_limits("cone=0.02,undertrained=6,perplexity=10"))
+    made = check_limits(result, parse_limits("cone=0.02,undertrained=6,perplexity=10"))
     assert [(check.name, check.value, check.passed) for check in made] == [
         ("cone", 0.02, True),
         ("undertrained", 7.0, False),
         ("perplexity", None, False),  # not measured: a build must not pass because the text was forgotten
     ]
-    assert all(check.passed for check in checks(result, parse_limits("undertrained=7")))
-    assert checks(result, {}) == []
+    assert all(check.passed for check in check_limits(result, parse_limits("undertrained=7")))
+    assert check_limits(result, {}) == []
 
 
 def test_every_check_can_be_read_from_a_result(make: Make) -> None:
-    found = {check.name: check.value for check in checks(make(behaviour=behaviour()), dict.fromkeys(CHECKS, 0.0))}
+    found = {check.name: check.value for check in check_limits(make(behaviour=behaviour()), dict.fromkeys(CHECKS, 0.0))}
     assert found.keys() == CHECKS.keys()
     assert None not in found.values()
     assert found["repetition"] == 0.02
@@ -212,3 +215,37 @@ def test_a_finding_survives_json(make: Make) -> None:
     again = ScanResult.model_validate_json(result.model_dump_json(by_alias=True))
     assert again == result
     assert isinstance(again.findings[0], Finding)
+
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "scan.md").read_text(encoding="utf-8")
+ROWS = {
+    "cone": verdicts.CONE,
+    "rare rows": verdicts.RARE_CONE,
+    "main direction": verdicts.FIRST_DIRECTION,
+    "width in use": verdicts.EFFECTIVE_RANK,
+    "under-trained tokens": verdicts.UNDERTRAINED,
+    "unreachable tokens": verdicts.UNREACHABLE,
+    "rare tokens in text": verdicts.RARE_PERPLEXITY,
+    "repetition": verdicts.REPETITION,
+    "scale of the logits": verdicts.TEMPERATURE,
+    "pull and push": verdicts.PULL,
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_page_tells_the_limits_of_the_code(name: str) -> None:
+    found = re.search(rf"^\| {re.escape(name)} \|.*$", PAGE, re.MULTILINE)
+    assert found, f"docs/scan.md has no row {name!r}"
+    told = [float(cell) for cell in found[0].strip("| ").split("|")[-3:]]
+    assert told == [ROWS[name].note, ROWS[name].warning, ROWS[name].serious]
+
+
+def test_every_limit_is_on_the_page() -> None:
+    known = {id(value) for value in vars(verdicts).values() if isinstance(value, verdicts.SeverityLimits)}
+    assert known == {id(value) for value in ROWS.values()}
+
+
+def test_the_page_names_checks_that_exist() -> None:
+    named = re.findall(r"--check ([\w=.,-]+)", PAGE)
+    assert named
+    assert all(part.partition("=")[0] in CHECKS for text in named for part in text.split(","))

@@ -9,8 +9,8 @@ import torch
 from tokenizers import Tokenizer, models
 from torch import Tensor
 
-from decone.diagnosis import against as module
-from decone.diagnosis.against import against, require_same_vocabulary
+from decone.diagnosis import model_diff as module
+from decone.diagnosis.model_diff import diff_models, require_same_vocabulary
 from decone.diagnosis.result import ModelDiff, TableFacts
 from decone.metrics.neighbours import neighbours
 from decone.models import tables
@@ -42,7 +42,7 @@ def random(seed: int, width: int = H, dtype: torch.dtype = torch.float32) -> Ten
 
 def compared(after: Tensor, before: Tensor, table: Facts) -> ModelDiff:
     facts = {"embedding": table()}
-    return against(model(after), model(before, "old"), GROUPS, TOKENS, facts, facts)
+    return diff_models(model(after), model(before, "old"), GROUPS, TOKENS, facts, facts)
 
 
 def cosine(a: list[float], b: list[float]) -> float:
@@ -155,7 +155,7 @@ def test_tables_of_zeros_have_no_neighbours(table: Facts) -> None:
 def test_metrics_are_those_of_the_output_tables(table: Facts) -> None:
     before = {"embedding": table(cosine=0.5), "head": table(cosine=0.25, effective_rank=7.0)}
     after = {"embedding": table(cosine=0.125, isoscore=0.5)}
-    found = against(model(random(0)), model(random(1)), GROUPS, TOKENS, after, before)
+    found = diff_models(model(random(0)), model(random(1)), GROUPS, TOKENS, after, before)
     assert found.metrics == {
         "isotropy, raw": (0.9, 0.9),
         "isotropy, plus and minus": (0.8, 0.8),
@@ -170,7 +170,7 @@ def test_metrics_are_those_of_the_output_tables(table: Facts) -> None:
 def test_the_output_tables_are_compared(table: Facts) -> None:
     weight, facts = random(0), {"embedding": table()}
     untied = ModelTables("u", "llama", "causal", MemoryTable("wte", random(1)), MemoryTable("head", weight.clone()))
-    assert against(untied, model(weight), GROUPS, TOKENS, facts, facts).changed == []
+    assert diff_models(untied, model(weight), GROUPS, TOKENS, facts, facts).changed == []
 
 
 def test_other_sizes_are_refused(table: Facts) -> None:

@@ -54,7 +54,7 @@ class EvaluatedText:
         return [self.text[start:end] for start, end in places]
 
 
-def subject(model: str, text: Path, device: str = "auto", limit: int | None = None) -> EvaluatedText:
+def load_evaluated_text(model: str, text: Path, device: str = "auto", limit: int | None = None) -> EvaluatedText:
     """Loads a model and reads a text with its tokenizer.
 
     Args:

@@ -18,7 +18,7 @@ SHOWN = 200  # characters of a token
 Groups = Mapping[str, Int64[Tensor, " M"]]
 
 
-def against(
+def diff_models(
     model_tables: ModelTables,
     other: ModelTables,
     groups: dict[str, Int64[Tensor, " M"]],

@@ -10,8 +10,8 @@ transformers = pytest.importorskip("transformers")
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers  # noqa: E402
 
-from decone.diagnosis import subject as module  # noqa: E402
-from decone.diagnosis.subject import subject  # noqa: E402
+from decone.diagnosis import evaluated_text as module  # noqa: E402
+from decone.diagnosis.evaluated_text import load_evaluated_text  # noqa: E402
 from decone.models.generation import DECODINGS  # noqa: E402
 
 TEXT = "the cat sat on the mat  and\n\nЖил ä sat \n the cat\n" * 5
@@ -40,7 +40,7 @@ def llama(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_a_model_reads_every_window_after_its_mark(llama: Path) -> None:
     Path("text.txt").write_text(TEXT, encoding="utf-8")
-    about = subject(str(llama), Path("text.txt"), "cpu")
+    about = load_evaluated_text(str(llama), Path("text.txt"), "cpu")
     assert (about.context, about.vocabulary, about.types) == (15, 290, 290)
     plain = transformers.LlamaForCausalLM.from_pretrained(llama, use_safetensors=True).eval()
     rows = about.ids[:30].view(2, 15)
@@ -54,7 +54,7 @@ def test_a_model_reads_every_window_after_its_mark(llama: Path) -> None:
 def test_tokens_together_are_the_text(llama: Path) -> None:
     """White space that places leave out belongs to the token after it; parts of a character show it whole."""
     Path("text.txt").write_text(TEXT, encoding="utf-8")
-    about = subject(str(llama), Path("text.txt"), "cpu")
+    about = load_evaluated_text(str(llama), Path("text.txt"), "cpu")
     for token, index in zip(about.token_texts(), about.ids.tolist(), strict=True):
         alone = about.decode([index])
         assert token in ("Ж", "и", "л", "ä", " ä", " Ж") if "\ufffd" in alone else token == alone
@@ -64,25 +64,25 @@ def test_tokens_together_are_the_text(llama: Path) -> None:
 def test_a_large_vocabulary_makes_windows_shorter(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("text.txt").write_text(TEXT, encoding="utf-8")
     monkeypatch.setattr(module, "CACHE_BYTES", 290 * 4 * 7 + 3)
-    assert subject(str(llama), Path("text.txt"), "cpu").context == 7
+    assert load_evaluated_text(str(llama), Path("text.txt"), "cpu").context == 7
     monkeypatch.setattr(module, "CACHE_BYTES", 1)
-    assert subject(str(llama), Path("text.txt"), "cpu").context == 1
+    assert load_evaluated_text(str(llama), Path("text.txt"), "cpu").context == 1
 
 
 def test_a_limit_reads_only_the_beginning(llama: Path) -> None:
     Path("text.txt").write_text(TEXT, encoding="utf-8")
-    whole, part = (subject(str(llama), Path("text.txt"), "cpu", limit) for limit in (None, 12))
+    whole, part = (load_evaluated_text(str(llama), Path("text.txt"), "cpu", limit) for limit in (None, 12))
     assert len(part.ids) == len(part.starts) == len(part.ends) == 13
     assert torch.equal(part.ids, whole.ids[:13])
     assert torch.equal(part.ends, whole.ends[:13])
     with pytest.raises(ValueError, match="limit is 0; score at least one token"):
-        subject(str(llama), Path("text.txt"), "cpu", 0)
+        load_evaluated_text(str(llama), Path("text.txt"), "cpu", 0)
 
 
 def test_one_token_predicts_nothing(llama: Path) -> None:
     Path("text.txt").write_text("t", encoding="utf-8")
     with pytest.raises(ValueError, match=r"text\.txt has 1 tokens, nothing can be predicted in it; give a longer text"):
-        subject(str(llama), Path("text.txt"), "cpu")
+        load_evaluated_text(str(llama), Path("text.txt"), "cpu")
 
 
 def test_a_tokenizer_that_knows_more_than_the_model_is_refused(llama: Path, tmp_path: Path) -> None:
@@ -93,4 +93,4 @@ def test_a_tokenizer_that_knows_more_than_the_model_is_refused(llama: Path, tmp_
     inner.save(str(folder / "tokenizer.json"))
     Path("text.txt").write_text(TEXT, encoding="utf-8")
     with pytest.raises(ValueError, match="gives the id 290 but the model scores 290 tokens only; give the tokenizer"):
-        subject(str(folder), Path("text.txt"), "cpu")
+        load_evaluated_text(str(folder), Path("text.txt"), "cpu")
