@@ -29,7 +29,7 @@ from decone.engines.sweep import SweepGradients, SweepLosses, TableInputs, low_p
 BLOCK = 2**18  # logits between the product and exp: few enough to stay in the cache
 SMALL = 1024  # a table of fewer rows has none to leave out that would pay for the search
 LOG2E = math.log2(math.e)  # torch's exp2 costs a third of its exp
-LARGE, FAR = 1e30, 60.0  # a sum, an exponent beyond this leaves no room for what is multiplied with it
+LARGE, FAR = 1e30, 60.0  # a sum, an exponent beyond this leaves no room for its factors
 FAR_EARLIER = 27.0  # the same for an earlier target: its slope, up to 1e5 or so, is divided by its share
 DENSE = 0.7  # from this share of live rows on, gathering them costs more than it saves
 

@@ -39,7 +39,7 @@ class Pairs(NamedTuple):
 
 @dataclass(frozen=True)
 class Tokens:
-    """The targets of a loss, ignored positions already gone, and what an objective may look at.
+    """The targets of a loss, without ignored positions, and all else that an objective may look at.
 
     Attributes:
         target: token ids, [N].

@@ -17,7 +17,7 @@ LONGEST = 512  # characters of a token that is tried; the vocabularies in use st
 BUDGET = 1 << 25  # characters encoded in all: a hostile vocabulary ends as untested, not as a long wait
 BATCH = 8192  # texts encoded at once
 EXAMPLES = 32  # characters tried that hold one sequence of bytes
-# What stands beside a token, for pieces that never begin or end a word; with some of these it will not merge.
+# Neighbours of a token, for pieces that never begin or end a word; with some of these it will not merge.
 NEIGHBOURS = ("a", " ", "1", "(", "\n", "Q", "é", "ж", "中", "_", "☃", "...")
 STRANGE = ("\U000f0000", "☃", "𒀀", "\x7f")  # what hardly any vocabulary holds, so that the unknown token is met
 LEADS = b"\xc3\xd0\xe0\xe1\xe2\xe4\xed\xef\xf0\xf1\xf4"
@@ -85,10 +85,10 @@ def reach(tokenizer: Tokenizer, longest: int = LONGEST) -> Reach:
 
 
 def characters(data: bytes) -> Iterator[str]:
-    """Texts with some bytes in them, at most 32: nothing is added to what is text, the least to what is not.
+    """Texts with some bytes in them, at most 32: nothing is added to text, the least to other bytes.
 
     Args:
-        data: any bytes; what no UTF-8 text contains gives nothing.
+        data: any bytes; bytes that no UTF-8 text contains give nothing.
 
     Example:
         >>> list(characters(b"a")), next(characters(bytes([0xC3]))), list(characters(bytes([0xC0])))

@@ -176,7 +176,7 @@ def sweep_kernel(
     logits = product(table, hidden, columns, rows, V, C, H, COLUMNS, ROWS, DEPTH, PRECISION)
     if BIASED:
         logits += tl.load(bias + columns, mask=columns < V, other=0.0).to(tl.float32)[:, None]
-    # No mask of the tile's size outlives its line: what is out of range or dropped is minus infinity.
+    # No mask of the tile's size outlives its line: logits out of range or dropped are minus infinity.
     edge = tl.where(columns < V, 0.0, float("-inf"))[:, None]
     plain = read(logits, scale, cap, CAPPED)
     at = tl.program_id(1).to(tl.int64) * C + rows
@@ -398,7 +398,7 @@ def table_gradient_kernel(
         if down is not None:
             total *= tl.load(down)
         tl.store(at, tl.load(at, mask=inside, other=0.0) + total, mask=inside)
-        tl.debug_barrier()  # another thread of the program may load what this one has stored
+        tl.debug_barrier()  # another thread of the program may load values that this thread has stored
         total = tl.zeros((COLUMNS, WIDTH), dtype=tl.float32)
         total = _add_class(
             total, entry, hidden, listed, columns, alive, width, border, end, C, H, DENSE, ROWS, DEPTH, PRECISION

@@ -19,7 +19,7 @@ _CHANGING = ("N", "U", "L")  # sizes that differ from batch to batch: no kernel 
 
 
 def jit(function: Callable[..., Any]) -> Any:
-    """Marks a kernel or a function that kernels call; without Triton it stays what it is and is never called."""
+    """Marks a kernel or a function that kernels call; without Triton it stays a plain function and is never called."""
     # Decorators that check annotations hide the function whose source Triton reads.
     if compiler is None:
         return function
@@ -54,7 +54,7 @@ def check(device: torch.device) -> None:
 
 @jit
 def _probe() -> None:
-    """Tells by its class what `jit` makes of a function."""
+    """Its class is that of a function after `jit`."""
 
 
 # The interpreter multiplies the bits of bfloat16 as if they were whole numbers; float32 holds its products exactly.
