@@ -56,7 +56,7 @@ COSINES = "Each row against each row; orange points the same way, blue the oppos
 
 
 def table_document(table: StudyTable) -> Document:
-    """The numbers of a comparison, for a terminal and for markdown.
+    """The numbers of a comparison.
 
     A terminal has the half-widths of intervals, the published numbers and the changes in lines of their own below the
     means, with a star where the interval of a change excludes 0; it is made for 100 columns.
@@ -67,7 +67,9 @@ def table_document(table: StudyTable) -> Document:
         >>> print(markdown.render(table_document(build("Demo", {"mle": {}}, "best"))).splitlines()[0])
         ## Demo
     """
-    return Document(Title(table.title, kicker="decone comparison"), tuple(_text_sections(table)))
+    lede, numbers = "Mean over seeds ± half a 95 % interval.", tuple(_page_numbers(table))
+    page = Section("numbers", "Numbers", numbers, lede, media=Media.PAGE)
+    return Document(Title(table.title, kicker="decone comparison"), (*_text_sections(table), page))
 
 
 def comparison_document(
