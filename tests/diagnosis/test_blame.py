@@ -17,8 +17,8 @@ from decone.data.windows import Languages, random_batch
 from decone.diagnosis import blame as module
 from decone.diagnosis.blame import (
     STREAM,
+    ForwardPass,
     GradientModel,
-    Sent,
     hugging_face_subject,
     measure,
     measure_blame,
@@ -71,10 +71,10 @@ def subject(objective: objectives.Objective, tied: bool) -> tuple[GradientModel,
         for parameter in nano.parameters():
             parameter.mul_(10 if parameter.dim() == 2 else 1)  # far from uniform predictions
 
-    def send(inputs: Tensor) -> Sent:
+    def send(inputs: Tensor) -> ForwardPass:
         hidden = nano(inputs)
         product = F.linear(hidden, nano.head)
-        return Sent(hidden, product, product)
+        return ForwardPass(hidden, product, product)
 
     table, languages = nano.embedding.weight, Languages(V, 0.0)
     return GradientModel(table, nano.head, send, objective, torch.arange(99) * 7 % V, 6, 3, languages), nano
@@ -152,7 +152,7 @@ def test_norms_by_step_against_masks() -> None:
             for place, members in enumerate(groups.values()):
                 pushes[place, id] += row((target != id) & torch.isin(target, members), id) / 2
     torch.testing.assert_close(norms.by_class, pushes, rtol=0, atol=1e-12)
-    assert int(norms.seen.sum()) == 2 * 3 * 6
+    assert int(norms.targets.sum()) == 2 * 3 * 6
 
 
 def test_a_run_of_ours(run: Run, text: Path) -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from decone.diagnosis.suspects import joined, near_clusters, originals
+from decone.diagnosis.suspects import join_clusters, near_clusters, originals
 from decone.models.tables import MemoryTable
 
 
@@ -24,8 +24,8 @@ def test_rows_apart_in_unsearched_directions_are_told_apart() -> None:
 
 
 def test_joined_clusters_keep_every_row_once() -> None:
-    assert joined([[1, 2], [5, 6, 7]], [[2, 6], [8, 9]]) == [[1, 2, 5, 6, 7], [8, 9]]
-    assert joined([], []) == []
+    assert join_clusters([[1, 2], [5, 6, 7]], [[2, 6], [8, 9]]) == [[1, 2, 5, 6, 7], [8, 9]]
+    assert join_clusters([], []) == []
 
 
 def test_the_original_is_the_row_that_suits_its_token() -> None:

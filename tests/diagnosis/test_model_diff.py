@@ -134,7 +134,7 @@ def test_at_most_so_many_rows_ask_for_neighbours(table: Facts, monkeypatch: pyte
         asked.append(ids.tolist())
         return real(ids, *rest)
 
-    monkeypatch.setattr(module, "ASKED", 11)
+    monkeypatch.setattr(module, "COMPARED", 11)
     monkeypatch.setattr(module, "nearest_rows", listening)
     weight = random(0)
     weight[:9] = 0

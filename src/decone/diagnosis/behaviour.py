@@ -36,7 +36,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Reading:
-    """What a model made of every token of a text but the first.
+    """Scores that a model gives to every token of a text but the first.
 
     Attributes:
         target: the token, [N].

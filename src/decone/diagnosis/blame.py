@@ -1,4 +1,4 @@
-"""The gradient microscope: what pulls each row of the output table, and what pushes it.
+"""The gradient microscope: pull and push on each row of the output table.
 
 Turumtaev, "Stop Jostling", Section 4.2 and Figure 3. The gradient of row i has three parts:
 
@@ -36,14 +36,14 @@ from decone.training.method import Method
 from decone.training.run import Run
 
 STREAM = 2  # of randomness; training and validation have 0 and 1
-PUSHERS = ("frequent", "medium", "rare")  # classes of targets told apart; all other targets are one more class
+PUSHERS = ("frequent", "medium", "rare")  # classes of targets; all other targets are one more class
 WINDOWS, CONTEXT = 8, 128  # a batch of a Hugging Face model, at most
 LOGITS = 1 << 27  # and at most so many logits at once, 512 MiB in float32
-SHOWN = 200  # characters of a token
+TOKEN_LENGTH = 200  # characters of a token
 
 
-class Sent(NamedTuple):
-    """What a model made of a batch, still on its graph: [B, T, H], hidden @ table.T (+ bias), and the final logits."""
+class ForwardPass(NamedTuple):
+    """Outputs of a model on a batch, still on its graph: [B, T, H], hidden @ table.T (+ bias), and the final logits."""
 
     hidden: Float[Tensor, "B T H"]
     product: Float[Tensor, "B T V"]
@@ -51,7 +51,7 @@ class Sent(NamedTuple):
 
 
 class Slopes(NamedTuple):
-    """What comes back: hidden states, gradient of the products as it reaches the table, gradient of the input table."""
+    """Gradients of a batch: hidden states, gradient of the products as it reaches the table, and of the input table."""
 
     hidden: Float[Tensor, "N H"]
     product: Float[Tensor, "N V"]
@@ -59,13 +59,13 @@ class Slopes(NamedTuple):
 
 
 class GradientNorms(NamedTuple):
-    """Lengths of the parts of each row's gradient: g1, g2, g3 by step; g3 by class of target as mean; targets seen."""
+    """Lengths of g1, g2 and g3 of each row by step; g3 by class of target as mean; how often a row was a target."""
 
     input: Float[Tensor, "S V"]
     pull: Float[Tensor, "S V"]
     push: Float[Tensor, "S V"]
     by_class: Float[Tensor, "C V"]
-    seen: Int64[Tensor, " V"]
+    targets: Int64[Tensor, " V"]
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,12 @@ class GradientModel:
     Attributes:
         embedding: input table, the only tensor that needs a gradient.
         table: output table.
-        send: runs the model on ids [B, T].
+        forward_pass: runs the model on ids [B, T].
     """
 
     embedding: Tensor
     table: Tensor
-    send: Callable[[Tensor], Sent]
+    forward_pass: Callable[[Tensor], ForwardPass]
     objective: Objective
     ids: Tensor
     context: int
@@ -120,25 +120,25 @@ def measure_blame(
     """
     if steps < 1 or limit < 0:
         raise ValueError(f"steps must be 1 or more and limit 0 or more, not {steps} and {limit}")
-    content, where = read_text(text), resolve_device(device)
+    content, target_device = read_text(text), resolve_device(device)
     prepare = run_subject if is_run(model) else hugging_face_subject
-    subject = prepare(model, content, where)
+    subject = prepare(model, content, target_device)
     if len(subject.ids) < subject.context + 1:
         raise ValueError(
             f"{text} has {len(subject.ids)} tokens, one window needs {subject.context + 1}; give a longer text"
         )
     model_tables = find_tables(model)
-    known, tokens = frequencies(model_tables, content), token_texts(model_tables)
-    norms = measure(subject, known.groups, steps, seed)
-    everywhere = {"all": torch.cat(list(known.groups.values())), **known.groups}
+    token_frequencies, tokens = frequencies(model_tables, content), token_texts(model_tables)
+    norms = measure(subject, token_frequencies.groups, steps, seed)
+    everywhere = {"all": torch.cat(list(token_frequencies.groups.values())), **token_frequencies.groups}
     ratios = {
         name: pull_to_push(norms.input[:, ids] + norms.pull[:, ids], norms.push[:, ids])
         for name, ids in everywhere.items()
     }
-    listed = _listed(known.groups, known.rank, limit)
+    listed = _listed(token_frequencies.groups, token_frequencies.rank, limit)
     return Blame(
         steps=steps,
-        tokens=int(norms.seen.sum()),
+        tokens=int(norms.targets.sum()),
         ratio_of_average={name: ratio.of_average for name, ratio in ratios.items()},
         average_of_ratio={name: ratio.average_of for name, ratio in ratios.items()},
         rows=[_row(norms, id, tokens[id], group) for group, ids in listed.items() for id in ids],
@@ -149,25 +149,25 @@ def measure(subject: GradientModel, groups: Mapping[str, Int64[Tensor, " M"]], s
     """Takes the gradients of some batches apart; ValueError as of `slopes`, or when a gradient is not finite."""
     size, device = subject.table.size(0), subject.table.device
     kind = torch.full((size,), len(PUSHERS))
-    for place, name in enumerate(PUSHERS):
-        kind[groups[name]] = place
+    for index, name in enumerate(PUSHERS):
+        kind[groups[name]] = index
     kind = kind.to(device)
-    seen = torch.zeros(size, dtype=torch.long)
+    targets = torch.zeros(size, dtype=torch.long)
     by_class = torch.zeros(len(PUSHERS), size, dtype=torch.float64)
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(steps):
         key = (seed, STREAM, step)
         batch = random_batch(subject.ids, subject.context, subject.windows, subject.languages, key).to(device)
         target = batch[:, 1:].flatten()
-        found = slopes(subject, batch)
-        norms = pull_push_norms(found.product, found.hidden, target, kind, len(PUSHERS) + 1)
-        rows.append((found.input.norm(dim=1).cpu(), norms.pull.cpu(), norms.push.cpu()))
-        if not all(bool(part.isfinite().all()) for part in rows[-1]):
+        gradient = slopes(subject, batch)
+        norms = pull_push_norms(gradient.product, gradient.hidden, target, kind, len(PUSHERS) + 1)
+        rows.append((gradient.input.norm(dim=1).cpu(), norms.pull.cpu(), norms.push.cpu()))
+        if not all(bool(lengths.isfinite().all()) for lengths in rows[-1]):
             raise ValueError("the model's gradients are not finite; look for NaN in its weights, or try another text")
         by_class += norms.push_by_class[: len(PUSHERS)].cpu().double() / steps
-        seen += torch.bincount(target.cpu(), minlength=size)
+        targets += torch.bincount(target.cpu(), minlength=size)
     through, pull, push = (torch.stack(column) for column in zip(*rows, strict=True))
-    return GradientNorms(through, pull, push, by_class, seen)
+    return GradientNorms(through, pull, push, by_class, targets)
 
 
 def slopes(subject: GradientModel, batch: Int[Tensor, "B U"]) -> Slopes:
@@ -176,12 +176,12 @@ def slopes(subject: GradientModel, batch: Int[Tensor, "B U"]) -> Slopes:
     Raises:
         ValueError: the objective sends gradient to the table past the logits.
     """
-    sent, target = subject.send(batch[:, :-1]), batch[:, 1:]
-    hidden, flat = sent.hidden.detach().flatten(0, 1), target.flatten()
-    slope = _logit_slope(subject.objective, sent.logits.detach().flatten(0, 1), hidden, subject.table, target)
-    slope = slope.view_as(sent.logits).to(sent.logits.dtype)
-    product, back = torch.autograd.grad(sent.logits, (sent.product, sent.hidden), slope)
-    (through,) = torch.autograd.grad(sent.hidden, subject.embedding, back)
+    forward, target = subject.forward_pass(batch[:, :-1]), batch[:, 1:]
+    hidden, flat = forward.hidden.detach().flatten(0, 1), target.flatten()
+    slope = _logit_slope(subject.objective, forward.logits.detach().flatten(0, 1), hidden, subject.table, target)
+    slope = slope.view_as(forward.logits).to(forward.logits.dtype)
+    product, back = torch.autograd.grad(forward.logits, (forward.product, forward.hidden), slope)
+    (through,) = torch.autograd.grad(forward.hidden, subject.embedding, back)
     product, gate = product.flatten(0, 1), subject.objective.gate()
     if gate is not None:  # hidden states heard all of it, the table hears less
         factor = torch.where(gate.rare[flat, None], gate.on_rare, gate.on_common).to(product)
@@ -204,8 +204,8 @@ def _logit_slope(objective: Objective, logits: Tensor, hidden: Tensor, table: Te
         extra = objective.extra(logprob, tokens) if objective.general else None
         for cost in (position_costs(objective, logprob, tokens), extra):
             loss = loss if cost is None else loss + cost
-        slope, *others = torch.autograd.grad(loss.mean(), (leaf, *past), allow_unused=True)
-    if any(other is not None and bool(other.any()) for other in others):
+        slope, *past_slopes = torch.autograd.grad(loss.mean(), (leaf, *past), allow_unused=True)
+    if any(past_slope is not None and bool(past_slope.any()) for past_slope in past_slopes):
         raise ValueError(_mixed(objective, "sends gradient to the table past the logits"))
     assert slope is not None
     return slope
@@ -236,15 +236,17 @@ def run_subject(model: str, content: str, device: torch.device) -> GradientModel
             reason = first_line(error)
             raise ValueError(f"the checkpoint {folder} does not fit this run ({reason}); train the run again") from None
 
-    def send(inputs: Tensor) -> Sent:
+    def forward_pass(inputs: Tensor) -> ForwardPass:
         hidden = nano(inputs)
         product = F.linear(hidden, nano.head)
-        return Sent(hidden, product, product)
+        return ForwardPass(hidden, product, product)
 
     languages = Languages(tokenizer.size, config.language.low_resource)
     ids, windows = tokenizer.encode(content), config.batch.size * config.batch.accumulate
     objective = objective.to(device).eval()
-    return GradientModel(nano.embedding.weight, nano.head, send, objective, ids, nano.context, windows, languages)
+    return GradientModel(
+        nano.embedding.weight, nano.head, forward_pass, objective, ids, nano.context, windows, languages
+    )
 
 
 def hugging_face_subject(model: str, content: str, device: torch.device) -> GradientModel:
@@ -256,10 +258,10 @@ def hugging_face_subject(model: str, content: str, device: torch.device) -> Grad
     head, embedding = inner.get_output_embeddings(), inner.get_input_embeddings().weight.requires_grad_()
     table = head.weight.detach()
 
-    def send(inputs: Tensor) -> Sent:
+    def forward_pass(inputs: Tensor) -> ForwardPass:
         passed: list[tuple[Tensor, Tensor]] = []
-        # The model's own way from the products to the logits stays in the graph between this hook and its answer.
-        hook = head.register_forward_hook(lambda module, given, made: passed.append((given[0], made)))
+        # The model's own path from the products to the logits stays in the graph between this hook and its answer.
+        hook = head.register_forward_hook(lambda module, arguments, product: passed.append((arguments[0], product)))
         try:
             logits: Tensor = inner(input_ids=inputs).logits
         finally:
@@ -267,22 +269,24 @@ def hugging_face_subject(model: str, content: str, device: torch.device) -> Grad
         shape = (*inputs.shape, table.size(0))
         if len(passed) != 1 or passed[0][1].shape != shape or passed[0][0].shape != (*inputs.shape, table.size(1)):
             raise ValueError(f"{model} makes its logits by more than one table; --blame knows models with one")
-        return Sent(*passed[0], logits)
+        return ForwardPass(*passed[0], logits)
 
     V, context = table.size(0), min(wrapped.context, CONTEXT)
     windows = max(1, min(WINDOWS, LOGITS // (V * context)))
     ids, _ = wrapped.spans(content)
-    return GradientModel(embedding, table, send, MLE().to(device).eval(), ids, context, windows, Languages(V, 0.0))
+    return GradientModel(
+        embedding, table, forward_pass, MLE().to(device).eval(), ids, context, windows, Languages(V, 0.0)
+    )
 
 
 def _row(norms: GradientNorms, id: int, token: str, group: str) -> BlameRow:
-    through, pull, push = (float(part[:, id].double().mean()) for part in norms[:3])
+    through, pull, push = (float(lengths[:, id].double().mean()) for lengths in norms[:3])
     frequent, medium, rare = norms.by_class[:, id].tolist()
     return BlameRow(
         id=id,
-        token=token[:SHOWN],
+        token=token[:TOKEN_LENGTH],
         group=group,
-        count=int(norms.seen[id]),
+        count=int(norms.targets[id]),
         pull=pull,
         input=through,
         push_frequent=frequent,
@@ -293,9 +297,9 @@ def _row(norms: GradientNorms, id: int, token: str, group: str) -> BlameRow:
 
 
 def _listed(groups: Mapping[str, Int64[Tensor, " M"]], rank: Int64[Tensor, " V"], limit: int) -> dict[str, list[int]]:
-    chosen, left = {}, limit
+    selection, remaining = {}, limit
     for done, (name, ids) in enumerate(sorted(groups.items(), key=lambda item: len(item[1]))):
-        take = min(len(ids), left // (len(groups) - done))
-        places = torch.linspace(0, len(ids) - 1, take, dtype=torch.float64).round().long()
-        chosen[name], left = ids[rank[ids].argsort()][places].tolist(), left - take
-    return {name: chosen[name] for name in groups}
+        take = min(len(ids), remaining // (len(groups) - done))
+        indices = torch.linspace(0, len(ids) - 1, take, dtype=torch.float64).round().long()
+        selection[name], remaining = ids[rank[ids].argsort()][indices].tolist(), remaining - take
+    return {name: selection[name] for name in groups}

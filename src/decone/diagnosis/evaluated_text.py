@@ -50,8 +50,8 @@ class EvaluatedText:
 
     def token_texts(self) -> list[str]:
         """The characters that each token stands for, a shared character whole."""
-        places = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
-        return [self.text[start:end] for start, end in places]
+        spans = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
+        return [self.text[start:end] for start, end in spans]
 
 
 def load_evaluated_text(model: str, text: Path, device: str = "auto", limit: int | None = None) -> EvaluatedText:
@@ -69,16 +69,16 @@ def load_evaluated_text(model: str, text: Path, device: str = "auto", limit: int
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; score at least one token, or leave it out to score the whole text")
     content, where = read_text(text), resolve_device(device)
-    made = _run if is_run(model) else _hugging_face
-    found = made(model, content, where, None if limit is None else limit + 1)
-    if len(found.ids) < 2:
-        raise ValueError(f"{text} has {len(found.ids)} tokens, nothing can be predicted in it; give a longer text")
-    if int(found.ids.max()) >= found.vocabulary:
+    load = _run if is_run(model) else _hugging_face
+    evaluated = load(model, content, where, None if limit is None else limit + 1)
+    if len(evaluated.ids) < 2:
+        raise ValueError(f"{text} has {len(evaluated.ids)} tokens, nothing can be predicted in it; give a longer text")
+    if int(evaluated.ids.max()) >= evaluated.vocabulary:
         raise ValueError(
-            f"the tokenizer of {model} gives the id {int(found.ids.max())} but the model scores {found.vocabulary} "
-            "tokens only; give the tokenizer that belongs to it, or enlarge its tables"
+            f"the tokenizer of {model} gives the id {int(evaluated.ids.max())} but the model scores "
+            f"{evaluated.vocabulary} tokens only; give the tokenizer that belongs to it, or enlarge its tables"
         )
-    return found
+    return evaluated
 
 
 def _run(model: str, content: str, device: torch.device, limit: int | None) -> EvaluatedText:
@@ -95,14 +95,14 @@ def _run(model: str, content: str, device: torch.device, limit: int | None) -> E
     return EvaluatedText(
         text=content,
         ids=ids,
-        **_places(spans),
+        **_starts_and_ends(spans),
         vocabulary=nano.vocabulary,
         types=size,
         context=_window(nano.context, nano.vocabulary),
         logits=lambda rows: nano.logits(rows.to(device)),
         extend=more,
         # A model may switch languages in the middle; both copies read the same.
-        decode=lambda chosen: tokenizer.decode([index % size for index in chosen]),
+        decode=lambda tokens: tokenizer.decode([index % size for index in tokens]),
     )
 
 
@@ -119,7 +119,7 @@ def _hugging_face(model: str, content: str, device: torch.device, limit: int | N
     return EvaluatedText(
         text=content,
         ids=ids,
-        **_places(spans),
+        **_starts_and_ends(spans),
         vocabulary=hugging.vocabulary,
         types=hugging.vocabulary,
         context=_window(hugging.context - len(beginning), hugging.vocabulary),
@@ -140,20 +140,20 @@ def _spans(
     for start in range(0, len(lines), LINES):
         if limit is not None and len(ids) >= limit:
             break
-        part = lines[start : start + LINES]
+        batch = lines[start : start + LINES]
         try:
-            encoded = tokenizer.inner.encode_batch(part, add_special_tokens=False)
+            encoded = tokenizer.inner.encode_batch(batch, add_special_tokens=False)
         except Exception:  # the library raises bare Exception for an unknown character
-            tokenizer.encode("".join(part))  # says which
+            tokenizer.encode("".join(batch))  # says which
             raise
-        for line, found in zip(part, encoded, strict=True):
-            ids += found.ids
-            spans += [(before + first, before + end) for first, end in found.offsets]
+        for line, encoding in zip(batch, encoded, strict=True):
+            ids += encoding.ids
+            spans += [(before + first, before + end) for first, end in encoding.offsets]
             before += len(line)
     return torch.tensor(ids, dtype=torch.long)[:limit], torch.tensor(spans, dtype=torch.long).view(-1, 2)[:limit]
 
 
-def _places(spans: Int64[Tensor, "N 2"]) -> dict[str, Tensor]:
+def _starts_and_ends(spans: Int64[Tensor, "N 2"]) -> dict[str, Tensor]:
     """Starts and ends; white space that a tokenizer skipped goes to the token after it, and ends never fall."""
     starts, ends = spans.T
     ends = torch.cat((ends.new_zeros(1), ends)).cummax(0).values

@@ -7,20 +7,21 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from decone.diagnosis.result import ModelDiff, RowChange, TableFacts
+from decone.diagnosis.table_metrics import table_metrics
 from decone.metrics.neighbours import RowChanges, common_share, nearest_rows, row_changes
 from decone.models.tables import ModelTables, Table, blocks
 
 CHANGED = 200  # rows listed
-ASKED = 500  # rows whose neighbours are compared
+COMPARED = 500  # rows whose neighbours are compared
 NEIGHBOURS = 10
-SHOWN = 200  # characters of a token
+TOKEN_LENGTH = 200  # characters of a token
 
 Groups = Mapping[str, Int64[Tensor, " M"]]
 
 
 def diff_models(
     model_tables: ModelTables,
-    other: ModelTables,
+    reference: ModelTables,
     groups: dict[str, Int64[Tensor, " M"]],
     tokens: list[str],
     facts: dict[str, TableFacts],
@@ -33,7 +34,7 @@ def diff_models(
 
     Args:
         model_tables: this model.
-        other: the one before.
+        reference: the model before.
         groups: frequency groups by name, of this model.
         tokens: text of every row.
         facts: geometry of this model's tables.
@@ -46,13 +47,13 @@ def diff_models(
     Raises:
         ValueError: the vocabularies differ, see `require_same_vocabulary`.
     """
-    require_same_vocabulary(model_tables, other)
-    table, before = model_tables.output, other.output
+    require_same_vocabulary(model_tables, reference)
+    table, before = model_tables.output, reference.output
     same_width = table.shape[1] == before.shape[1]
     everywhere = {"all": torch.cat(list(groups.values())) if groups else torch.arange(0), **groups}
     changes = _changes(before, table) if same_width else None
     return ModelDiff(
-        reference=other.name,
+        reference=reference.name,
         same_width=same_width,
         metrics=_metrics(facts, other_facts),
         cosine={name: None if changes is None else _mean(changes.cosine[ids]) for name, ids in everywhere.items()},
@@ -61,55 +62,48 @@ def diff_models(
     )
 
 
-def require_same_vocabulary(model_tables: ModelTables, other: ModelTables) -> None:
+def require_same_vocabulary(model_tables: ModelTables, reference: ModelTables) -> None:
     """Refuses two models whose rows do not belong to the same tokens.
 
     Raises:
         ValueError: their output tables differ in rows, or their tokenizers (where both have one) in tokens or ids.
     """
-    rows, before = model_tables.output.shape[0], other.output.shape[0]
+    rows, before = model_tables.output.shape[0], reference.output.shape[0]
     if rows != before:
         raise ValueError(
-            f"{model_tables.name} has {rows:,} rows and {other.name} has {before:,}; rows can only be compared between "
-            "models of the same vocabulary, name another --against"
+            f"{model_tables.name} has {rows:,} rows and {reference.name} has {before:,}; rows can only be compared "
+            "between models of the same vocabulary, name another --against"
         )
-    if model_tables.tokenizer is None or other.tokenizer is None:
+    if model_tables.tokenizer is None or reference.tokenizer is None:
         return
-    mine, theirs = model_tables.tokenizer.get_vocab(), other.tokenizer.get_vocab()
+    mine, theirs = model_tables.tokenizer.get_vocab(), reference.tokenizer.get_vocab()
     strange = sorted(token for token in mine.keys() | theirs.keys() if mine.get(token) != theirs.get(token))
-    if strange or model_tables.copies != other.copies:
-        example = f", e.g. {strange[0][:SHOWN]!r}" if strange else ""
+    if strange or model_tables.copies != reference.copies:
+        example = f", e.g. {strange[0][:TOKEN_LENGTH]!r}" if strange else ""
         raise ValueError(
-            f"the tokenizers of {model_tables.name} and {other.name} disagree on {len(strange):,} tokens{example}, so "
-            "row by row they mean different things; name another --against"
+            f"the tokenizers of {model_tables.name} and {reference.name} disagree on {len(strange):,} tokens{example}, "
+            "so row by row they mean different things; name another --against"
         )
 
 
 def _metrics(
     facts: dict[str, TableFacts], other_facts: dict[str, TableFacts]
 ) -> dict[str, tuple[float | None, float | None]]:
-    mine, theirs = (_numbers(known.get("head") or known["embedding"]) for known in (facts, other_facts))
+    mine, theirs = (
+        _numbers(facts_by_table.get("head") or facts_by_table["embedding"]) for facts_by_table in (facts, other_facts)
+    )
     return {name: (theirs[name], mine[name]) for name in mine}
 
 
 def _numbers(facts: TableFacts) -> dict[str, float | None]:
-    isotropy = facts.isotropy.get("all", {})
-    return {
-        "isotropy, raw": isotropy.get("raw"),
-        "isotropy, plus and minus": isotropy.get("plus_minus"),
-        "mean cosine": facts.cosine.get("all", {}).get("all"),
-        "effective rank": facts.spectrum.effective_rank,
-        "isoscore": facts.spectrum.isoscore,
-        "mean direction": facts.mean_direction,
-        "median norm": facts.norms.quantiles.get("0.5"),
-    }
+    return {metric.comparison: metric.value(facts) for metric in table_metrics() if metric.comparison}
 
 
 def _changes(before: Table, after: Table) -> RowChanges:
     """Both tables in one sweep; equal widths make equal blocks."""
     pairs = zip(blocks(before), blocks(after), strict=True)
-    parts = [row_changes(a, b) for (_, a), (_, b) in pairs]
-    return RowChanges(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    changes = [row_changes(a, b) for (_, a), (_, b) in pairs]
+    return RowChanges(*(torch.cat(column) for column in zip(*changes, strict=True)))
 
 
 def _most_changed(changes: RowChanges, groups: Groups, tokens: Sequence[str]) -> list[RowChange]:
@@ -123,7 +117,7 @@ def _most_changed(changes: RowChanges, groups: Groups, tokens: Sequence[str]) ->
     return [
         RowChange(
             id=id,
-            token=tokens[id][:SHOWN],
+            token=tokens[id][:TOKEN_LENGTH],
             group=group_of.get(id, "padded"),
             cosine=float(changes.cosine[id]),
             norm_before=float(changes.before[id]),
@@ -138,20 +132,21 @@ def _neighbours(before: Table, after: Table, groups: Groups) -> dict[str, float 
     inside = torch.zeros_like(usable)
     inside[groups["all"]] = True
     members = (inside & pointing).nonzero().squeeze(1)
-    drawn = torch.randperm(len(members), generator=torch.Generator().manual_seed(0))[:ASKED]
-    asked = members[drawn].sort().values
+    sample = torch.randperm(len(members), generator=torch.Generator().manual_seed(0))[:COMPARED]
+    ids_compared = members[sample].sort().values
     allowed = inside & usable
     first, second = (
-        nearest_rows(asked, _read(table, asked), blocks(table), allowed, NEIGHBOURS) for table in (before, after)
+        nearest_rows(ids_compared, _read(table, ids_compared), blocks(table), allowed, NEIGHBOURS)
+        for table in (before, after)
     )
     share = common_share(first, second)
-    return {name: _mean(share[torch.isin(asked, ids)]) for name, ids in groups.items()}
+    return {name: _mean(share[torch.isin(ids_compared, ids)]) for name, ids in groups.items()}
 
 
 def _sound(table: Table) -> tuple[Bool[Tensor, " V"], Bool[Tensor, " V"]]:
-    """Which rows are finite, and which of them are not zero."""
-    parts = [(block.isfinite().all(1), (block != 0).any(1)) for _, block in blocks(table)]
-    finite, filled = (torch.cat(column) for column in zip(*parts, strict=True))
+    """Masks of the rows that are finite, and of those among them that are not zero."""
+    masks = [(block.isfinite().all(1), (block != 0).any(1)) for _, block in blocks(table)]
+    finite, filled = (torch.cat(column) for column in zip(*masks, strict=True))
     return finite, finite & filled
 
 
@@ -161,5 +156,5 @@ def _read(table: Table, ids: Int64[Tensor, " M"]) -> Tensor:
 
 
 def _mean(values: Float64[Tensor, " n"]) -> float | None:
-    known = values[~values.isnan()]
-    return float(known.mean()) if len(known) else None
+    defined = values[~values.isnan()]
+    return float(defined.mean()) if len(defined) else None

@@ -36,7 +36,7 @@ class ScanRecord(BaseModel):
 
 
 class ModelFacts(ScanRecord):
-    """Which model, and where it keeps what was read."""
+    """Identity of the model and names of the tensors that were read."""
 
     name: str
     family: str = Field(description="model_type of the configuration, 'decone' for a run, 'unknown' without one")
@@ -145,7 +145,7 @@ class Suspect(ScanRecord):
 
 
 class Perplexities(ScanRecord):
-    """What a model makes of the tokens of one kind in the text."""
+    """Prediction of the tokens of one kind in the text."""
 
     share: float = Field(description="of all scored tokens")
     tokens: int
@@ -164,7 +164,7 @@ class Repetition(ScanRecord):
 
 
 class Behaviour(ScanRecord):
-    """What the model does on a text."""
+    """Behaviour of the model on a text."""
 
     text: str
     tokens: int
@@ -186,7 +186,7 @@ class Behaviour(ScanRecord):
 
 
 class BlameRow(ScanRecord):
-    """What moved one row of the output table, as mean gradient norms over steps."""
+    """Mean gradient norms over steps of one row of the output table, by cause."""
 
     id: int
     token: str
@@ -223,7 +223,7 @@ class WordSimilarity(ScanRecord):
 
 
 class RowChange(ScanRecord):
-    """How one row differs between two models."""
+    """Difference of one row between two models."""
 
     id: int
     token: str

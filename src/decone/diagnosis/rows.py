@@ -22,7 +22,7 @@ LEAST = 8  # unused rows that make a reference; fewer may lie anywhere
 
 @dataclass(frozen=True)
 class RowSurvey:
-    """What one pass over a table gives for each of its rows.
+    """Measures of each row of a table from one pass over it.
 
     Attributes:
         norm: length, NaN or infinity where a row is not finite, [V].
@@ -73,10 +73,10 @@ def find_rows(model_tables: ModelTables) -> RowKinds:
     A row may be of several kinds. Tables are read a block at a time, twice where unused rows are known.
     """
     size = model_tables.output.shape[0]
-    found = None if model_tables.tokenizer is None else reach(model_tables.tokenizer)
-    unused = _of_tokenizer(model_tables, found, size)
-    known = torch.tensor(sorted({*unused["padded"], *unused["unreachable"]}), dtype=torch.int64)
-    surveys = {name: survey(table, known) for name, table in tables_by_name(model_tables).items()}
+    reached = None if model_tables.tokenizer is None else reach(model_tables.tokenizer)
+    unused = _of_tokenizer(model_tables, reached, size)
+    unused_ids = torch.tensor(sorted({*unused["padded"], *unused["unreachable"]}), dtype=torch.int64)
+    surveys = {name: survey(table, unused_ids) for name, table in tables_by_name(model_tables).items()}
     kinds = {**unused, **_of_tables(surveys, size)}
     explained = {row for kind in kinds for row in kinds[kind] if kind not in ("partial", "reserved")}
     kinds["untrained"] = _like_unused(surveys, explained, size)
@@ -87,12 +87,12 @@ def find_rows(model_tables: ModelTables) -> RowKinds:
             count=len(ids),
             ids=ids[:LISTED],
             tokens=[tokens[row][:LONGEST] for row in ids[:SPELT]],
-            note=_note(kind, ids, model_tables, surveys, found),
+            note=_note(kind, ids, model_tables, surveys, reached),
         )
         for kind, ids in kinds.items()
         if ids
     ]
-    inside = token_rows(model_tables, found.inside) if found else []
+    inside = token_rows(model_tables, reached.inside) if reached else []
     ids = {kind: torch.tensor(rows, dtype=torch.int64) for kind, rows in kinds.items() if rows}
     return RowKinds(findings, ids, torch.tensor(inside, dtype=torch.int64), surveys)
 
@@ -107,13 +107,13 @@ def survey(table: Table, unused: Int64[Tensor, " U"]) -> RowSurvey:
 
     Args:
         table: read a block at a time.
-        unused: rows known to be unused, rising; they make the centre. Those that are zero or not finite are left out.
+        unused: unused rows, rising; they make the centre. Those that are zero or not finite are left out.
 
     Example:
         >>> from decone.models.tables import MemoryTable
         >>> table = MemoryTable("w", torch.tensor([[3.0, 4.0], [0.0, 0.0], [3.0, 4.0]]))
-        >>> found = survey(table, torch.zeros(0, dtype=torch.int64))
-        >>> found.norm.tolist(), found.zero.tolist(), found.clusters
+        >>> result = survey(table, torch.zeros(0, dtype=torch.int64))
+        >>> result.norm.tolist(), result.zero.tolist(), result.clusters
         ([5.0, 0.0, 5.0], [False, True, False], [[0, 2]])
     """
     size, width = table.shape
@@ -124,18 +124,18 @@ def survey(table: Table, unused: Int64[Tensor, " U"]) -> RowSurvey:
     marked = torch.zeros(size, dtype=torch.bool)
     marked[unused[unused < size]] = True
     for start, block in blocks(table):
-        part = slice(start, start + len(block))
+        span = slice(start, start + len(block))
         values = block.float() if block.dtype != torch.float64 else block
         low, high = torch.aminmax(values, dim=1)
-        largest[part] = torch.maximum(-low, high).double()  # NaN stays NaN
-        norm[part] = _lengths(values, largest[part])
+        largest[span] = torch.maximum(-low, high).double()  # NaN stays NaN
+        norm[span] = _lengths(values, largest[span])
         # A digest stands for the bytes: that two rows share one by chance is rarer than a failing disk.
         content = block.contiguous().view(torch.uint8).numpy()
         for row, entries in enumerate(content, start):
             by_content[sha256(entries).digest()].append(row)
-        chosen = marked[part] & torch.isfinite(largest[part]) & (largest[part] > 0)
-        total += values[chosen].double().sum(0)
-        counted += int(chosen.sum())
+        counted_rows = marked[span] & torch.isfinite(largest[span]) & (largest[span] > 0)
+        total += values[counted_rows].double().sum(0)
+        counted += int(counted_rows.sum())
     norm[~torch.isfinite(largest)] = torch.nan
     zero = largest == 0
     clusters = [
@@ -161,20 +161,20 @@ def _lengths(values: Float[Tensor, "n H"], largest: Float64[Tensor, " n"]) -> Fl
 def distances(table: Table, centre: Float64[Tensor, " H"]) -> Float64[Tensor, " V"]:
     """Euclidean distance of every row from a point."""
     point = centre.float()
-    parts = [torch.linalg.vector_norm(block.float() - point, dim=1) for _, block in blocks(table)]
-    return torch.cat(parts).double()
+    lengths = [torch.linalg.vector_norm(block.float() - point, dim=1) for _, block in blocks(table)]
+    return torch.cat(lengths).double()
 
 
-def _of_tokenizer(model_tables: ModelTables, found: Reach | None, size: int) -> dict[str, list[int]]:
-    if found is None or model_tables.tokenizer is None:
+def _of_tokenizer(model_tables: ModelTables, reached: Reach | None, size: int) -> dict[str, list[int]]:
+    if reached is None or model_tables.tokenizer is None:
         return {"padded": [], "reserved": [], "unreachable": [], "partial": []}
     named = set(token_rows(model_tables, token_strings(model_tables.tokenizer)))
     special = special_ids(model_tables)
     return {
         "padded": [row for row in range(size) if row not in named],
         "reserved": token_rows(model_tables, special),
-        "unreachable": token_rows(model_tables, set(found.unreachable) - special),
-        "partial": token_rows(model_tables, found.partial),
+        "unreachable": token_rows(model_tables, set(reached.unreachable) - special),
+        "partial": token_rows(model_tables, reached.partial),
     }
 
 
@@ -182,10 +182,10 @@ def _of_tables(surveys: dict[str, RowSurvey], size: int) -> dict[str, list[int]]
     def rows(masks: Iterable[Tensor]) -> list[int]:
         return sorted({row for mask in masks for row in mask[:size].nonzero().squeeze(1).tolist()})
 
-    equal = {row for part in surveys.values() for cluster in part.clusters for row in cluster if row < size}
+    equal = {row for survey in surveys.values() for cluster in survey.clusters for row in cluster if row < size}
     return {
-        "zero": rows(part.zero for part in surveys.values()),
-        "non-finite": rows(~part.finite for part in surveys.values()),
+        "zero": rows(survey.zero for survey in surveys.values()),
+        "non-finite": rows(~survey.finite for survey in surveys.values()),
         "identical": sorted(equal),
     }
 
@@ -193,33 +193,35 @@ def _of_tables(surveys: dict[str, RowSurvey], size: int) -> dict[str, list[int]]
 def _like_unused(surveys: dict[str, RowSurvey], explained: set[int], size: int) -> list[int]:
     near = {
         row
-        for part in surveys.values()
-        if part.distance is not None
-        for row in (part.distance[:size] <= part.limit).nonzero().squeeze(1).tolist()
+        for survey in surveys.values()
+        if survey.distance is not None
+        for row in (survey.distance[:size] <= survey.limit).nonzero().squeeze(1).tolist()
     }
     return sorted(near - explained)
 
 
 def _note(
-    kind: str, ids: Sequence[int], model_tables: ModelTables, surveys: dict[str, RowSurvey], found: Reach | None
+    kind: str, ids: Sequence[int], model_tables: ModelTables, surveys: dict[str, RowSurvey], reached: Reach | None
 ) -> str:
     untied = len(surveys) > 1
     if kind in ("zero", "non-finite", "identical", "untrained") and untied:
         pieces = []
-        for name, part in surveys.items():
-            masks = {"zero": part.zero, "non-finite": ~part.finite}
+        for name, survey in surveys.items():
+            masks = {"zero": survey.zero, "non-finite": ~survey.finite}
             if kind in masks:
                 count = int(masks[kind].sum())
             elif kind == "identical":
-                count = sum(map(len, part.clusters))
+                count = sum(map(len, survey.clusters))
             else:
-                count = 0 if part.distance is None else int((part.distance[torch.tensor(ids)] <= part.limit).sum())
+                count = (
+                    0 if survey.distance is None else int((survey.distance[torch.tensor(ids)] <= survey.limit).sum())
+                )
             pieces.append(f"{name} {count:,}")
         where = f" ({', '.join(pieces)})"
     else:
         where = ""
-    clusters = sum(len(part.clusters) for part in surveys.values())
-    untested = len(found.untested) if found else 0
+    clusters = sum(len(survey.clusters) for survey in surveys.values())
+    untested = len(reached.untested) if reached else 0
     too_long = f"; {untested:,} tokens are too long to try" if untested else ""
     notes = {
         "padded": "no token has these ids",

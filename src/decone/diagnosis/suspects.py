@@ -35,17 +35,17 @@ from decone.models.tables import ModelTables, Table, blocks
 NOTHING = 10.0  # score of a row of zeros, and of one that is not finite
 SIZES = 1e-15, 1e15  # lengths beyond which squares leave single precision
 COPY, ORIGINAL = 9.0, 4.6  # scores of a row that surely copies another, and of one that surely is copied
-SHOWN = 2.5  # scores below are not reported
+REPORTED = 2.5  # scores below are not reported
 SAMPLE = 1 << 26  # entries of the rows that others are compared with: 256 MiB
 WORK = 1 << 36  # multiplications for comparing rows with others
 FITTED = 8192  # rows that a structure is learned from in tables wider than 1,024
 SEED = 0x5CA1AB1E  # of samples and random directions; not one that a planted disease would have
 FEW = 0.005  # share of the rows below which they are read one by one
-PLACES = 8  # directions in which near copies are searched
+DIRECTIONS = 8  # directions in which near copies are searched
 
 
 class Evidence(NamedTuple):
-    """What one indicator says of all rows: a score, [V], and a phrase."""
+    """Verdict of one indicator on all rows: a score, [V], and a phrase."""
 
     score: Float64[Tensor, " V"]
     phrase: str
@@ -70,12 +70,12 @@ def find_suspects(
     candidate[sorted(rows.of("padded", "unreachable", "reserved", "partial") | model_tables.special)] = False
     candidate[rows.inside] = True
     tokens = token_texts(model_tables)
-    found: list[Evidence] = []
+    indicators: list[Evidence] = []
     for name, table in tables_by_name(model_tables).items():
-        part = _evidence(table, rows.surveys[name], candidate, rows, tokens, frequencies.rank)
+        evidence = _evidence(table, rows.surveys[name], candidate, rows, tokens, frequencies.rank)
         where = "" if model_tables.head is None else f" ({'input' if name == 'embedding' else 'output'} row)"
-        found += [Evidence(_fitted(score, size), phrase + where) for score, phrase in part]
-    scores = torch.stack([evidence.score for evidence in found])
+        indicators += [Evidence(_fitted(score, size), phrase + where) for score, phrase in evidence]
+    scores = torch.stack([evidence.score for evidence in indicators])
     total = scores.amax(0).where(candidate, 0.0)
     order = torch.argsort(total, descending=True, stable=True)[:limit]
     group = {row: name for name, ids in frequencies.groups.items() for row in ids.tolist()}
@@ -85,13 +85,13 @@ def find_suspects(
             id=row,
             token=tokens[row][:LONGEST],
             score=round(float(total[row]), 3),
-            reasons=_reasons(scores[:, row], [evidence.phrase for evidence in found]),
+            reasons=_reasons(scores[:, row], [evidence.phrase for evidence in indicators]),
             group=group.get(row, "rare"),
             norm=float(norm[row]) if torch.isfinite(norm[row]) else 0.0,
             count=None if frequencies.counts is None else int(frequencies.counts[row]),
         )
         for row in order.tolist()
-        if total[row] >= SHOWN
+        if total[row] >= REPORTED
     ]
 
 
@@ -121,7 +121,7 @@ def _evidence(
     yield Evidence(_spread(angle, ids, size), "at an unusual angle to the mean row")
     noise = torch.where(view.noise > 0, (view.noise.square() + angle.square()).sqrt().clamp(max=RANDOM), 0.0)
     yield Evidence(_spread(noise, ids, size), "points nowhere in particular, like random numbers")
-    yield from _copies(table, survey, ids, view.places, rows, tokens, rank)
+    yield from _copies(table, survey, ids, view.coordinates, rows, tokens, rank)
 
 
 class _View(NamedTuple):
@@ -129,36 +129,36 @@ class _View(NamedTuple):
 
     cosine: Float64[Tensor, " N"]
     noise: Float64[Tensor, " N"]
-    places: Float64[Tensor, "N D"]
+    coordinates: Float64[Tensor, "N D"]
 
 
 def _look(table: Table, ids: Int64[Tensor, " N"], norm: Float64[Tensor, " V"]) -> _View:
     width = table.shape[1]
     random = torch.Generator().manual_seed(SEED)
-    chosen = torch.randperm(len(ids), generator=random)[: max(64, SAMPLE // width)].sort().values
-    sample = _gather(table, ids[chosen], norm)
+    sampled = torch.randperm(len(ids), generator=random)[: max(64, SAMPLE // width)].sort().values
+    sample = _gather(table, ids[sampled], norm)
     fitted = torch.arange(len(sample)) if width <= 1024 else torch.randperm(len(sample), generator=random)[:FITTED]
-    known = structure(sample[fitted])
+    learned = structure(sample[fitted])
     inside = torch.zeros(len(ids), dtype=torch.bool)
-    inside[chosen[fitted]] = True
+    inside[sampled[fitted]] = True
     mean = torch.nn.functional.normalize(sample.mean(0), dim=0)
-    main = known.weight.argsort()[:PLACES]
-    onto = torch.cat((known.axes, mean[:, None]), 1)
-    cosine, share, places = [], [], []
-    for part, rows in _rows(table, ids):
-        length = norm[ids[part], None]
+    main = learned.weight.argsort()[:DIRECTIONS]
+    onto = torch.cat((learned.axes, mean[:, None]), 1)
+    cosine, share, coordinates = [], [], []
+    for span, rows in _rows(table, ids):
+        length = norm[ids[span], None]
         shadows = (rows @ onto / length).float()
         cosine.append(shadows[:, -1].double())
-        share.append(unexplained(shadows[:, :-1], known, inside[part]))
-        places.append(shadows[:, main].double() * length)
+        share.append(unexplained(shadows[:, :-1], learned, inside[span]))
+        coordinates.append(shadows[:, main].double() * length)
     unlike = torch.cat(share)
     directions = torch.nn.functional.normalize(torch.randn(256, width, generator=random), dim=1)
-    noise = noise_scores(unlike, unlike, unexplained(directions @ known.axes, known))
+    noise = noise_scores(unlike, unlike, unexplained(directions @ learned.axes, learned))
     if noise is None:
         noise = torch.zeros(len(ids), dtype=torch.float64)
     else:
-        noise = _alone(table, ids, norm, noise, chosen, sample, directions)
-    return _View(torch.cat(cosine), noise, torch.cat(places))
+        noise = _alone(table, ids, norm, noise, sampled, sample, directions)
+    return _View(torch.cat(cosine), noise, torch.cat(coordinates))
 
 
 def _alone(
@@ -166,20 +166,20 @@ def _alone(
     ids: Int64[Tensor, " N"],
     norm: Float64[Tensor, " V"],
     noise: Float64[Tensor, " N"],
-    chosen: Int64[Tensor, " S"],
+    sampled: Int64[Tensor, " S"],
     sample: Float32[Tensor, "S H"],
     directions: Float32[Tensor, "R H"],
 ) -> Float64[Tensor, " N"]:
     """Lowers the likeness to noise of rows that have near neighbours, where the table is such that noise has none."""
     most = max(64, WORK // sample.numel())
-    place = torch.full((len(ids),), -1)
-    place[chosen] = torch.arange(len(chosen))
-    usual = torch.linspace(0, len(chosen) - 1, min(512, most // 4, len(chosen))).long()
+    index = torch.full((len(ids),), -1)
+    index[sampled] = torch.arange(len(sampled))
+    usual = torch.linspace(0, len(sampled) - 1, min(512, most // 4, len(sampled))).long()
     ordinary = -neighbour_cosine(sample[usual], sample, usual)
     random = -neighbour_cosine(directions[: most // 4], sample)
     suspected = torch.argsort(noise, descending=True, stable=True)[: most // 2]
     suspected = suspected[noise[suspected] > 0].sort().values
-    lonely = -neighbour_cosine(_gather(table, ids[suspected], norm), sample, place[suspected])
+    lonely = -neighbour_cosine(_gather(table, ids[suspected], norm), sample, index[suspected])
     if float(random.quantile(0.05)) <= float(ordinary.quantile(0.8)):
         return noise  # in a small table hardly any row has near neighbours
     scores = noise_scores(lonely, ordinary, random, tail=1.0)
@@ -189,16 +189,16 @@ def _alone(
 
 
 def _copies(
-    table: Table, survey: RowSurvey, ids: Tensor, places: Tensor, rows: RowKinds, tokens: list[str], rank: Tensor
+    table: Table, survey: RowSurvey, ids: Tensor, coordinates: Tensor, rows: RowKinds, tokens: list[str], rank: Tensor
 ) -> Iterator[Evidence]:
     size = table.shape[0]
     equal = {row for cluster in survey.clusters for row in cluster[1:]}
     single = torch.tensor([row not in equal for row in ids.tolist()], dtype=torch.bool)
-    near = near_clusters(table, ids[single], places[single], survey.norm[ids[single]])
+    near = near_clusters(table, ids[single], coordinates[single], survey.norm[ids[single]])
     candidates = set(ids.tolist())
     unused = rows.of("padded", "unreachable")
     twins, strays = [], []
-    for cluster in joined(survey.clusters, near):
+    for cluster in join_clusters(survey.clusters, near):
         members = [row for row in cluster if row in candidates]
         if any(row in unused for row in cluster):
             strays += members
@@ -218,19 +218,19 @@ def _rows(table: Table, ids: Int64[Tensor, " N"]) -> Iterator[tuple[slice, Float
     for start, block in blocks(table):
         low, high = torch.searchsorted(ids, torch.tensor([start, start + len(block)])).tolist()
         if low < high:
-            here = ids[low:high]
-            yield slice(low, high), (block if len(here) == len(block) else block[here - start]).float()
+            members = ids[low:high]
+            yield slice(low, high), (block if len(members) == len(block) else block[members - start]).float()
 
 
 def _gather(table: Table, ids: Int64[Tensor, " N"], norm: Float64[Tensor, " V"]) -> Float32[Tensor, "N H"]:
     """Some rows as directions."""
     result = torch.empty(len(ids), table.shape[1])
     if len(ids) < FEW * table.shape[0]:
-        for place, row in enumerate(ids.tolist()):
-            result[place] = table.read(row, row + 1)[0].float()
+        for index, row in enumerate(ids.tolist()):
+            result[index] = table.read(row, row + 1)[0].float()
     else:
-        for part, rows in _rows(table, ids):
-            result[part] = rows
+        for span, rows in _rows(table, ids):
+            result[span] = rows
     return result.div_(norm[ids, None].float())
 
 
@@ -253,7 +253,7 @@ def _fitted(values: Tensor, size: int) -> Tensor:
 def _reasons(scores: Float64[Tensor, " E"], phrases: list[str]) -> list[str]:
     """Phrases of all indicators above 3.5, strongest first; of the strongest where none is."""
     order = torch.argsort(scores, descending=True, stable=True).tolist()
-    return [phrases[place] for place in order if scores[place] > UNUSUAL] or [phrases[order[0]]]
+    return [phrases[index] for index in order if scores[index] > UNUSUAL] or [phrases[order[0]]]
 
 
 NEAR = 0.01  # distance of a near copy, relative to the length of the row
@@ -262,27 +262,27 @@ JUDGED = 2000  # copies that are judged; of more, none passes as the original
 
 
 def near_clusters(
-    table: Table, ids: Int64[Tensor, " N"], places: Float64[Tensor, "N D"], norm: Float64[Tensor, " N"]
+    table: Table, ids: Int64[Tensor, " N"], coordinates: Float64[Tensor, "N D"], norm: Float64[Tensor, " N"]
 ) -> list[list[int]]:
     """Groups of rows that differ by less than 1 % of their length, by a search in a few directions.
 
     Args:
         table: where the rows of a pair are read to be sure.
         ids: rows that are searched; no two equal to the last bit.
-        places: the rows in some orthonormal directions.
+        coordinates: the rows in some orthonormal directions.
         norm: their lengths.
     """
     if len(ids) < 2:
         return []
     bound = NEAR * float(norm.quantile(0.9))
-    found, partner = cKDTree(places.numpy()).query(places.numpy(), k=2, distance_upper_bound=bound)
+    distance, partner = cKDTree(coordinates.numpy()).query(coordinates.numpy(), k=2, distance_upper_bound=bound)
     groups: dict[int, set[int]] = {}
-    for one in (found[:, 1] <= bound).nonzero()[0].tolist():
-        other = int(partner[one, 1]) if int(partner[one, 0]) == one else int(partner[one, 0])
-        first, second = (table.read(int(ids[row]), int(ids[row]) + 1)[0].double() for row in (one, other))
-        if float((first - second).norm()) <= NEAR * float(min(norm[one], norm[other])):
-            joined = groups.get(one, {one}) | groups.get(other, {other})
-            groups.update(dict.fromkeys(joined, joined))
+    for row in (distance[:, 1] <= bound).nonzero()[0].tolist():
+        partner_row = int(partner[row, 1]) if int(partner[row, 0]) == row else int(partner[row, 0])
+        first, second = (table.read(int(ids[i]), int(ids[i]) + 1)[0].double() for i in (row, partner_row))
+        if float((first - second).norm()) <= NEAR * float(min(norm[row], norm[partner_row])):
+            join_clusters = groups.get(row, {row}) | groups.get(partner_row, {partner_row})
+            groups.update(dict.fromkeys(join_clusters, join_clusters))
     return [sorted(ids[sorted(group)].tolist()) for group in {id(group): group for group in groups.values()}.values()]
 
 
@@ -309,11 +309,11 @@ def originals(
     if not members:
         return {}
     copied = set(members)
-    others = [row for row in ordinary.tolist() if row not in copied]
-    if len(others) < 24 or len(members) > JUDGED:
+    distinct = [row for row in ordinary.tolist() if row not in copied]
+    if len(distinct) < 24 or len(members) > JUDGED:
         return {row: 1 / len(cluster) for cluster in clusters for row in cluster}
     teachers = [
-        others[place] for place in torch.linspace(0, len(others) - 1, min(LEARNED, len(others))).long().tolist()
+        distinct[index] for index in torch.linspace(0, len(distinct) - 1, min(LEARNED, len(distinct))).long().tolist()
     ]
     odds = ownership(
         _units(table, teachers),
@@ -330,8 +330,8 @@ def originals(
 
 
 def _units(table: Table, rows: Sequence[int]) -> Float32[Tensor, "N H"]:
-    found = torch.stack([table.read(row, row + 1)[0].float() for row in rows])
-    return torch.nn.functional.normalize(found, dim=1)
+    selection = torch.stack([table.read(row, row + 1)[0].float() for row in rows])
+    return torch.nn.functional.normalize(selection, dim=1)
 
 
 def _features(rows: Sequence[int], tokens: Sequence[str], rank: Tensor) -> Float64[Tensor, "N F"]:
@@ -340,7 +340,7 @@ def _features(rows: Sequence[int], tokens: Sequence[str], rank: Tensor) -> Float
 
 
 def _spelling(token: str) -> list[float]:
-    """What strings of tokens have in common across languages and kinds of tokenizers."""
+    """Features of the spelling of a token that languages and kinds of tokenizers share."""
     bare = token[:64].removeprefix("##").removesuffix(" (LR)").lstrip("Ġ▁ ")
     kind = unicodedata.category(bare[0]) if bare else "Zs"
     flags = (
@@ -358,18 +358,18 @@ def _spelling(token: str) -> list[float]:
     return [min(len(bare), 20) ** 0.5, *map(float, flags)]
 
 
-def joined(clusters: Sequence[Sequence[int]], near: Sequence[Sequence[int]]) -> list[list[int]]:
+def join_clusters(clusters: Sequence[Sequence[int]], near: Sequence[Sequence[int]]) -> list[list[int]]:
     """Clusters of equal rows, those joined whose rows nearly equal each other.
 
     Example:
-        >>> joined([[0, 4], [1, 2]], [[0, 9]])
+        >>> join_clusters([[0, 4], [1, 2]], [[0, 9]])
         [[0, 4, 9], [1, 2]]
     """
     of = {row: set(cluster) for cluster in clusters for row in cluster}
     for group in near:
-        whole = {row for member in group for row in of.get(member, {member})}
-        of.update(dict.fromkeys(whole, whole))
+        union = {row for member in group for row in of.get(member, {member})}
+        of.update(dict.fromkeys(union, union))
     unique: dict[int, list[int]] = defaultdict(list)
-    for whole in of.values():
-        unique.setdefault(min(whole), sorted(whole))
+    for union in of.values():
+        unique.setdefault(min(union), sorted(union))
     return [unique[first] for first in sorted(unique)]

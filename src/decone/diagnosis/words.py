@@ -52,22 +52,22 @@ def word_similarity(model_tables: ModelTables, file: Path, seed: int = 0) -> Wor
     spaced = {word: _spaced(model_tables.tokenizer, word, plain[word]) for word in words}
     rows = _rows(model_tables.output, {id for pieces in (plain, spaced) for ids in pieces.values() for id in ids})
     vectors = [{word: _mean(rows, ids) for word, ids in pieces.items()} for pieces in (plain, spaced)]
-    used = [pair for pair in pairs if all(known[word] is not None for known in vectors for word in pair[:2])]
+    used = [pair for pair in pairs if all(by_word[word] is not None for by_word in vectors for word in pair[:2])]
     judged = np.array([pair.score for pair in used], dtype=np.float64)
-    found = []
-    for known in vectors:
-        cosine = np.array([_cosine(known[pair.first], known[pair.second]) for pair in used], dtype=np.float64)
+    estimates = []
+    for by_word in vectors:
+        cosine = np.array([_cosine(by_word[pair.first], by_word[pair.second]) for pair in used], dtype=np.float64)
         interval = spearman_interval(cosine, judged, seed=seed)
         value = spearman(cosine, judged)
-        found.append((None if value is None else 100 * value, interval and (100 * interval[0], 100 * interval[1])))
+        estimates.append((None if value is None else 100 * value, interval and (100 * interval[0], 100 * interval[1])))
     return WordSimilarity(
         file=file.name,
         pairs=len(pairs),
         used=len(used),
-        plain=found[0][0],
-        plain_interval=found[0][1],
-        spaced=found[1][0],
-        spaced_interval=found[1][1],
+        plain=estimates[0][0],
+        plain_interval=estimates[0][1],
+        spaced=estimates[1][0],
+        spaced_interval=estimates[1][1],
     )
 
 
@@ -77,7 +77,7 @@ def _pieces(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
     except Exception:  # the library raises bare Exception, e.g. for a character without an unknown token
         return ()
     # Some files pad every text to a fixed length; padding is no part of a word.
-    return tuple(id for id, seen in zip(encoding.ids, encoding.attention_mask, strict=True) if seen)
+    return tuple(id for id, attended in zip(encoding.ids, encoding.attention_mask, strict=True) if attended)
 
 
 def _spaced(tokenizer: Tokenizer, word: str, plain: tuple[int, ...]) -> tuple[int, ...]:
@@ -85,14 +85,14 @@ def _spaced(tokenizer: Tokenizer, word: str, plain: tuple[int, ...]) -> tuple[in
     return plain if begun else _pieces(tokenizer, f" {word}")
 
 
-def _rows(table: Table, wanted: Iterable[int]) -> dict[int, Float64[Tensor, " H"]]:
+def _rows(table: Table, requested: Iterable[int]) -> dict[int, Float64[Tensor, " H"]]:
     """The rows asked for, read in one sweep; ids beyond the table are left out."""
-    ids = sorted(id for id in wanted if id < table.shape[0])
-    found: dict[int, Tensor] = {}
+    ids = sorted(id for id in requested if id < table.shape[0])
+    rows: dict[int, Tensor] = {}
     for start, block in blocks(table):
         inside = [id for id in ids if start <= id < start + len(block)]
-        found.update(zip(inside, block[[id - start for id in inside]].double(), strict=True))
-    return found
+        rows.update(zip(inside, block[[id - start for id in inside]].double(), strict=True))
+    return rows
 
 
 def _mean(rows: dict[int, Tensor], ids: tuple[int, ...]) -> Float64[Tensor, " H"] | None:
