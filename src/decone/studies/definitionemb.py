@@ -9,6 +9,7 @@ from pathlib import Path
 
 from decone.repair.methods.registry import repair_variants
 from decone.studies.downstream import ORIGINAL, DownstreamTable, Preset, Suite, TableRow, hub_model
+from decone.training.finetuning.tasks import suite_tasks
 
 STUDY = "definitionemb"
 
@@ -99,7 +100,7 @@ GLUE = DownstreamTable(
     "glue",
     "DefinitionEMB, GLUE: tables before fine-tuning compared after it",
     Suite(
-        tasks=("CoLA", "SST-2", "MRPC", "RTE", "STS-B"),
+        tasks=suite_tasks("glue"),
         usual=("CoLA", "MRPC", "RTE", "STS-B"),
         presets=GLUE_PRESETS,
         notes=(
@@ -119,7 +120,7 @@ SUMMARIZATION = DownstreamTable(
     "summarization",
     "DefinitionEMB, summarisation: tables before fine-tuning compared after it",
     Suite(
-        tasks=("dialogsum", "cnn_dailymail"),
+        tasks=suite_tasks("summarization"),
         usual=("dialogsum", "cnn_dailymail"),
         presets=SUMMARY_PRESETS,
         notes=(

@@ -10,7 +10,8 @@ from tests.training.finetuning.tiny import bert, pairs
 from torch.nn import functional as F
 
 from decone.data.glue import TASKS
-from decone.training.finetuning.tasks import FinetuneTask, tasks
+from decone.training.finetuning import tasks as package
+from decone.training.finetuning.tasks import FinetuneTask, suite_tasks, tasks
 from decone.training.finetuning.tasks.glue import load_classifier, sentence_vectors, similarity_correlation
 
 
@@ -89,3 +90,26 @@ def test_every_task_is_found_by_its_file() -> None:
         config = task.build({"model": "m", "task": "another"})
         assert config.task == name == task.name
         assert task.headings
+
+
+QNLI = """
+from decone.data.glue import Task
+from decone.data.published import Published
+from decone.metrics.benchmark import accuracy
+from decone.training.finetuning.tasks.glue import GlueTask
+
+FILE = Published("glue/QNLI/{split}.tsv", None, "0" * 64)
+SOURCE = Task("QNLI", FILE, FILE, (1, 2, 3), 4, classes=("entailment", "not_entailment"))
+TASKS = (GlueTask(SOURCE, {"accuracy": ("QNLI acc", accuracy)}),)
+"""
+
+
+def test_a_new_file_is_a_new_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "qnli.py").write_text(QNLI)
+    monkeypatch.setitem(vars(package), "__path__", [*package.__path__, str(tmp_path)])
+    tasks.cache_clear()
+    try:
+        assert suite_tasks("glue") == (*TASKS, "QNLI")
+        assert tasks()["QNLI"].headings == {"accuracy": "QNLI acc"}
+    finally:
+        tasks.cache_clear()

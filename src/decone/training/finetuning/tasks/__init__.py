@@ -25,6 +25,7 @@ class FinetuneTask(ABC):
 
     Attributes:
         name: on the command line and in results.
+        suite: name of the table that it belongs to, e.g. "glue".
         headings: heading of the column of every measure, by its key in the result of an epoch.
         untuned_heading: heading of a measure that is taken before fine-tuning, None without one.
         defaults: settings of the task that take the place of those of its configuration.
@@ -32,6 +33,7 @@ class FinetuneTask(ABC):
     """
 
     name: str
+    suite: ClassVar[str]
     headings: Mapping[str, str]
     untuned_heading: str | None = None
     defaults: Mapping[str, Any] = {}
@@ -82,6 +84,16 @@ def tasks() -> dict[str, FinetuneTask]:
     """
     modules = (importlib.import_module(f"{__name__}.{file.name}") for file in pkgutil.iter_modules(__path__))
     return {task.name: task for module in modules for task in module.TASKS}
+
+
+def suite_tasks(suite: str) -> tuple[str, ...]:
+    """Names of the tasks of a suite.
+
+    Example:
+        >>> suite_tasks("summarization")
+        ('dialogsum', 'cnn_dailymail')
+    """
+    return tuple(name for name, task in tasks().items() if task.suite == suite)
 
 
 def load_model(loader: Loader, kind: str, name: str, **options: Any) -> tuple[Any, Any, set[str]]:

@@ -7,7 +7,7 @@ correlations, the others by accuracy, all on the development set after the last 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,6 +37,8 @@ class GlueTask(FinetuneTask):
         similarity: heading of Spearman's correlation of cosines of sentence vectors before fine-tuning, which an
             encoder can answer without a head; None for tasks that are no similarity of pairs.
     """
+
+    suite: ClassVar[str] = "glue"
 
     def __init__(
         self, source: glue.Task, measures: Mapping[str, tuple[str, MeasureFunction]], similarity: str | None = None

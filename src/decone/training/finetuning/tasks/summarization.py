@@ -52,6 +52,7 @@ class SummaryTask(FinetuneTask):
         decoding: settings of the search.
     """
 
+    suite: ClassVar[str] = "summarization"
     config_type: ClassVar[type[FinetuneConfig]] = SummaryConfig
 
     def __init__(self, name: str, short: str, decoding: Mapping[str, Any]) -> None:
