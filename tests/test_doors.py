@@ -121,6 +121,12 @@ def model() -> str:
     return "tiny"
 
 
+def test_scan(model: str) -> None:
+    result = decone.scan(model, prompts=0)
+    assert is_json(result)["model"]["name"] == "tiny"
+    assert "tiny" in result._repr_html_()
+
+
 def test_grow_and_trim(model: str, text: Path) -> None:
     growth = decone.grow(model, ["snow", "frost"], Path("grown"))
     assert is_json(growth)["added"] == 2

@@ -4,7 +4,7 @@ Each command of the command line is a function of this package, which is importe
 
     import decone
 
-    print(decone.grow("my-model", ["covid", "blog"]).to_dict())
+    print(decone.scan("my-model").to_dict())
 
 The rooms are subpackages and are imported by name, so that one of them costs only what it needs:
 
@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from decone.diagnosis.scan import scan as scan
     from decone.objectives.cards import methods as methods
     from decone.repair.api import apply_delta as apply_delta
     from decone.repair.api import lexicon_coverage as lexicon_coverage
@@ -46,6 +47,7 @@ _DOORS = {
     "rebuild_definitions": "repair.api",
     "repair_directions": "repair.api",
     "reproduce": "studies.reproduce",
+    "scan": "diagnosis.scan",
     "train": "training.session",
     "trim": "repair.vocabulary.trim",
     "undo_delta": "repair.api",
@@ -64,6 +66,7 @@ __all__ = [
     "rebuild_definitions",
     "repair_directions",
     "reproduce",
+    "scan",
     "train",
     "trim",
     "undo_delta",
