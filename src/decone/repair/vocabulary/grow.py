@@ -40,7 +40,7 @@ from decone.repair.vocabulary.result import (
     Divergence,
     GrowthReport,
     NewToken,
-    RowNorms,
+    NormComparison,
     read_history,
 )
 from decone.repair.vocabulary.tensors import VocabModel, open_vocab_model
@@ -310,7 +310,7 @@ def new_tensors(plan: GrowthPlan, make_rows: Initialisation, neighbours: int, se
     return tensors
 
 
-def compare_norms(plan: GrowthPlan, tensors: list[ResizedTensor]) -> list[RowNorms]:
+def compare_norms(plan: GrowthPlan, tensors: list[ResizedTensor]) -> list[NormComparison]:
     """Lengths of the trained rows and of the new ones, of every table."""
     norms = []
     for resized in tensors:
@@ -322,7 +322,7 @@ def compare_norms(plan: GrowthPlan, tensors: list[ResizedTensor]) -> list[RowNor
         old = torch.cat([row_norms(block) for block in rows if len(block)])
         new = row_norms(resized.fresh[plan.fresh_indices])
         role, names = resized.tensor.role, list(resized.tensor.names)
-        norms.append(RowNorms(role=role, tensors=names, old=norm_quantiles(old), new=norm_quantiles(new)))
+        norms.append(NormComparison(role=role, tensors=names, old=norm_quantiles(old), new=norm_quantiles(new)))
     return norms
 
 

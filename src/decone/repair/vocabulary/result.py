@@ -64,7 +64,7 @@ class VocabularyHistory(RepairModel):
     steps: list[VocabularyStep] = Field(min_length=1)
 
 
-class RowNorms(RepairModel):
+class NormComparison(RepairModel):
     """Lengths of the rows of a table: 'mean', and quantiles '0', '0.05' ... '1'."""
 
     role: Literal["input", "output"]
@@ -127,7 +127,7 @@ class GrowthReport(VocabularyReport):
     schema_: Literal["decone.grow/1"] = Field(GROW_SCHEMA, alias="schema")
     added: int = Field(description="new tokens")
     in_padding: int = Field(description="of these, in rows that the table had already")
-    norms: list[RowNorms] = Field(description="of each table")
+    norms: list[NormComparison] = Field(description="of each table")
     tokens: list[NewToken] = Field(description="the first of the new tokens")
     divergence: Divergence | None = None
 

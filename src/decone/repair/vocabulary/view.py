@@ -5,7 +5,14 @@ from typing import Any
 
 from decone.document.blocks import ContentBlock, Document, Grid, GridColumn, Note, Section, Styled, Title, Token
 from decone.files.foreign import join_names, plain
-from decone.repair.vocabulary.result import Divergence, GrowthReport, NewToken, RowNorms, TrimReport, VocabularyReport
+from decone.repair.vocabulary.result import (
+    Divergence,
+    GrowthReport,
+    NewToken,
+    NormComparison,
+    TrimReport,
+    VocabularyReport,
+)
 
 TOKEN_LENGTH, NEIGHBOURS = 20, 3  # characters of a token; neighbours in a row
 NAMES = 8  # files or pieces in a list
@@ -57,7 +64,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _norms(norms: Sequence[RowNorms]) -> Grid:
+def _norms(norms: Sequence[NormComparison]) -> Grid:
     columns: tuple[GridColumn | str, ...] = (GridColumn("", wrap=True), *QUANTILES.values())
     rows = [
         (
