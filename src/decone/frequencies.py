@@ -35,7 +35,7 @@ MERGES = {
 
 
 class FrequencyFacts(BaseModel, extra="forbid"):
-    """Where the frequencies of the tokens come from."""
+    """Source and size of the counts behind the frequencies of tokens."""
 
     source: FrequencySource
     tokens: int | None = Field(None, description="occurrences counted")
