@@ -214,7 +214,7 @@ def _grid(block: Grid) -> Table:
             no_wrap=not wrap,
             overflow="fold",
             min_width=10 if index == 0 else None,
-            max_width=28 if index == 0 and wrap else None,
+            max_width=40 if index == 0 and wrap else None,
             header_style="bold underline" if index == 0 else "dim",
         )
     rows = list(block.visible_rows(Media.TERMINAL))
