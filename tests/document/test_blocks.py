@@ -6,6 +6,7 @@ import pytest
 from decone.document.blocks import (
     Card,
     Document,
+    DocumentModel,
     Facts,
     Figure,
     Grid,
@@ -19,7 +20,6 @@ from decone.document.blocks import (
     Verdict,
     arranged,
 )
-from decone.document.model import DocumentModel
 
 
 @pytest.mark.parametrize(

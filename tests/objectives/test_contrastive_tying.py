@@ -13,7 +13,7 @@ from tests.objectives.naive_history import found, sample
 from torch import Tensor
 from torch.nn import functional as F
 
-from decone.engines import chunk_dense
+from decone.engines import chunked
 from decone.objectives import MLE
 from decone.objectives.contrastive_tying import ContrastiveTying
 
@@ -92,7 +92,7 @@ def test_logits_are_no_wider_than_the_distinct_targets(monkeypatch: pytest.Monke
         widths.append(made.size(1))
         return made
 
-    monkeypatch.setattr(chunk_dense, "F", SimpleNamespace(linear=linear))
+    monkeypatch.setattr(chunked, "F", SimpleNamespace(linear=linear))
     target = torch.tensor([4, 4, 4, 1, 99])
     ContrastiveTying()(torch.randn(5, 3), torch.randn(1000, 3), target, engine="chunked", nll=False)
     assert set(widths) == {3}

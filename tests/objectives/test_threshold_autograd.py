@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import decone.engines.chunked as chunked_module
-from decone.engines import chunk_dense, chunk_target_relative
+from decone.engines import chunk_target_relative
 from decone.objectives import Threshold
 
 
@@ -23,7 +23,7 @@ def test_without_gradients_none_are_made(
 ) -> None:
     hidden, weight, bias, target, expected = sample(variant, torch.float64)
     monkeypatch.setattr(chunked_module, "zero_gradients", None)
-    for chunks in (chunk_target_relative, chunk_dense):
+    for chunks in (chunk_target_relative, chunked_module):
         monkeypatch.setattr(chunks, "_add_products", None)
     h, w, b = leaves(hidden, weight, bias)
     for inputs in ((hidden, weight, bias), (h, w, b)):

@@ -14,8 +14,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decone.vocab.earlier import Earlier, earlier_targets
-
 
 class Pairs(NamedTuple):
     """Every pair of a position and an id that was a target earlier in its sequence; T x T of them, not T x V.
@@ -35,6 +33,20 @@ class Pairs(NamedTuple):
         """No pair at all, to ask a rule whether it charges anything."""
         empty = torch.zeros(0, dtype=torch.int64, device=device)
         return cls(empty, empty, empty)
+
+
+class Earlier(NamedTuple):
+    """The distinct targets of every sequence in order of first use; the earlier ones are a beginning of the list.
+
+    Attributes:
+        token: ids, one list after the other, [U] with U <= N.
+        begin: where the list of each position's sequence begins in `token`, [N].
+        length: how many ids of that list were targets before the position, [N].
+    """
+
+    token: Int[Tensor, " U"]
+    begin: Int[Tensor, " N"]
+    length: Int[Tensor, " N"]
 
 
 @dataclass(frozen=True)
@@ -309,3 +321,40 @@ def _add_shift(logits: Tensor, shift: Shift, tokens: Tokens, in_place: bool) -> 
     # No pair occurs twice, so nothing depends on the order of additions.
     logits.view(-1).index_add_(0, position * logits.size(1) + token, step)
     return logits
+
+
+def earlier_targets(target: Int[Tensor, " N"], sequence: Int[Tensor, " N"], offset: Int[Tensor, " N"]) -> Earlier:
+    """Lists the distinct targets of every sequence, and how many of them each position looks back on.
+
+    Args:
+        target: token ids, [N], 0 or more.
+        sequence: index of the sequence of each position, [N], 0 or more.
+        offset: position inside that sequence, [N]; none twice in one sequence.
+
+    Returns:
+        The lists. Sorting costs O(N log N); no table of sequences x vocabulary is made.
+
+    Example:
+        >>> earlier = earlier_targets(torch.tensor([2, 0, 2, 1]), torch.zeros(4, dtype=torch.long), torch.arange(4))
+        >>> earlier.token.tolist(), earlier.length.tolist()
+        ([2, 0, 1], [0, 1, 2, 2])
+    """
+    order = _lexicographic_order(offset, sequence)
+    target, sequence = target[order].long(), sequence[order]
+    # Sorted by sequence and id, stably in offset: the head of each run of equals is the first use.
+    by_id = _lexicographic_order(target, sequence)
+    runs = torch.stack((sequence[by_id], target[by_id]), 1)
+    new = torch.ones_like(target, dtype=torch.bool)
+    new[by_id[1:]] = (runs[1:] != runs[:-1]).any(1)
+    before = new.long().cumsum(0) - new.long()
+    # Sequences are sorted, so the list of one begins at the count that stands before its first position.
+    begin = before[torch.searchsorted(sequence, sequence)]
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(order.numel(), device=order.device)
+    return Earlier(target[new], begin[inverse], (before - begin)[inverse])
+
+
+def _lexicographic_order(minor: Tensor, major: Tensor) -> Tensor:
+    """Order by major, then minor; equals stay as they come."""
+    order = minor.argsort(stable=True)
+    return order[major[order].argsort(stable=True)]

@@ -5,8 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from decone.document.blocks import Document, Facts, Grid, GridColumn, Passage, Section, Title
-from decone.document.model import DocumentModel
+from decone.document.blocks import Document, DocumentModel, Facts, Grid, GridColumn, Passage, Section, Title
 from decone.objectives import registry
 
 

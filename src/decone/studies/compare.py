@@ -12,8 +12,7 @@ from pydantic import ConfigDict
 
 from decone.data import corpora
 from decone.document import figures, html, markdown
-from decone.document.blocks import Document
-from decone.document.model import DocumentModel
+from decone.document.blocks import Document, DocumentModel
 from decone.files.atomic import write_text
 from decone.files.settings import merge_settings
 from decone.studies.exhibits import ModelExhibit, load_exhibits

@@ -7,8 +7,7 @@ from typing import Any
 from pydantic import ConfigDict
 
 from decone.document import markdown
-from decone.document.blocks import Document
-from decone.document.model import DocumentModel
+from decone.document.blocks import Document, DocumentModel
 from decone.files.atomic import write_text
 from decone.studies import definitionemb
 from decone.studies.paper import load_tables

@@ -5,13 +5,12 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from decone.document.blocks import Document, Facts, Section, Title
-from decone.document.model import DocumentModel
+from decone.document.blocks import Document, DocumentModel, Facts, Section, Title
 from decone.engines.select import choose
 from decone.training.machine import provenance, version_of
 
 
-class EngineChoice(BaseModel, frozen=True):
+class DeviceEngine(BaseModel, frozen=True):
     """The engine that `auto` takes on a device, and one sentence that says why."""
 
     name: str
@@ -42,8 +41,8 @@ class Environment(DocumentModel):
     devices: list[str]
     threads: int
     triton: str | None
-    engine: EngineChoice
-    engines: dict[str, EngineChoice]
+    engine: DeviceEngine
+    engines: dict[str, DeviceEngine]
 
     def sentences(self) -> list[tuple[str, str]]:
         """Returns the same in words, each with its heading."""
@@ -73,7 +72,7 @@ def doctor() -> Environment:
     """
     devices = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     devices += ["mps"] if torch.backends.mps.is_available() else []
-    engines = {device: EngineChoice(**choose("auto", device)._asdict()) for device in devices}
+    engines = {device: DeviceEngine(**choose("auto", device)._asdict()) for device in devices}
     return Environment(
         **provenance(),
         devices=[torch.cuda.get_device_name(name) if name.startswith("cuda") else name for name in devices],

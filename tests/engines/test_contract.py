@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decone.vocab.earlier import earlier_targets
+from decone.engines.contract import earlier_targets
 
 positions = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(0, 30)),
