@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from decone.diagnosis.scan import scan as scan
-    from decone.objectives.cards import methods as methods
+    from decone.objectives.registry import methods as methods
     from decone.repair.api import apply_delta as apply_delta
     from decone.repair.api import lexicon_coverage as lexicon_coverage
     from decone.repair.api import read_delta as read_delta
@@ -43,7 +43,7 @@ _DOORS = {
     "evaluate": "training.session",
     "grow": "repair.vocabulary.grow",
     "lexicon_coverage": "repair.api",
-    "methods": "objectives.cards",
+    "methods": "objectives.registry",
     "read_delta": "repair.api",
     "rebuild_definitions": "repair.api",
     "repair_directions": "repair.api",

@@ -27,7 +27,7 @@ def methods(
     as_json: Json = False,
 ) -> None:
     """List the objectives, or show one with its settings and source."""
-    from decone.objectives.cards import methods
+    from decone.objectives.registry import methods
 
     catalogue = methods(name)
     if as_json:

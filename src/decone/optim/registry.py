@@ -20,7 +20,7 @@ from decone.optim import adamw
 Builder = Callable[..., torch.optim.Optimizer]
 
 _PACKAGE, _GROUP = "decone.optim", "decone.optimizers"
-_NO_OPTIMIZERS = {"registry", "frozen_rows", "row_kernel", "row_update"}
+_NO_OPTIMIZERS = {"registry", "row_kernel", "row_update"}
 
 
 def names() -> list[str]:

@@ -9,7 +9,7 @@ from tests.engines.triton.cases import Steep
 from decone.engines.contract import Tokens, position_costs
 from decone.engines.sweep import charges_earlier
 from decone.engines.triton.history import EarlierCharge, build_history, charge_earlier, pair_slopes
-from decone.engines.triton.log_sum import LogSum
+from decone.engines.triton.tiles import LogSum
 from decone.objectives import MLE, Objective, get
 
 

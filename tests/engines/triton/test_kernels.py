@@ -25,9 +25,7 @@ from decone.engines.triton.launch import (
     target_logits,
     to_slopes,
 )
-from decone.engines.triton.live_rows import list_live_columns
-from decone.engines.triton.log_sum import log_sum
-from decone.engines.triton.tiles import Tile, candidates
+from decone.engines.triton.tiles import Tile, candidates, list_live_columns, log_sum
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -31,9 +31,7 @@ from decone.engines.triton.launch import (
     sweep_tiles,
     target_logits,
 )
-from decone.engines.triton.live_rows import TileOrder, arrange_tiles, list_live_columns
-from decone.engines.triton.log_sum import log_sum
-from decone.engines.triton.tiles import Tile, candidates, quickest
+from decone.engines.triton.tiles import Tile, TileOrder, arrange_tiles, candidates, list_live_columns, log_sum, quickest
 from decone.engines.triton.triton_compat import check
 
 CHUNK_BYTES = 512 * 2**20  # one chunk of exponentials in the inputs' precision

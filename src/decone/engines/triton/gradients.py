@@ -19,9 +19,7 @@ from decone.engines.triton.launch import (
     hidden_gradient,
     to_slopes,
 )
-from decone.engines.triton.live_rows import LiveColumns
-from decone.engines.triton.log_sum import LogSum
-from decone.engines.triton.tiles import Tile, Tiles, quickest
+from decone.engines.triton.tiles import LiveColumns, LogSum, Tile, Tiles, quickest
 
 _FULL = 4  # programs per multiprocessor from which on nothing is gained by dividing the sums further
 _MOST = 8  # sums into which one tile's live columns are divided at most

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from decone.engines.contract import Rule, Tokens
 from decone.engines.sweep import PAIR_BYTES
-from decone.engines.triton.log_sum import LogSum
+from decone.engines.triton.tiles import LogSum
 
 CHUNK_PAIR_BYTES = 20  # size of a pair while its chunk is alive: its logit, its slope, and their gradients
 _NEVER = 2**31 - 1

@@ -10,8 +10,7 @@ from torch import Tensor
 from decone.engines.contract import Readout, Shift, Tokens
 from decone.engines.triton import kernels
 from decone.engines.triton.history import History
-from decone.engines.triton.live_rows import LiveColumns
-from decone.engines.triton.tiles import Tile
+from decone.engines.triton.tiles import LiveColumns, Tile
 
 _ROWS, _WIDTH = 32, 256  # positions and hidden units that a program takes at a time
 
