@@ -5,7 +5,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from decone.document import Document, DocumentModel
+    from decone.files import settings
 
 WIDTH = 120  # columns of a file or pipe; a terminal, or COLUMNS, says its own
 
@@ -116,7 +117,7 @@ def bars(quiet: bool) -> Iterator["Progress"]:
 
 
 @contextmanager
-def stages(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+def stages(quiet: bool) -> Iterator["settings.Progress"]:
     """Opens a progress display of work in stages, called with the name of the stage, the amount done and the total."""
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from decone.diagnosis.evaluated_text import EvaluatedText, load_evaluated_text
 from decone.diagnosis.result import Behaviour, Perplexities, Repetition
+from decone.files.settings import Progress
 from decone.metrics.generation import repeat_distance, repeated_ngrams, repetition, uniq, uniq_words, words
 from decone.metrics.ranking import ranking, target_rank
 from decone.metrics.text import TemperatureSearch, best_temperature, bits_per_byte, group_scores, nll
@@ -30,8 +31,6 @@ GRAMS = (1, 2, 3, 4)
 WORDS = 4  # fewer say nothing, and Lin et al. drop such a continuation
 SAMPLES = 5  # continuations in a result
 ROWS = 32  # sequences written at once: a beam counts as one
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

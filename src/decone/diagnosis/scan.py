@@ -1,7 +1,7 @@
 """A scan: the tables of a model, its rows, and with a text its behaviour."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from decone.data.corpora import read_text
@@ -15,14 +15,13 @@ from decone.diagnosis.suspects import find_suspects
 from decone.diagnosis.table_facts import table_facts
 from decone.diagnosis.verdicts import findings
 from decone.diagnosis.words import word_similarity
+from decone.files.settings import Progress
 from decone.frequencies import Frequencies, frequencies, token_texts
 from decone.metrics.table_survey import Plane, sample_table, survey_table
 from decone.metrics.undertrained import UNUSUAL
 from decone.models.find_tables import find_tables
 from decone.models.tables import ModelTables
 from decone.training.machine import provenance
-
-Progress = Callable[[str, int, int], None]
 
 
 def scan(

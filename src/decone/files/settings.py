@@ -1,4 +1,7 @@
-"""Settings as text: `key=value` pairs, dotted keys in nested tables, arguments of a class, mistakes in one sentence."""
+"""Settings as text: `key=value` pairs, dotted keys in nested tables, arguments of a class, mistakes in one sentence.
+
+`Progress` is the type of an argument that long work takes: a function which is called as the work goes on.
+"""
 
 import difflib
 import inspect
@@ -7,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+
+Progress = Callable[[str, int, int], None]  # called with the name of a stage, its steps done and all its steps
 
 
 def parse_pair(text: str) -> tuple[str, str] | None:

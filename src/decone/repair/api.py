@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from decone.files.atomic import write_text
+from decone.files.settings import Progress
 from decone.frequencies import read_counts, token_texts
 from decone.models.find_tables import find_tables
 from decone.repair.alignment.align import align_model, open_lexicons
@@ -15,7 +16,7 @@ from decone.repair.alignment.result import AlignmentSettings, LexiconCoverage, c
 from decone.repair.checkpoint import apply_delta, undo_delta
 from decone.repair.comparison import measure_repair, repair_warnings
 from decone.repair.delta import read_delta, require_vacant_delta, write_delta
-from decone.repair.methods.base import Progress, TableChoice
+from decone.repair.methods.base import TableChoice
 from decone.repair.methods.directions import Centre, Statistics
 from decone.repair.methods.registry import build_method
 from decone.repair.result import REPAIR, RepairReport

@@ -14,9 +14,9 @@ from decone.data import corpora
 from decone.document import figures, html, markdown
 from decone.document.blocks import Document, DocumentModel
 from decone.files.atomic import write_text
-from decone.files.settings import merge_settings
+from decone.files.settings import Progress, merge_settings
 from decone.studies.exhibits import ModelExhibit, load_exhibits
-from decone.studies.pool import Progress, RunJob, StepCounter, Watch, run_all
+from decone.studies.pool import RunJob, StepCounter, Watch, run_all
 from decone.studies.store import parse_seeds
 from decone.studies.table import Results, StudyTable, build
 from decone.studies.view import comparison_document

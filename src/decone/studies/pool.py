@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
+from decone.files.settings import Progress
 from decone.training import inputs
 from decone.training.config import RunConfig
 from decone.training.interrupt import Interrupted, Stopped
@@ -71,7 +72,6 @@ class RunJob:
 
 P = TypeVar("P", bound=WorkItem)
 Watch = Callable[[Any, int], None]  # a work item, and its step
-Progress = Callable[[str, int, int], None]  # a name, steps done, all steps
 Stop = Callable[[], bool]
 
 

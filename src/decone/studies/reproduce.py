@@ -9,9 +9,10 @@ from pydantic import ConfigDict
 from decone.document import markdown
 from decone.document.blocks import Document, DocumentModel
 from decone.files.atomic import write_text
+from decone.files.settings import Progress
 from decone.studies import definitionemb
 from decone.studies.paper import load_tables
-from decone.studies.pool import Progress, StepCounter
+from decone.studies.pool import StepCounter
 from decone.studies.store import FinetuneRequest, Reproducible, StudyRequest, parse_seeds
 from decone.studies.table import StudyTable
 from decone.studies.view import table_document

@@ -8,7 +8,7 @@ from typing import Any
 from decone.data.corpora import read_text
 from decone.data.windows import Languages
 from decone.document import Document, DocumentModel
-from decone.files.settings import merge_settings
+from decone.files.settings import Progress, merge_settings
 from decone.metrics.table_geometry import isotropy
 from decone.models.huggingface import HuggingFaceModel
 from decone.models.load import RUN_CONFIG, is_run
@@ -19,8 +19,6 @@ from decone.training.machine import resolve_device
 from decone.training.run import LanguageScores, ResultModel, Run, RunResult
 from decone.training.view import evaluation_document
 from decone.vocab.counts import count_tokens
-
-Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
 
 class TextEvaluation(ResultModel, DocumentModel):

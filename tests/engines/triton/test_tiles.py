@@ -1,4 +1,4 @@
-"""Tiles: the quickest that fits is found once, every position lies in one, live columns and sums against plain loops."""
+"""Tiles: the quickest that fits is found once, each position lies in one, live columns and sums against plain loops."""
 
 import pytest
 import torch

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from decone.data.lexicons import tsv, wiktionary, wordnet
+from decone.data.lexicons import entries, wordnet
 from decone.data.lexicons.reading import Sense, Skipped, clean_sense, first_line, read_lines
 from decone.files.foreign import plain
 
@@ -80,8 +80,8 @@ class Lexicon:
         readers: dict[str, Callable[[Skipped], Iterator[Sense]]] = {
             "oewn": partial(wordnet.table_senses, path),
             "wordnet": partial(wordnet.database_senses, path),
-            "wiktionary": partial(wiktionary.senses, path, language=language, forms=forms),
-            "tsv": partial(tsv.senses, path),
+            "wiktionary": partial(entries.wiktionary_senses, path, language=language, forms=forms),
+            "tsv": partial(entries.tsv_senses, path),
         }
         return cls([SenseSource(str(path), kind, LICENCES[kind], readers[kind])])
 

@@ -7,7 +7,7 @@ space. Everything else is opt-in: forms of a defined word, numbers spelled out, 
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from decone.data.lexicons import Lexicon, Sense
 from decone.files.foreign import plain
+from decone.files.settings import Progress
 from decone.models.tables import ModelTables
 from decone.repair.alignment.result import (
     MAX_SENSES,
@@ -60,7 +61,7 @@ def align_model(
     model_tables: ModelTables,
     lexicon: Lexicon,
     settings: AlignmentSettings | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> TokenAlignment:
     """Finds the definitions of the tokens of a model.
 

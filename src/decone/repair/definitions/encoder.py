@@ -1,7 +1,7 @@
 """The model that reads definitions, and features from its states."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from decone.files.settings import Progress
 from decone.models.load import Loader
 from decone.models.tables import ModelTables
 from decone.repair.definitions.prompts import Prompt, PromptBatch, collate, length_batches
@@ -18,7 +19,6 @@ from decone.training.machine import autocast
 
 POSITIONS = 512  # of a model that counts none, such as T5
 READ_AT_ONCE = 128  # prompts
-Progress = Callable[[str, int, int], None]
 _LOADER = Loader(
     needs="definitions are read with",
     refusal="cannot load {name} from safetensors to read definitions: {reason}",

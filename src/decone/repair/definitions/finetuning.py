@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from decone.repair.definitions.encoder import DefinitionEncoder, Progress, reading_precision
+from decone.files.settings import Progress
+from decone.repair.definitions.encoder import DefinitionEncoder, reading_precision
 from decone.repair.definitions.prompts import Prompt, PromptBatch, collate
 from decone.repair.definitions.recipe import DefinitionRecipe
 from decone.repair.definitions.ridge import RidgeMap, mean_by_token

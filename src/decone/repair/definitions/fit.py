@@ -17,10 +17,11 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from decone.files.settings import Progress
 from decone.metrics.statistics import Interval, mean_interval, share_interval
 from decone.models.tables import ModelTables, Table, blocks
 from decone.repair.alignment.result import TokenAlignment, TokenEntry
-from decone.repair.definitions.encoder import DefinitionEncoder, Progress, load_encoder, reading_precision
+from decone.repair.definitions.encoder import DefinitionEncoder, load_encoder, reading_precision
 from decone.repair.definitions.finetuning import TrainedEncoder, finetune_encoder
 from decone.repair.definitions.prompts import Prompt, PromptWriter
 from decone.repair.definitions.recipe import DefinitionRecipe, Scale

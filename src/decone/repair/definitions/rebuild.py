@@ -12,12 +12,12 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from decone.data.lexicons import Lexicon, Sense
+from decone.files.settings import Progress
 from decone.metrics.statistics import share_interval
 from decone.models.tables import MemoryTable, ModelTables
 from decone.repair.alignment.align import align
 from decone.repair.alignment.result import AlignmentSettings, TokenEntry
 from decone.repair.alignment.surfaces import Surface, kind_of
-from decone.repair.definitions.encoder import Progress
 from decone.repair.definitions.fit import (
     HALF,
     Fit,

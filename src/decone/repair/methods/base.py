@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
+from decone.files.settings import Progress
+
 if TYPE_CHECKING:  # settings are read for help, which needs no torch
     from decone.models.tables import ModelTables
     from decone.repair.delta import RowDelta
 
-Progress = Callable[[str, int, int], None]
 TableChoice = Literal["input", "output", "both"]
 ROWS_HELP = (
     "rare or rare:SHARE (by --counts, or the order of ids), seen:SHARE (the rarest that occur in --counts), last:SHARE "

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from decone.data.lexicons import FORMATS
-from decone.repair.methods.base import ROWS_HELP, Progress, RepairedRows, RepairMethod, RepairVariant, Setting
+from decone.files.settings import Progress
+from decone.repair.methods.base import ROWS_HELP, RepairedRows, RepairMethod, RepairVariant, Setting
 
 if TYPE_CHECKING:
     from decone.models.tables import ModelTables

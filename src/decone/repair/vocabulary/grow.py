@@ -4,7 +4,7 @@ New tokens take rows of the tables that no token has yet, and only then make the
 get the mean of the trained ones, so that no logit of theirs stands out.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from decone.data.corpora import read_text
 from decone.files.atomic import require_vacant
 from decone.files.foreign import join_names, plain
 from decone.files.safetensors import DTYPES
+from decone.files.settings import Progress
 from decone.metrics.neighbours import nearest_rows
 from decone.metrics.table_geometry import row_norms
 from decone.models.families import family_of
@@ -58,8 +59,6 @@ from decone.repair.vocabulary.write import ResizedTensor, RowLayout, write_model
 
 DEFINITIONS = "definitions"  # the name of the initialisation that needs a lexicon
 _UNTRAINED = ("special", "unused", "padding")  # kinds of surfaces
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

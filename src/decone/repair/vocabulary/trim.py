@@ -5,7 +5,7 @@ everything else, and for byte-pair encoding the smaller tokens that merges build
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,6 +20,7 @@ from decone.files.atomic import require_vacant
 from decone.files.folder import read_object
 from decone.files.foreign import join_names, plain
 from decone.files.safetensors import DTYPES
+from decone.files.settings import Progress
 from decone.models.find_tables import find_tables
 from decone.models.tables import ModelTables
 from decone.repair.vocabulary.check import (
@@ -51,8 +52,6 @@ CONFIGS = ("generation_config.json", "tokenizer_config.json")
 SAMPLE = 20  # dropped tokens in the report
 LENGTH = 200  # characters of one
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
