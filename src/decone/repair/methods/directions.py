@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from decone.files.settings import Progress
 from decone.repair.methods.base import (
     ROWS_HELP,
     Progress,
