@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from decone.files.settings import Progress
 from decone.repair.methods.base import (
     ROWS_HELP,
-    Progress,
     RepairedRows,
     RepairMethod,
     RepairVariant,
