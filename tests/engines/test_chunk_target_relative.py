@@ -13,8 +13,7 @@ from torch import Tensor
 from decone import objectives
 from decone.engines import chunk_target_relative
 from decone.engines.chunked import chunked
-from decone.engines.contract import Evaluation, Gate, Readout, Request, Shift, Tokens
-from decone.engines.reference import reference
+from decone.engines.contract import Evaluation, Gate, Readout, Request, Shift, Tokens, reference
 from decone.objectives import Compose, Objective, Threshold
 
 V, H = 300, 6  # several blocks of 64 rows

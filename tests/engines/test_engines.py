@@ -15,8 +15,7 @@ from torch import Tensor
 import decone.engines.chunked as chunked_module
 from decone.engines.chunk_target_relative import RelativeChunk, relative_chunk
 from decone.engines.chunked import chunked
-from decone.engines.contract import Engine, Gate, Request, Rule, Shift, Tokens
-from decone.engines.reference import reference
+from decone.engines.contract import Engine, Gate, Request, Rule, Shift, Tokens, reference
 from decone.engines.sweep import TableInputs
 from decone.objectives import MLE, Objective, Threshold
 

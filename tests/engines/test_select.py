@@ -7,8 +7,7 @@ import torch
 
 from decone.engines import select
 from decone.engines.chunked import chunked
-from decone.engines.contract import Engine, Rule
-from decone.engines.reference import reference
+from decone.engines.contract import Engine, Rule, reference
 from decone.objectives import MLE, Threshold
 
 GPU = torch.device("cuda", 0)

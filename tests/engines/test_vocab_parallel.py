@@ -17,8 +17,7 @@ from tests.engines.sharded_worker import PROBLEMS, WORLD, Gated, Net, batch, res
 from torch import Tensor, distributed
 
 from decone.engines import vocab_parallel as module
-from decone.engines.contract import Request, Tokens
-from decone.engines.reference import reference
+from decone.engines.contract import Request, Tokens, reference
 from decone.engines.shard import shard
 from decone.engines.vocab_parallel import vocab_parallel
 from decone.objectives import MLE, Objective, Threshold

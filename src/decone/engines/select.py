@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from decone.engines.chunked import chunked
-from decone.engines.contract import LOSS, Engine, Evaluation, Request, Rule, Tokens
-from decone.engines.reference import reference
+from decone.engines.contract import LOSS, Engine, Evaluation, Request, Rule, Tokens, reference
 from decone.engines.sweep import product_dtype
 
 TRUSTED = False  # whether "auto" takes the triton engine: not before the tests marked `gpu` have passed on a GPU

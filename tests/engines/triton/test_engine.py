@@ -10,8 +10,7 @@ import torch
 from tests.engines.triton.cases import DEVICES, RULES, doubled, gradients, moved, sample, whole
 from torch import Tensor
 
-from decone.engines.contract import PLAIN, Engine, Readout, Request, Tokens
-from decone.engines.reference import reference
+from decone.engines.contract import PLAIN, Engine, Readout, Request, Tokens, reference
 from decone.engines.triton import engine as module
 from decone.engines.triton import triton
 from decone.objectives import MLE, Objective, Threshold, get

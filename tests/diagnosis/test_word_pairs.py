@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from decone.data import word_pairs
-from decone.data.word_pairs import WordPair, read_word_pairs
+from decone.diagnosis import words
+from decone.diagnosis.words import WordPair, read_word_pairs
 
 
 def write(content: str | bytes) -> Path:
@@ -78,7 +78,7 @@ def test_what_is_no_list_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         read_word_pairs(write(b"\xff\xfe"))
     with pytest.raises(ValueError, match="no file"):
         read_word_pairs(Path("absent"))
-    monkeypatch.setattr(word_pairs, "MAX_BYTES", 2)
+    monkeypatch.setattr(words, "MAX_BYTES", 2)
     with pytest.raises(ValueError, match="too large for a list"):
         read_word_pairs(write("a b 1"))
 
