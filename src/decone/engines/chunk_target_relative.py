@@ -23,8 +23,15 @@ import torch
 from torch import Tensor
 
 from decone.engines.contract import Rule, Tokens, to_float64
-from decone.engines.earlier_tokens import EarlierLogits, EarlierTerms, split_by_block
-from decone.engines.sweep import SweepGradients, SweepLosses, TableInputs, low_product
+from decone.engines.sweep import (
+    EarlierLogits,
+    EarlierTerms,
+    SweepGradients,
+    SweepLosses,
+    TableInputs,
+    low_product,
+    split_by_block,
+)
 
 BLOCK = 2**18  # logits between the product and exp: few enough to stay in the cache
 SMALL = 1024  # a table of fewer rows has none to leave out that would pay for the search
