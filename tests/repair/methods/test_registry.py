@@ -52,9 +52,11 @@ def scaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_names_are_files() -> None:
-    assert method_names() == ["definitions", "directions"]
-    assert {find_method(name).__name__ for name in method_names()} == {"Definitions", "Directions"}
-    assert set(repair_variants()) == {"directions", "directions-mean", "definitions"}
+    files = {path.stem for path in Path(str(FOLDER.__file__)).parent.glob("*.py")} - {"__init__", "base", "registry"}
+    assert files >= {"definitions", "directions"}
+    assert set(method_names()) == {file.replace("_", "-") for file in files}
+    assert {find_method(name).__module__ for name in method_names()} == {f"decone.repair.methods.{x}" for x in files}
+    assert set(repair_variants()) >= {"directions", "directions-mean", "definitions"}
 
 
 @pytest.mark.usefixtures("scaling")

@@ -1,1 +1,1 @@
-"""Repairs by name: the file name is the name. A new file in this folder is found without any list to edit."""
+"""Repairs by name: that of the file, hyphens for underscores. A new file in this folder is found without any list."""

@@ -1,4 +1,4 @@
-"""Repairs by name: the file name is the name. A new file in this folder is found without any list to edit."""
+"""Repairs by name: that of the file, hyphens for underscores. A new file in this folder is found without any list."""
 
 import importlib
 import inspect
@@ -18,11 +18,12 @@ def method_names() -> list[str]:
     """Names of all repairs.
 
     Example:
-        >>> method_names()
-        ['definitions', 'directions']
+        >>> "definitions" in method_names() and "directions" in method_names()
+        True
     """
     folder = importlib.import_module(_FOLDER)
-    return sorted({module.name for module in pkgutil.iter_modules(folder.__path__)} - _NOT_REPAIRS)
+    files = {module.name for module in pkgutil.iter_modules(folder.__path__)}
+    return sorted(file.replace("_", "-") for file in files - _NOT_REPAIRS)
 
 
 def find_method(name: str) -> "type[RepairMethod]":
@@ -42,7 +43,7 @@ def find_method(name: str) -> "type[RepairMethod]":
         from decone.files.settings import suggest
 
         raise ValueError(f"unknown repair {name!r}; {suggest(name, names, 'choose one of ' + ', '.join(names))}")
-    module = importlib.import_module(f"{_FOLDER}.{name}")
+    module = importlib.import_module(f"{_FOLDER}.{name.replace('-', '_')}")
     for _, candidate in inspect.getmembers(module, inspect.isclass):
         if issubclass(candidate, RepairMethod) and candidate.__module__ == module.__name__:
             return candidate
