@@ -84,7 +84,7 @@ def test_the_correlation_is_that_of_single_pairs(model: Path) -> None:
 
 
 def test_every_task_is_found_by_its_file() -> None:
-    assert set(tasks()) == {*TASKS, "dialogsum", "cnn_dailymail"}
+    assert set(tasks()) >= {*TASKS, "dialogsum", "cnn_dailymail"}
     for name, task in tasks().items():
         assert isinstance(task, FinetuneTask)
         config = task.build({"model": "m", "task": "another"})
@@ -109,7 +109,7 @@ def test_a_new_file_is_a_new_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(vars(package), "__path__", [*package.__path__, str(tmp_path)])
     tasks.cache_clear()
     try:
-        assert suite_tasks("glue") == (*TASKS, "QNLI")
+        assert set(suite_tasks("glue")) >= {*TASKS, "QNLI"}
         assert tasks()["QNLI"].headings == {"accuracy": "QNLI acc"}
     finally:
         tasks.cache_clear()
