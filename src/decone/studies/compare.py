@@ -87,7 +87,7 @@ def compare(
 
     Args:
         methods: objective[:key=value,...][+optimiser], a list or separated by commas.
-        corpus: default, shakespeare, wikitext-2, or a UTF-8 text file; None for that of the configuration.
+        corpus: default, one of `data.corpora.PUBLISHED`, or a UTF-8 text file; None for that of the configuration.
         seeds: a number of seeds, or the seeds themselves.
         steps: optimiser steps of every run; None for those of the configuration, or 1,000 without one.
         config: configuration that all runs share, or a TOML file of it.
