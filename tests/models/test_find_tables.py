@@ -68,6 +68,7 @@ CASES = {
     "mistral": Case("MistralForCausalLM", DECODER),
     "qwen2": Case("Qwen2ForCausalLM", DECODER),
     "qwen3": Case("Qwen3ForCausalLM", DECODER),
+    "jais2": Case("Jais2ForCausalLM", DECODER),
     "stablelm": Case("StableLmForCausalLM", DECODER),
     "gemma": Case("GemmaForCausalLM", DECODER),
     "gemma2": Case("Gemma2ForCausalLM", DECODER, softcap=3.0, changed={"final_logit_softcapping": 3.0}),

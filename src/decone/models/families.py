@@ -177,7 +177,7 @@ FAMILIES: dict[str, Family] = {
     **_rows("qwen2 qwen2_moe qwen2_vl_text qwen2_5_vl_text qwen3 qwen3_moe qwen3_next qwen3_vl_text", _UNTIED),
     **_rows("qwen3_5_text qwen3_5_moe_text olmo olmo2 olmo3 olmoe phi3 phimoe exaone4 apertus arcee cwm", _UNTIED),
     **_rows("deepseek_v2 deepseek_v3 glm glm4 glm4_moe gpt_oss seed_oss minimax minimax_m2", _UNTIED),
-    **_rows("llama4_text mllama_text_model nemotron jamba bamba helium diffllama bitnet aria_text", _UNTIED),
+    **_rows("llama4_text mllama_text_model nemotron jamba bamba helium diffllama bitnet aria_text jais2", _UNTIED),
     "phi": _UNTIED,
     **_rows("stablelm persimmon dbrx", replace(_UNTIED, embedding=("embed_tokens.weight", "wte.weight"))),
     **_rows("smollm3 starcoder2 lfm2 ernie4_5 ernie4_5_moe jetmoe zamba zamba2", _TIED),
