@@ -223,6 +223,7 @@ def test_a_server_that_says_nothing_is_given_up(
 LENGTHS = {
     "shakespeare": 1_115_394,
     "wikitext-2": 10_780_437,
+    "ptb": 5_101_618,
 }
 
 

