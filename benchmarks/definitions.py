@@ -34,10 +34,9 @@ from decone.repair.alignment.align import TokenAlignment, align
 from decone.repair.comparison import compare_geometry
 from decone.repair.definitions.fit import Reconstructor, doubtful, row_ranks, scale_rows, score_predictions
 from decone.repair.definitions.recipe import DefinitionRecipe
-from decone.repair.delta import RowDelta, write_delta
-from decone.repair.tables import repair_targets
-from decone.training.finetuning.tasks.glue import similarity_correlation
+from decone.repair.delta import RowDelta, repair_targets, write_delta
 from decone.training.machine import provenance
+from decone.training.tasks.glue import similarity_correlation
 
 SETS = {"MEN": "EN-MEN-TR-3k.txt", "WS-353": "EN-WS-353-ALL.txt", "RW": "EN-RW-STANFORD.txt"}
 SHARE = 0.2

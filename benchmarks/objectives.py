@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from decone import objectives
+from decone.training.config import Method
 from decone.training.machine import provenance
-from decone.training.method import Method
 
 B, T, H, V = 8, 256, 256, 32768
 METHODS = {"mle": "mle", "scalegrad": "scalegrad:gamma=0.2", "unlikelihood": "unlikelihood"}

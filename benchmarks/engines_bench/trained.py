@@ -13,7 +13,7 @@ from torch import Tensor
 from decone.data import corpora
 from decone.data.tokenizers import TextTokenizer
 from decone.models.nano import Nano, NanoConfig
-from decone.training.method import Method
+from decone.training.config import Method
 from decone.training.run import Run
 
 from .ways import UnavailableError

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from decone.training.method import Method
+from decone.training.config import Method
 
 from . import naive
 from .workloads import Inputs, Workload

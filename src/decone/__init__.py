@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from decone.studies.compare import compare as compare
     from decone.studies.compare import draw_report as draw_report
     from decone.studies.reproduce import reproduce as reproduce
-    from decone.training.doctor import doctor as doctor
+    from decone.training.machine import doctor as doctor
     from decone.training.session import evaluate as evaluate
     from decone.training.session import train as train
 

@@ -174,7 +174,7 @@ def test_a_place_that_cannot_be(
             pytest.skip("results lie beside other things")
         message = message.replace("out is a file", "out/stop-jostling lies below").replace("/proc/decone", "/proc/")
         message = message.replace("; name a folder", "").replace("file/out lies", "file/out/stop-jostling lies")
-        monkeypatch.setattr("decone.studies.paper.check", lambda configs: None)  # needs no corpus
+        monkeypatch.setattr("decone.studies.reproduce.check", lambda configs: None)  # needs no corpus
         refused(decone, (*command, "--out", path), message)
     else:
         refused(decone, (*command[:-1], path), message)

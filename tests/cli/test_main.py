@@ -60,7 +60,7 @@ def test_outcomes_are_exit_codes(
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr("decone.training.doctor.provenance", fail)
+    monkeypatch.setattr("decone.training.machine.provenance", fail)
     assert decone("doctor") == (code, "", sentence)
 
 
@@ -70,7 +70,7 @@ def test_a_mistake_of_ours_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) ->
     def fail() -> None:
         raise TypeError("ours")
 
-    monkeypatch.setattr("decone.training.doctor.provenance", fail)
+    monkeypatch.setattr("decone.training.machine.provenance", fail)
     with pytest.raises(TypeError, match="ours"):
         main(["doctor"])
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from decone.cli import main, options
+from decone.cli import console, main
 from decone.diagnosis.checks import CHECKS
 from decone.repair.vocabulary.grow import DEFINITIONS
 from decone.repair.vocabulary.initialisations import INITIALISATIONS
@@ -69,9 +69,9 @@ def test_every_module_of_the_room_is_quick() -> None:
 @pytest.mark.parametrize(
     ("copy", "source"),
     [
-        (options.CHECKS, tuple(CHECKS)),
-        (options.INITIALISATIONS, (*INITIALISATIONS, DEFINITIONS)),
-        (get_args(options.Match), get_args(Match)),
+        (console.CHECKS, tuple(CHECKS)),
+        (console.INITIALISATIONS, (*INITIALISATIONS, DEFINITIONS)),
+        (get_args(console.Match), get_args(Match)),
     ],
 )
 def test_choices_are_those_of_their_rooms(copy: tuple[Any, ...], source: tuple[Any, ...]) -> None:

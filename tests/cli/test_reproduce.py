@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.training.finetuning.tiny import bert
+from tests.training.tiny import bert
 
 from decone.studies import pool
-from decone.studies.paper import PaperRow, PaperTable, load_tables
+from decone.studies.reproduce import PaperRow, PaperTable, load_tables
 from decone.studies.table import MEASURES
 from decone.training.config import RunConfig
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.training.finetuning.tiny import bart, bert, gpt2, t5, texts
+from tests.training.tiny import bart, bert, gpt2, t5, texts
 
 from decone.data.published import Published
 from decone.data.summaries import SOURCES

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from decone.diagnosis.behaviour import LENGTH, PREFIX, continuations, measure_continuations, prompts_of
-from decone.diagnosis.evaluated_text import EvaluatedText
+from decone.diagnosis.behaviour import LENGTH, PREFIX, EvaluatedText, continuations, measure_continuations, prompts_of
 from decone.models.generation import DECODINGS, Decoding
 
 

@@ -21,7 +21,7 @@ from decone.objectives.contrastive_tying import ContrastiveTying
 from decone.objectives.label_smoothing import LabelSmoothing
 from decone.objectives.scalegrad import ScaleGrad
 from decone.objectives.unlikelihood import Unlikelihood
-from decone.training.method import Method
+from decone.training.config import Method
 
 ENGINES = ("reference", "chunked", "one-row")
 

@@ -14,9 +14,8 @@ from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable
 from decone.repair import checkpoint
 from decone.repair.checkpoint import apply_delta, undo_delta
-from decone.repair.delta import RowDelta, read_delta, write_delta
+from decone.repair.delta import RowDelta, TableChoice, read_delta, repair_targets, write_delta
 from decone.repair.directions import remove_directions
-from decone.repair.tables import TableChoice, repair_targets
 
 DELTA = Path("d.safetensors")
 SHARD = "model-00001-of-00002.safetensors"

@@ -10,9 +10,8 @@ from decone.metrics.table_geometry import isotropy
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable
 from decone.repair.comparison import compare_geometry, geometry, measure_repair, repair_warnings, scale_to_norms
-from decone.repair.delta import RowDelta
+from decone.repair.delta import RowDelta, repair_targets
 from decone.repair.directions import remove_directions
-from decone.repair.tables import repair_targets
 
 
 def test_geometry_against_loops() -> None:

@@ -1,4 +1,4 @@
-"""Deltas: what they hold, where they may lie, and what is refused."""
+"""Deltas: what they hold, the tensors they touch, where they may lie, and what is refused."""
 
 import errno
 import hashlib
@@ -11,15 +11,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tests.repair.checkpoints import INPUT, cone, contents, llama
+from tests.repair.checkpoints import INPUT, OUTPUT, V, cone, contents, llama
 from torch import Tensor
 
 from decone.files.safetensors import read_header
 from decone.models import tables as blocks_of
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable, ModelTables
-from decone.repair.delta import RowDelta, read_delta, require_vacant_delta, write_delta
-from decone.repair.tables import repair_targets
+from decone.repair.delta import RowDelta, model_path, read_delta, repair_targets, require_vacant_delta, write_delta
 
 IDS = torch.tensor([0, 3, 60, 119])
 OUT = Path("d.safetensors")
@@ -180,3 +179,45 @@ def test_truncated_foreign_or_missing(model_tables: ModelTables, tmp_path: Path)
         read_delta(Path("absent.safetensors"))
     with pytest.raises(ValueError, match="no file"):
         read_delta(tmp_path)
+
+
+def test_untied(tmp_path: Path) -> None:
+    model_tables = find_tables(str(llama(tmp_path / "m", head=cone(seed=1))))
+    assert not model_tables.tied
+    assert [(found.role, found.names) for found in repair_targets(model_tables)] == [("input", (INPUT,))]
+    assert [(found.role, found.names) for found in repair_targets(model_tables, "output")] == [("output", (OUTPUT,))]
+    assert [found.role for found in repair_targets(model_tables, "both")] == ["input", "output"]
+    assert model_path(model_tables) == tmp_path / "m"
+
+
+def test_tied_is_one_table_whatever_is_asked(tmp_path: Path) -> None:
+    model_tables = find_tables(str(llama(tmp_path / "m", tied=True)))
+    assert model_tables.tied
+    for which in ("input", "output", "both"):
+        assert [found.names for found in repair_targets(model_tables, which)] == [(INPUT,)]
+
+
+def test_tied_but_stored_twice_names_both_tensors(tmp_path: Path) -> None:
+    model_tables = find_tables(str(llama(tmp_path / "m", head=cone(), tied=True)))
+    assert model_tables.tied
+    assert model_tables.head is None
+    assert [found.names for found in repair_targets(model_tables, "both")] == [(INPUT, OUTPUT)]
+
+
+def test_a_padded_table_keeps_its_whole_length(tmp_path: Path) -> None:
+    (target,) = repair_targets(find_tables(str(llama(tmp_path / "m", table=cone(V + 4), head=cone(seed=1)))))
+    assert (target.table.shape[0], target.full_table.shape[0]) == (V, V + 4)
+
+
+def test_without_an_output(tmp_path: Path) -> None:
+    folder = llama(tmp_path / "m")
+    save_file({"embeddings.weight": cone()}, tmp_path / "bare.safetensors")
+    for model_tables in (
+        find_tables(str(folder)),
+        find_tables(str(tmp_path / "bare.safetensors"), embedding="embeddings.weight"),
+    ):
+        for which in ("output", "both"):
+            with pytest.raises(ValueError, match="no output table"):
+                repair_targets(model_tables, which)
+    with pytest.raises(ValueError, match="not in a file"):
+        repair_targets(ModelTables("m", "bert", "encoder", MemoryTable("w", cone())))

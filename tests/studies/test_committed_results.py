@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from decone.studies.paper import PaperStudy, load_tables
-from decone.studies.reproduce import EXHIBITS
+from decone.studies.reproduce import EXHIBITS, PaperStudy, load_tables
 from decone.studies.store import FinetuneRequest, StudyRequest
 
 ROOT = Path(__file__).resolve().parents[2]

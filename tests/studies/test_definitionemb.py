@@ -12,7 +12,7 @@ from tests.repair.vocabularies import build
 from decone.data import published
 from decone.models.find_tables import find_tables
 from decone.repair.delta import read_delta
-from decone.repair.methods.registry import repair_variants
+from decone.repair.methods.base import repair_variants
 from decone.studies.definitionemb import ROWS
 from decone.studies.downstream import ORIGINAL, make_delta, repaired_model
 

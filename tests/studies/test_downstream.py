@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.training.finetuning.tiny import SCORES, TASK, bert, examples, pairs
+from tests.training.tiny import SCORES, TASK, bert, examples, pairs
 
 from decone.data import glue
 from decone.data.published import Published
@@ -15,9 +15,9 @@ from decone.studies import downstream
 from decone.studies.definitionemb import GLUE, GLUE_PRESETS, SUMMARIZATION
 from decone.studies.downstream import DownstreamStudy, FinetuneJob, Preset, make_delta
 from decone.studies.store import FinetuneRequest, StudyRequest
-from decone.training.finetuning.tasks import tasks as all_tasks
-from decone.training.finetuning.tasks.summarization import SummaryConfig
 from decone.training.interrupt import Stopped
+from decone.training.tasks import tasks as all_tasks
+from decone.training.tasks.summarization import SummaryConfig
 
 TINY = {"epochs": "2", "lr": "3e-3", "batch": "16"}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from decone.cli import info, repair, scan, studies, train, vocabulary
+from decone.cli import repair, scan, studies, train, vocabulary
 from decone.cli.console import say
 from decone.training.interrupt import Interrupted, Stopped
 
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 @app.callback()
 def options(
-    version: info.Version = False,
+    version: train.Version = False,
 ) -> None:
     """Find, cure and prove the cure of token-embedding degeneration in language models."""
 
@@ -69,8 +69,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "lexicon": repair.lexicon,
     "reproduce": studies.reproduce,
     "report": studies.report,
-    "methods": info.methods,
-    "doctor": info.doctor,
+    "methods": train.methods,
+    "doctor": train.doctor,
 }
 for name, command in COMMANDS.items():
     app.command(name=name)(answering(command))

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from decone.cli.console import print_result, say, stages
-from decone.cli.options import Counts, Json, Quiet
+from decone.cli.console import Counts, Json, Quiet, print_result, say, stages
 from decone.data.lexicons import FORMATS
-from decone.repair.methods.registry import find_method, method_names
+from decone.repair.methods.base import find_method, method_names
 
 if TYPE_CHECKING:
     from decone.repair.methods.base import Setting

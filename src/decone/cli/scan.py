@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from decone.cli.console import print_json, say, stages, write
-from decone.cli.options import CHECKS, Counts, Device, Embedding, Head, Json, Quiet
+from decone.cli.console import CHECKS, Counts, Device, Embedding, Head, Json, Quiet, print_json, say, stages, write
 
 LIMITS = f"Limits to fail at (exit 1), e.g. cone=0.2,undertrained=50. Names: {', '.join(CHECKS)}."
 

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from decone.cli.console import Watcher, bars, print_result, say, write
-from decone.cli.options import Device, Jobs, Json, OptionalDevice, Quiet, Seeds
+from decone.cli.console import Device, Jobs, Json, OptionalDevice, Quiet, Seeds, Watcher, bars, print_result, say, write
 from decone.data.corpora import NAMES
 
 METHODS = "mle,threshold:margin=1,threshold:margin=1+row-adamw"  # the defaults of `studies.compare.compare`

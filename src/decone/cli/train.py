@@ -1,12 +1,12 @@
-"""`decone train` and `decone eval`: one run from a configuration or the remainder of one, and a model on a text."""
+"""`decone train` and `decone eval`: one run, a model on a text; `methods`, `doctor`: objectives, this machine."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from decone.cli.console import bars, print_json, print_result, say
-from decone.cli.options import Device, Json, OptionalDevice, Quiet
+from decone import __version__
+from decone.cli.console import Device, Json, OptionalDevice, Quiet, bars, print_json, print_result, say, write_document
 
 
 def train(
@@ -69,3 +69,42 @@ def evaluate(
     from decone.training import session
 
     print_result(session.evaluate(model, text, batch=batch, device=device), as_json)
+
+
+def print_version(requested: bool) -> bool:
+    """Prints the version and ends."""
+    if requested:
+        print(f"decone {__version__}")
+        raise typer.Exit
+    return requested
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Print the version and end.", callback=print_version, is_eager=True)
+]
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(help="One method, shown whole.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the objectives, or show one with its settings and source."""
+    from decone.objectives.registry import methods
+
+    catalogue = methods(name)
+    if as_json:
+        print_json(catalogue.to_dict()["methods"])
+    else:
+        write_document(catalogue.to_document())
+
+
+def doctor(as_json: Json = False) -> None:
+    """Print what this machine offers and which engine evaluates the losses."""
+    from decone.training.machine import doctor
+
+    environment = doctor()
+    if as_json:
+        print_json(environment.to_dict())
+        return
+    for heading, sentence in environment.sentences():
+        say(sentence if heading in ("versions", "machine") else f"{heading}: {sentence}")

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from decone.cli.console import print_result, stages
-from decone.cli.options import (
+from decone.cli.console import (
     INITIALISATIONS,
     Device,
     DryRun,
@@ -18,6 +17,8 @@ from decone.cli.options import (
     Match,
     NewFolder,
     Quiet,
+    print_result,
+    stages,
 )
 
 INIT = (

@@ -31,8 +31,8 @@ from decone.models.huggingface import HuggingFaceModel
 from decone.models.load import first_line, is_run
 from decone.objectives import MLE, Objective
 from decone.training import checkpoint
+from decone.training.config import Method
 from decone.training.machine import resolve_device
-from decone.training.method import Method
 from decone.training.run import Run
 
 STREAM = 2  # of randomness; training and validation have 0 and 1

@@ -16,9 +16,8 @@ from decone.repair.alignment.result import AlignmentSettings, LexiconCoverage, c
 from decone.repair.checkpoint import apply_delta, undo_delta
 from decone.repair.comparison import measure_repair, repair_warnings
 from decone.repair.delta import read_delta, require_vacant_delta, write_delta
-from decone.repair.methods.base import TableChoice
+from decone.repair.methods.base import TableChoice, build_method
 from decone.repair.methods.directions import Centre, Statistics
-from decone.repair.methods.registry import build_method
 from decone.repair.result import REPAIR, RepairReport
 
 __all__ = [
@@ -46,7 +45,7 @@ def repair_with(
     """Repairs a table of a model by a method of any name; the model stays as it is.
 
     Args:
-        method: name of a repair, see `decone.repair.methods.registry.method_names`.
+        method: name of a repair, see `decone.repair.methods.base.method_names`.
         model: a folder of transformers, a hub name, a .safetensors file, or a run of decone.
         out: the delta to write, a .safetensors file; without it the repair is only measured.
         tokens: number of changed rows in the report.

@@ -12,9 +12,8 @@ from decone.files.folder import EXCLUDED, copy_file, list_files
 from decone.files.foreign import join_names, plain
 from decone.files.safetensors import StoredTensor, Weights, copy_range, open_weights
 from decone.models.find_tables import find_tables
-from decone.repair.delta import Delta, StoredRows, patch_table, read_delta, tensor_digest
+from decone.repair.delta import Delta, StoredRows, model_path, patch_table, read_delta, tensor_digest
 from decone.repair.result import WRITTEN, WrittenCheckpoint
-from decone.repair.tables import model_path
 
 STEP = 1 << 24  # bytes copied at once
 

@@ -21,9 +21,8 @@ from torch import Tensor
 
 from decone.metrics.inputs import row_blocks
 from decone.models.tables import Table, blocks
-from decone.repair.delta import RowDelta
+from decone.repair.delta import RepairTarget, RowDelta
 from decone.repair.methods.directions import Centre, Statistics
-from decone.repair.tables import RepairTarget
 
 EQUAL = 1e-9  # relative difference of variances below which the order of two axes is open
 

@@ -7,9 +7,9 @@ a baseline. Each variant of a repair (`RepairMethod.variants`) is a row of the s
 from importlib.util import find_spec
 from pathlib import Path
 
-from decone.repair.methods.registry import repair_variants
+from decone.repair.methods.base import repair_variants
 from decone.studies.downstream import ORIGINAL, DownstreamTable, Preset, Suite, TableRow, hub_model
-from decone.training.finetuning.tasks import suite_tasks
+from decone.training.tasks import suite_tasks
 
 STUDY = "definitionemb"
 

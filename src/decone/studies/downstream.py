@@ -14,15 +14,15 @@ from pydantic import Field, ValidationError, model_validator
 from decone.files.settings import explain_mistake
 from decone.models.find_tables import find_tables
 from decone.repair.api import apply_delta, read_delta, repair_with
-from decone.repair.methods.registry import repair_variants
-from decone.repair.tables import model_path
+from decone.repair.delta import model_path
+from decone.repair.methods.base import repair_variants
 from decone.studies.pool import Stop, Watch, work_off
 from decone.studies.store import NO_FINETUNING, CellKey, FinetuneRequest, ResultStore, Study, StudyRequest, select_names
 from decone.studies.table import Measure, StudyTable, build_scores
-from decone.training.finetuning.loop import FinetuneConfig
-from decone.training.finetuning.tasks import tasks as all_tasks
+from decone.training.finetuning import FinetuneConfig
 from decone.training.machine import provenance, resolve_device
 from decone.training.run import ResultModel, require_creatable, require_writable
+from decone.training.tasks import tasks as all_tasks
 
 SCHEMA = "decone.downstream/1"
 ORIGINAL = "original"

@@ -41,10 +41,11 @@ from decone.studies.findings import (
     is_clear,
     language_name,
     main_language,
+    method_swatch,
+    provenance_blocks,
     seed_range,
     verdict,
 )
-from decone.studies.provenance import method_swatch, provenance_blocks
 from decone.studies.table import ALIGNED, MAIN, Measure, Results, StudyCell, StudyRow, StudyTable
 
 OPENED = 12  # seeds above which a list of seeds starts folded

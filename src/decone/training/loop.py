@@ -19,11 +19,10 @@ from decone.metrics.neighbours import translation_alignment
 from decone.models.nano import Nano
 from decone.objectives import Loss, Objective
 from decone.training import checkpoint, inputs
-from decone.training.config import RunConfig
+from decone.training.config import Method, RunConfig
 from decone.training.evaluation import measure, validation_loss
 from decone.training.interrupt import Interrupted, catch_interrupt
 from decone.training.machine import accelerator, provenance
-from decone.training.method import Method
 from decone.training.run import Run, RunLog
 from decone.vocab.counts import count_tokens
 

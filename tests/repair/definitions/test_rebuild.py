@@ -26,8 +26,7 @@ from decone.repair.definitions.fit import Reconstructor
 from decone.repair.definitions.prompts import Prompt
 from decone.repair.definitions.rebuild import find_doubtful_rows, from_definitions, rebuild_rows
 from decone.repair.definitions.recipe import DefinitionRecipe
-from decone.repair.delta import write_delta
-from decone.repair.tables import repair_targets
+from decone.repair.delta import repair_targets, write_delta
 from decone.repair.vocabulary.grow import grow
 
 transformers = pytest.importorskip("transformers")

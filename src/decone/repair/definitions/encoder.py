@@ -14,7 +14,7 @@ from decone.models.load import Loader
 from decone.models.tables import ModelTables
 from decone.repair.definitions.prompts import Prompt, PromptBatch, collate, length_batches
 from decone.repair.definitions.recipe import Precision, Read
-from decone.repair.tables import model_path
+from decone.repair.delta import model_path
 from decone.training.machine import autocast
 
 POSITIONS = 512  # of a model that counts none, such as T5

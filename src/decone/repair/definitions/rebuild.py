@@ -29,8 +29,7 @@ from decone.repair.definitions.fit import (
     unrelated_share,
 )
 from decone.repair.definitions.recipe import DefinitionRecipe
-from decone.repair.delta import RowDelta
-from decone.repair.tables import RepairTarget
+from decone.repair.delta import RepairTarget, RowDelta
 from decone.repair.vocabulary.initialisations import Initialisation, NewRows, RowRequest, pieces
 
 SHORT = 0.5  # of the old length; below it a note is written

@@ -1,17 +1,20 @@
-"""Interface of a repair: settings that a command line and a function share, and new rows of a table.
+"""Interface of a repair: settings that a command line and a function share, and new rows of a table; repairs by name.
 
 A repair is one file in this folder, found by its name: a frozen dataclass derived from `RepairMethod`, whose fields are
 its settings. `decone repair NAME`, `decone.repair.api.repair_with` and the downstream studies take it from there.
 """
 
+import importlib
+import inspect
+import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
-from decone.files.settings import Progress
+from decone.files.settings import Progress, suggest
 
-if TYPE_CHECKING:  # settings are read for help, which needs no torch
+if TYPE_CHECKING:  # names are listed and settings are read for help, which needs no torch
     from decone.models.tables import ModelTables
     from decone.repair.delta import RowDelta
 
@@ -20,6 +23,8 @@ ROWS_HELP = (
     "rare or rare:SHARE (by --counts, or the order of ids), seen:SHARE (the rarest that occur in --counts), last:SHARE "
     "of the ids, all, or a file of ids"
 )
+_FOLDER = "decone.repair.methods"
+_NOT_REPAIRS = {"base"}
 
 
 @dataclass(frozen=True)
@@ -126,3 +131,63 @@ class RepairMethod(ABC):
                 kind, setting = get_args(hint)
                 settings.append(SettingField(name, kind, setting, getattr(cls, name, MISSING)))
         return settings
+
+
+def method_names() -> list[str]:
+    """Names of all repairs.
+
+    Example:
+        >>> "definitions" in method_names() and "directions" in method_names()
+        True
+    """
+    folder = importlib.import_module(_FOLDER)
+    files = {module.name for module in pkgutil.iter_modules(folder.__path__)}
+    return sorted(file.replace("_", "-") for file in files - _NOT_REPAIRS)
+
+
+def find_method(name: str) -> type[RepairMethod]:
+    """The class of a repair.
+
+    Raises:
+        ValueError: no repair has that name; the nearest one is suggested.
+
+    Example:
+        >>> find_method("directions").__name__
+        'Directions'
+    """
+    names = method_names()
+    if name not in names:
+        raise ValueError(f"unknown repair {name!r}; {suggest(name, names, 'choose one of ' + ', '.join(names))}")
+    module = importlib.import_module(f"{_FOLDER}.{name.replace('-', '_')}")
+    for _, candidate in inspect.getmembers(module, inspect.isclass):
+        if issubclass(candidate, RepairMethod) and candidate.__module__ == module.__name__:
+            return candidate
+    raise ValueError(f"{module.__name__} defines no repair; add a class derived from RepairMethod")
+
+
+def build_method(name: str, settings: Mapping[str, Any]) -> RepairMethod:
+    """Builds a repair.
+
+    Raises:
+        ValueError: no repair has that name, it has no such setting, or one is missing.
+
+    Example:
+        >>> build_method("directions", {"component": 2})
+        Traceback (most recent call last):
+        ValueError: repair 'directions' has no setting 'component'; did you mean 'components'?
+    """
+    method = find_method(name)
+    declared = {setting.name: setting for setting in method.settings_of()}
+    for key in settings:
+        if key not in declared:
+                hint = suggest(key, list(declared), f"it knows {', '.join(declared)}")
+            raise ValueError(f"repair {name!r} has no setting {key!r}; {hint}")
+    for key, setting in declared.items():
+        if setting.default is MISSING and key not in settings:
+            raise ValueError(f"repair {name!r} needs the setting {key!r}")
+    return method(**settings)
+
+
+def repair_variants() -> dict[str, tuple[str, RepairVariant]]:
+    """Variants of all repairs by name, with the name of their repair."""
+    return {variant.name: (name, variant) for name in method_names() for variant in find_method(name).variants}

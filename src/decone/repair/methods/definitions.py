@@ -87,8 +87,8 @@ decone repair definitions MODEL --lexicon FILE --out DELTA.safetensors   rebuild
         from decone.repair.definitions.fit import Reconstructor
         from decone.repair.definitions.rebuild import find_doubtful_rows, rebuild_rows
         from decone.repair.definitions.recipe import DefinitionRecipe
+        from decone.repair.delta import repair_targets, separate_inputs
         from decone.repair.row_selection import BY_INDEX, parse_rows, select_defined_rows
-        from decone.repair.tables import repair_targets, separate_inputs
 
         pairs = parse_pairs(self.settings or [], example="solver=gradient")
         recipe = DefinitionRecipe.build(self.preset, {"seed": str(seed), **pairs})

@@ -70,8 +70,8 @@ decone repair directions MODEL --out DELTA.safetensors   take the mean and the s
 
     def repair(self, model_tables: "ModelTables", seed: int, progress: Progress) -> RepairedRows:
         """Makes rows without the directions; see `repair.directions.remove_directions`."""
+        from decone.repair.delta import repair_targets
         from decone.repair.directions import remove_directions
-        from decone.repair.tables import repair_targets
 
         ids, notes = self._rows(model_tables)
         if (

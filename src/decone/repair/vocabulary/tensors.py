@@ -11,7 +11,7 @@ from decone.files.safetensors import FileTable, Weights, open_weights
 from decone.models.families import FAMILIES, family_of
 from decone.models.tables import ModelTables
 from decone.models.tokenizer_files import MAKE
-from decone.repair.tables import model_path, repair_targets
+from decone.repair.delta import model_path, repair_targets
 
 Role = Literal["input", "output", "bias"]
 

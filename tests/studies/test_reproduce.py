@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from decone.studies import paper, pool
-from decone.studies.paper import PaperRow, PaperStudy, PaperTable, load_tables
+from decone.studies import pool, reproduce
+from decone.studies.reproduce import PaperRow, PaperStudy, PaperTable, load_tables
 from decone.studies.table import MEASURES
 from decone.training.config import RunConfig
 from decone.training.run import Run
@@ -38,13 +38,13 @@ def study(table: PaperTable, seeds: list[int], rows: str | None = None) -> Paper
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the jobs that are carried out from now on."""
     names: list[str] = []
-    real = paper.run_all
+    real = reproduce.run_all
 
     def counting(jobs: Any, *others: Any) -> Any:
         names.extend(job.name for job in jobs)
         return real(jobs, *others)
 
-    monkeypatch.setattr(paper, "run_all", counting)
+    monkeypatch.setattr(reproduce, "run_all", counting)
     return names
 
 

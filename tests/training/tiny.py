@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from decone.data.glue import Example, Task
 from decone.data.published import Published
 from decone.data.summaries import Pair
-from decone.training.finetuning.tasks import tasks
-from decone.training.finetuning.tasks.glue import GlueTask
+from decone.training.tasks import tasks
+from decone.training.tasks.glue import GlueTask
 
 WORDS = ("the", "a", "film", "plot", "actor", "was", "is", "good", "bad", "very", "and", "then", "it", "ends")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.training.finetuning.tiny import SCORES, TASK, bert, examples, pairs
+from tests.training.tiny import SCORES, TASK, bert, examples, pairs
 
-from decone.training.finetuning.loop import (
+from decone.training.finetuning import (
     FinetuneConfig,
     batch_count,
     finetune,
@@ -18,9 +18,9 @@ from decone.training.finetuning.loop import (
     schedule,
     shuffled_batches,
 )
-from decone.training.finetuning.tasks.glue import Classification, load_classifier
 from decone.training.interrupt import Interrupted
 from decone.training.run import read_log
+from decone.training.tasks.glue import Classification, load_classifier
 
 
 def config(**values: Any) -> FinetuneConfig:

@@ -13,8 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from decone.data import summaries
 from decone.metrics.generation import rouge, scorer
-from decone.training.finetuning.loop import FinetuneConfig, batch_count, finetune, length_batches, shuffled_batches
-from decone.training.finetuning.tasks import LOADER, FinetuneTask, load_model, quiet_library
+from decone.training.finetuning import FinetuneConfig, batch_count, finetune, length_batches, shuffled_batches
+from decone.training.tasks import LOADER, FinetuneTask, load_model, quiet_library
 
 IGNORED = -100  # what transformers takes for "no target" when it shifts targets into inputs
 INPUTS = ("input_ids", "attention_mask")  # some tokenizers give more than an encoder-decoder takes

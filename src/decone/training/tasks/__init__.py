@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from decone.models.load import Loader
-from decone.training.finetuning.loop import FinetuneConfig, batch_count
+from decone.training.finetuning import FinetuneConfig, batch_count
 
 LOADER = Loader(
     needs="fine-tuning needs",

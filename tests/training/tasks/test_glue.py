@@ -6,13 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
-from tests.training.finetuning.tiny import bert, pairs
+from tests.training.tiny import bert, pairs
 from torch.nn import functional as F
 
 from decone.data.glue import TASKS
-from decone.training.finetuning import tasks as package
-from decone.training.finetuning.tasks import FinetuneTask, suite_tasks, tasks
-from decone.training.finetuning.tasks.glue import load_classifier, sentence_vectors, similarity_correlation
+from decone.training import tasks as package
+from decone.training.tasks import FinetuneTask, suite_tasks, tasks
+from decone.training.tasks.glue import load_classifier, sentence_vectors, similarity_correlation
 
 
 def test_the_seed_decides_the_head_whatever_the_table(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ QNLI = """
 from decone.data.glue import Task
 from decone.data.published import Published
 from decone.metrics.benchmark import accuracy
-from decone.training.finetuning.tasks.glue import GlueTask
+from decone.training.tasks.glue import GlueTask
 
 FILE = Published("glue/QNLI/{split}.tsv", None, "0" * 64)
 SOURCE = Task("QNLI", FILE, FILE, (1, 2, 3), 4, classes=("entailment", "not_entailment"))

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from tests.repair.checkpoints import V, llama
 
 from decone.repair.api import repair_with
-from decone.repair.methods.registry import find_method, method_names, repair_variants
+from decone.repair.methods.base import find_method, method_names, repair_variants
 from decone.studies.downstream import make_delta
 
 FOLDER = importlib.import_module("decone.repair.methods")
@@ -22,7 +22,7 @@ import torch
 from decone.models.tables import MemoryTable
 from decone.repair.delta import RowDelta
 from decone.repair.methods.base import RepairedRows, RepairMethod, RepairVariant, Setting
-from decone.repair.tables import repair_targets
+from decone.repair.delta import repair_targets
 
 
 @dataclass(frozen=True)

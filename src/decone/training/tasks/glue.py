@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from decone.data import glue
 from decone.metrics.benchmark import accuracy, correlations, f1, matthews
-from decone.training.finetuning.loop import FinetuneConfig, batch_count, finetune, length_batches, shuffled_batches
-from decone.training.finetuning.tasks import LOADER, FinetuneTask, load_model
+from decone.training.finetuning import FinetuneConfig, batch_count, finetune, length_batches, shuffled_batches
+from decone.training.tasks import LOADER, FinetuneTask, load_model
 
 HEADS = ("classifier", "classification_head", "score")
 CLASSIFIERS = replace(LOADER, may_lack=(*HEADS, "pooler"))  # modules that a pretrained model need not have

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.finetuning.tiny import bart, bert, gpt2, t5, texts
+from tests.training.tiny import bart, bert, gpt2, t5, texts
 from torch import Tensor
 
-from decone.training.finetuning.loop import finetune
-from decone.training.finetuning.tasks.summarization import Summarization, SummaryConfig, load_encoder_decoder
+from decone.training.finetuning import finetune
+from decone.training.tasks.summarization import Summarization, SummaryConfig, load_encoder_decoder
 
 
 def config(**values: Any) -> SummaryConfig:

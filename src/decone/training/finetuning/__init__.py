@@ -1,1 +1,0 @@
-"""Fine-tuning a pretrained model of transformers on a task: settings, batches, the loop."""
