@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from decone.cli import repair, scan, studies, train, vocabulary
+from decone.cli import repair, scan, studies, train
 from decone.cli.console import say
 from decone.training.interrupt import Interrupted, Stopped
 
@@ -64,8 +64,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "eval": train.evaluate,
     "scan": scan.scan,
-    "grow": vocabulary.grow,
-    "trim": vocabulary.trim,
+    "grow": repair.grow,
+    "trim": repair.trim,
     "lexicon": repair.lexicon,
     "reproduce": studies.reproduce,
     "report": studies.report,

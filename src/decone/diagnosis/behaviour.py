@@ -30,6 +30,7 @@ from decone.vocab.counts import count_tokens, frequency_groups
 from decone.vocab.scripts import script
 
 LINES = 4096  # lines tokenized at once
+WINDOW_BYTES = CACHE_BYTES  # logits of one window, at most
 WINDOWS = (16, 32, 128)  # l of Rep/l
 BATCH, TOKENS = 2**27, 2**13  # bytes of logits and tokens at once, where one window is no larger
 OUTSIDE = "other"  # tokens that no group holds
@@ -181,7 +182,7 @@ def _starts_and_ends(spans: Int64[Tensor, "N 2"]) -> dict[str, Tensor]:
 
 
 def _window(context: int, vocabulary: int) -> int:
-    return max(1, min(context, CACHE_BYTES // (4 * vocabulary)))
+    return max(1, min(context, WINDOW_BYTES // (4 * vocabulary)))
 
 
 @dataclass(frozen=True)

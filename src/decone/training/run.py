@@ -11,7 +11,7 @@ result.json         every metric, once it is done
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -19,16 +19,19 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from decone.data.tokenizers import TextTokenizer
-from decone.document import Document, DocumentModel
+from decone.document import DocumentModel
+from decone.document.blocks import Document, Grid, GridColumn, Note, Section, Title
+from decone.document.numbers import DASH, number
 from decone.files.atomic import UNFINISHED, write_text
 from decone.files.settings import explain_mistake
 from decone.models.load import RUN_CONFIG
 from decone.models.nano import Nano
 from decone.training.checkpoint import load_weights
 from decone.training.config import RunConfig
-from decone.training.view import run_document
 
 LOG = "metrics.jsonl"
+MEASURES = ("PPL", "PPL best", "T best", "bits/byte", "accuracy", "Recall@5", "MRR", "I(W)")
+GROUPS = (GridColumn("tokens", "left"), "types", "targets", "PPL", "accuracy")
 
 
 class ResultModel(BaseModel):
@@ -121,6 +124,51 @@ class RunResult(ResultModel, DocumentModel):
     def to_document(self) -> Document:
         """The scores of the delivered state as blocks."""
         return run_document(self)
+
+
+def run_document(result: RunResult) -> Document:
+    """The scores of a finished run in the state that it delivers."""
+    measurement = result.measured[result.select]
+    title = Title(f"{result.method}, seed {result.seed}, step {measurement.step}", kicker="decone run")
+    return Document(title, tuple(score_sections(measurement.languages, measurement.alignment)))
+
+
+def score_sections(languages: Mapping[str, LanguageScores], alignment: float | None) -> list[Section]:
+    """Sections of the scores of languages: a line per language, then one per frequency group."""
+    overall = Grid(("language", *MEASURES), tuple(_scores(name, scores) for name, scores in languages.items()))
+    groups = tuple(
+        _group(name, group, values) for name, scores in languages.items() for group, values in scores.groups.items()
+    )
+    sections = [
+        Section("scores", "Scores", (overall,)),
+        Section("groups", "Frequency groups", (Grid(("language", *GROUPS), groups),)),
+    ]
+    if alignment is not None:
+        text = f"alignment: {alignment:.2f} of the low-resource rows lie nearest their translation"
+        sections.append(Section("alignment", "Alignment", (Note(text),)))
+    return sections
+
+
+def _scores(language: str, scores: LanguageScores) -> tuple[str, ...]:
+    bits: float | None = (scores.model_extra or {}).get("bits_per_byte")
+    values = [
+        (scores.perplexity, 2),
+        (scores.best_perplexity, 2),
+        (scores.best_temperature, 2),
+        (bits, 3),
+        (scores.accuracy, 4),
+        (scores.recall["5"], 4),
+        (scores.mrr, 4),
+        (scores.isotropy["raw"], 4),
+    ]
+    return language, *(DASH if value is None else number(value, digits) for value, digits in values)
+
+
+def _group(language: str, group: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+    if not values["count"]:
+        return language, group, str(values["tokens"]), "0", "not in text", ""
+    numbers = number(values["perplexity"], 2), number(values["accuracy"], 4)
+    return language, group, str(values["tokens"]), str(values["count"]), *numbers
 
 
 class Run:

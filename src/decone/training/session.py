@@ -7,7 +7,7 @@ from typing import Any
 
 from decone.data.corpora import read_text
 from decone.data.windows import Languages
-from decone.document import Document, DocumentModel
+from decone.document.blocks import Document, DocumentModel, Title
 from decone.files.settings import Progress, merge_settings
 from decone.metrics.table_geometry import isotropy
 from decone.models.huggingface import HuggingFaceModel
@@ -16,8 +16,7 @@ from decone.training.config import RunConfig
 from decone.training.evaluation import measure, scores
 from decone.training.loop import Trainer
 from decone.training.machine import resolve_device
-from decone.training.run import LanguageScores, ResultModel, Run, RunResult
-from decone.training.view import evaluation_document
+from decone.training.run import LanguageScores, ResultModel, Run, RunResult, score_sections
 from decone.vocab.counts import count_tokens
 
 
@@ -41,6 +40,12 @@ class TextEvaluation(ResultModel, DocumentModel):
     def to_document(self) -> Document:
         """The scores as blocks."""
         return evaluation_document(self)
+
+
+def evaluation_document(evaluation: TextEvaluation) -> Document:
+    """The scores of a model on a text."""
+    title = Title(f"{evaluation.model} on {evaluation.text}, {evaluation.tokens} tokens", kicker="decone evaluation")
+    return Document(title, tuple(score_sections(evaluation.languages, evaluation.alignment)))
 
 
 def train(

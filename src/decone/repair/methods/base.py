@@ -180,7 +180,7 @@ def build_method(name: str, settings: Mapping[str, Any]) -> RepairMethod:
     declared = {setting.name: setting for setting in method.settings_of()}
     for key in settings:
         if key not in declared:
-                hint = suggest(key, list(declared), f"it knows {', '.join(declared)}")
+            hint = suggest(key, list(declared), f"it knows {', '.join(declared)}")
             raise ValueError(f"repair {name!r} has no setting {key!r}; {hint}")
     for key, setting in declared.items():
         if setting.default is MISSING and key not in settings:
