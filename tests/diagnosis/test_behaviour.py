@@ -355,9 +355,9 @@ def test_tokens_together_are_the_text(llama: Path) -> None:
 
 def test_a_large_vocabulary_makes_windows_shorter(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("text.txt").write_text(TEXT, encoding="utf-8")
-    monkeypatch.setattr(module, "CACHE_BYTES", 290 * 4 * 7 + 3)
+    monkeypatch.setattr(module, "WINDOW_BYTES", 290 * 4 * 7 + 3)
     assert load_evaluated_text(str(llama), Path("text.txt"), "cpu").context == 7
-    monkeypatch.setattr(module, "CACHE_BYTES", 1)
+    monkeypatch.setattr(module, "WINDOW_BYTES", 1)
     assert load_evaluated_text(str(llama), Path("text.txt"), "cpu").context == 1
 
 
