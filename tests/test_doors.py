@@ -9,7 +9,6 @@ from typing import Any, get_type_hints
 import pytest
 
 import decone
-from decone.training.config import RunConfig
 
 TINY: dict[str, Any] = {
     "steps": 4,
@@ -72,10 +71,11 @@ def test_train_and_evaluate(text: Path) -> None:
     evaluation = decone.evaluate(result, text, device="cpu")
     assert is_json(evaluation)["languages"].keys() == result.scores.keys()
     assert "tiny.txt" in evaluation._repr_html_()
+    assert decone.scan(result, prompts=0).model.family == "decone"  # a result is taken where a path is
 
 
 def test_compare_and_draw_report(text: Path) -> None:
-    result = decone.compare("mle", seeds="7,", config=RunConfig.build(TINY), out="study", jobs=1)
+    result = decone.compare("mle", seeds="7,", config=TINY, out="study", jobs=1)
     assert [run["seed"] for run in is_json(result)["mle"]] == [7]
     assert "1 methods, 1 seeds, 4 steps on tiny.txt" in result._repr_html_()
     assert Path("study/report.html").is_file()

@@ -38,7 +38,7 @@ __version__ = "0.1.0"
 _DOORS = {
     "apply_delta": "repair.api",
     "compare": "studies.compare",
-    "doctor": "training.doctor",
+    "doctor": "training.machine",
     "draw_report": "studies.compare",
     "evaluate": "training.session",
     "grow": "repair.vocabulary.grow",

@@ -1,5 +1,6 @@
 """A scan: the tables of a model, its rows, and with a text its behaviour."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,13 +26,13 @@ from decone.training.machine import provenance
 
 
 def scan(
-    model: str | Path,
+    model: str | os.PathLike[str],
     *,
     text: str | Path | None = None,
     counts: str | Path | None = None,
     blame: bool = False,
     words: Sequence[str | Path] = (),
-    against: str | Path | None = None,
+    against: str | os.PathLike[str] | None = None,
     embedding: str | None = None,
     head: str | None = None,
     device: str = "auto",
@@ -76,7 +77,7 @@ def scan(
     """
     report = progress or (lambda stage, done, total: None)
     begun = time.perf_counter()
-    name, text, counts = str(model), *(None if path is None else Path(path) for path in (text, counts))
+    name, text, counts = os.fspath(model), *(None if path is None else Path(path) for path in (text, counts))
     if blame and text is None:
         raise ValueError("--blame needs a text whose gradients it looks at; give --text FILE")
     content = None if text is None else read_text(text)
@@ -118,7 +119,7 @@ def scan(
     tokens = token_texts(model_tables)
     if against is not None:
         report("the other model", 0, 1)
-        reference = find_tables(str(against), embedding, head)
+        reference = find_tables(os.fspath(against), embedding, head)
         require_same_vocabulary(model_tables, reference)
         reference_surveys = _survey(reference, known_frequencies, seed, report)
         reference_facts = {table: facts for table, (facts, _) in reference_surveys.items()}

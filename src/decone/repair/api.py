@@ -3,6 +3,7 @@
 `decone repair` and `decone lexicon` parse their options, call these, and print the result.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ __all__ = [
 
 def repair_with(
     method: str,
-    model: str | Path,
+    model: str | os.PathLike[str],
     *,
     out: str | Path | None = None,
     tokens: int = 10,
@@ -63,7 +64,7 @@ def repair_with(
     progress, delta_path = progress or _silent, _path(out)
     repair = build_method(method, settings)
     progress("tables", 0, 1)
-    model_tables = repair.find_tables(str(model))
+    model_tables = repair.find_tables(os.fspath(model))
     if delta_path is not None:
         require_vacant_delta(delta_path, model_tables)
     repaired = repair.repair(model_tables, seed, progress)
@@ -90,7 +91,7 @@ def repair_with(
 
 
 def repair_directions(
-    model: str | Path,
+    model: str | os.PathLike[str],
     *,
     components: int | None = None,
     centre: Centre = "mean",
@@ -163,7 +164,7 @@ def repair_directions(
 
 
 def rebuild_definitions(
-    model: str | Path,
+    model: str | os.PathLike[str],
     lexicon: str | Path | Sequence[str | Path],
     *,
     rows: str = "doubtful",
@@ -245,7 +246,7 @@ def rebuild_definitions(
 
 
 def lexicon_coverage(
-    model: str | Path,
+    model: str | os.PathLike[str],
     lexicon: str | Path | Sequence[str | Path],
     *,
     format: str = "auto",
@@ -286,7 +287,7 @@ def lexicon_coverage(
     settings = AlignmentSettings(case, senses, forms == "follow", inflections, numbers, pieces)
     entries = open_lexicons(_paths(lexicon), format, language, forms)
     progress("reading the vocabulary", 0, 1)
-    model_tables = find_tables(str(model))
+    model_tables = find_tables(os.fspath(model))
     frequencies = None if counts is None else read_counts(Path(counts), model_tables)
     alignment = align_model(model_tables, entries, settings, progress)
     report = coverage(alignment, model_tables.name, frequencies)

@@ -4,6 +4,7 @@ Only the files that hold a table are written anew, its bytes replaced and all ot
 made beside and renamed when it is whole.
 """
 
+import os
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,7 +20,7 @@ STEP = 1 << 24  # bytes copied at once
 
 
 def apply_delta(
-    model: str | Path, delta: str | Path, out: str | Path, *, link: bool = False, backwards: bool = False
+    model: str | os.PathLike[str], delta: str | Path, out: str | Path, *, link: bool = False, backwards: bool = False
 ) -> WrittenCheckpoint:
     """Writes a model with a delta applied.
 
@@ -38,7 +39,7 @@ def apply_delta(
             the source; or the disk is full. Nothing is left behind.
     """
     opened, out = read_delta(delta), Path(out)
-    source = Path(model) if Path(model).exists() else model_path(find_tables(str(model)))
+    source = Path(model) if Path(model).exists() else model_path(find_tables(os.fspath(model)))
     require_vacant(out, source)
     weights = open_weights(source)
     shards = _shards(weights, opened, backwards)

@@ -14,7 +14,7 @@ from decone.data import corpora
 from decone.document import figures, html, markdown
 from decone.document.blocks import Document, DocumentModel
 from decone.files.atomic import write_text
-from decone.files.settings import Progress, merge_settings
+from decone.files.settings import Progress
 from decone.studies.exhibits import ModelExhibit, load_exhibits
 from decone.studies.pool import RunJob, StepCounter, Watch, run_all
 from decone.studies.store import parse_seeds
@@ -74,7 +74,7 @@ def compare(
     corpus: str | None = None,
     seeds: str | int | Sequence[int] = 3,
     steps: int | None = None,
-    config: RunConfig | Path | str | None = None,
+    config: RunConfig | Mapping[str, Any] | Path | str | None = None,
     settings: Mapping[str, Any] | None = None,
     out: Path | str = "runs/compare",
     device: str | None = None,
@@ -90,7 +90,7 @@ def compare(
         corpus: default, one of `data.corpora.PUBLISHED`, or a UTF-8 text file; None for that of the configuration.
         seeds: a number of seeds, or the seeds themselves.
         steps: optimiser steps of every run; None for those of the configuration, or 1,000 without one.
-        config: configuration that all runs share, or a TOML file of it.
+        config: configuration that all runs share, its values, or a TOML file of it.
         settings: values by dotted key that replace those of the configuration.
         out: folder of the comparison; `table.md` and `report.html` are written into it.
         device: auto, cpu, cuda, cuda:N or mps; None for that of the configuration.
@@ -103,10 +103,7 @@ def compare(
     """
     options = {"corpus.name": corpus, "steps": steps, "machine.device": device}
     overrides = {key: value for key, value in options.items() if value is not None} | dict(settings or {})
-    if isinstance(config, Path | str):
-        shared = RunConfig.read(Path(config), overrides)
-    else:
-        shared = RunConfig.build(merge_settings(config.model_dump() if config else {"steps": STEPS}, overrides))
+    shared = RunConfig.resolve({"steps": STEPS} if config is None else config, overrides)
     names = split_methods(methods) if isinstance(methods, str) else list(methods)
     plan = Comparison(shared, names, parse_seeds(seeds), Path(out))
     figures.graph_objects()  # hours of training must not end in a missing package

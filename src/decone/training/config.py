@@ -7,6 +7,7 @@ Objectives joined by + are composed, see `objectives.compose`; the optimiser sta
 import hashlib
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -199,6 +200,14 @@ class RunConfig(ConfigSection):
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{path} is not TOML: {error}") from None
         return cls.build(merge_settings(values, overrides or {}))
+
+    @classmethod
+    def resolve(cls, config: Self | Mapping[str, Any] | Path | str | None, overrides: dict[str, Any]) -> Self:
+        """Validates a configuration, its values, or a TOML file of it, with overrides; None is that of the defaults."""
+        if isinstance(config, Path | str):
+            return cls.read(Path(config), overrides)
+        values = config.model_dump() if isinstance(config, RunConfig) else dict(config or {})
+        return cls.build(merge_settings(values, overrides))
 
     def dump(self) -> str:
         """The configuration as TOML, every key written out."""

@@ -116,6 +116,16 @@ class RunResult(ResultModel, DocumentModel):
         RunConfig.build(self.config)
         return self
 
+    def __fspath__(self) -> str:
+        """Folder of the run, so that a result is taken where a path is.
+
+        Raises:
+            ValueError: the result has no folder.
+        """
+        if self.path is None:
+            raise ValueError("this result has no folder; name the folder of its run")
+        return str(self.path)
+
     @property
     def scores(self) -> dict[str, LanguageScores]:
         """Scores of the delivered state by language."""

@@ -1,6 +1,7 @@
 """Entry points of training: `train` carries out one run, `evaluate` measures a model on a text."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from decone.data.corpora import read_text
 from decone.data.windows import Languages
 from decone.document.blocks import Document, DocumentModel, Title
-from decone.files.settings import Progress, merge_settings
+from decone.files.settings import Progress
 from decone.metrics.table_geometry import isotropy
 from decone.models.huggingface import HuggingFaceModel
 from decone.models.load import RUN_CONFIG, is_run
@@ -103,7 +104,7 @@ def train(
 
 
 def evaluate(
-    model: str | Path | RunResult, text: Path | str, *, batch: int = 12, device: str = "auto"
+    model: str | os.PathLike[str], text: Path | str, *, batch: int = 12, device: str = "auto"
 ) -> TextEvaluation:
     """Measures a model on a text: perplexity, its best temperature, ranks, isotropy, frequency groups.
 
@@ -120,7 +121,7 @@ def evaluate(
     Raises:
         ValueError: the model or the text cannot be read, or the text is shorter than one window.
     """
-    name, file, target = str(model.path if isinstance(model, RunResult) else model), Path(text), resolve_device(device)
+    name, file, target = os.fspath(model), Path(text), resolve_device(device)
     content = read_text(file)
     if is_run(name):
         run = Run.open(Path(name))
@@ -144,7 +145,7 @@ def evaluate(
 
 
 def _new_run(config: RunConfig | Mapping[str, Any] | Path | str | None, out: Path, overrides: dict[str, Any]) -> Run:
-    return Run.plan(out, _resolved(config, overrides))
+    return Run.plan(out, RunConfig.resolve(config, overrides))
 
 
 def _resumed_run(
@@ -157,19 +158,11 @@ def _resumed_run(
         raise ValueError("--resume goes on in its own folder; leave out --out")
     run = Run.open(resume)
     if config is not None or overrides:
-        resolved = _resolved(resume / RUN_CONFIG if config is None else config, overrides)
+        resolved = RunConfig.resolve(resume / RUN_CONFIG if config is None else config, overrides)
         if resolved.identity() != run.config.identity():
             raise ValueError(f"{resume} holds a run of another configuration; start a new one with --out")
         run.config = resolved
     return run
-
-
-def _resolved(config: RunConfig | Mapping[str, Any] | Path | str | None, overrides: dict[str, Any]) -> RunConfig:
-    """Configuration with overrides, validated."""
-    if isinstance(config, Path | str):
-        return RunConfig.read(Path(config), overrides)
-    values = config.model_dump() if isinstance(config, RunConfig) else dict(config or {})
-    return RunConfig.build(merge_settings(values, overrides))
 
 
 def _steps_reported(progress: Progress | None, steps: int) -> Callable[[int, dict[str, float]], None] | None:

@@ -4,6 +4,7 @@ New tokens take rows of the tables that no token has yet, and only then make the
 get the mean of the trained ones, so that no logit of theirs stands out.
 """
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ class GrowthPlan:
 
 
 def grow(
-    model: str | Path,
+    model: str | os.PathLike[str],
     tokens: str | Path | Iterable[str],
     out: str | Path | None = None,
     *,
@@ -158,7 +159,7 @@ def grow(
     """
     if init != DEFINITIONS and (lexicon or settings):
         raise ValueError("--lexicon and --set are of --init definitions; add it, or leave them out")
-    name, out = str(model), None if out is None else Path(out)
+    name, out = os.fspath(model), None if out is None else Path(out)
     text = None if text is None else Path(text)
     advance = progress or (lambda stage, done, total: None)
     requested = read_tokens(str(tokens)) if isinstance(tokens, str | Path) else tokens

@@ -4,6 +4,7 @@ Beside the requested tokens stay special and added ones, those the configuration
 everything else, and for byte-pair encoding the smaller tokens that merges build others from.
 """
 
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class TrimPlan:
 
 
 def trim(
-    model: str | Path,
+    model: str | os.PathLike[str],
     out: str | Path | None = None,
     *,
     text: str | Path | Sequence[str | Path] = (),
@@ -147,7 +148,7 @@ def trim(
     texts = tuple(map(Path, (text,) if isinstance(text, str | Path) else text))
     keep, out = (None if path is None else Path(path) for path in (keep, out))
     selection = TokenSelection(texts, keep, unreachable, min_count)
-    name = str(model)
+    name = os.fspath(model)
     advance = progress or (lambda stage, done, total: None)
     advance("tokens", 0, 1)
     model_tables = find_tables(name, embedding, head)
