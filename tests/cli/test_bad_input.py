@@ -42,7 +42,7 @@ def text_of(content: bytes) -> Callable[[], None]:
 
 
 TEXTS: dict[str, tuple[Callable[[], object], str]] = {
-    "missing": (lambda: None, "no file text.txt; name a UTF-8 text file, or one of default, shakespeare"),
+    "missing": (lambda: None, "no file text.txt; name a UTF-8 text file, or one of default,"),
     "folder": (lambda: Path("text.txt").mkdir(), "text.txt is a folder; name a text file in it"),
     "binary": (text_of(bytes(range(256)) * 9), "text.txt is a binary file; give plain text in UTF-8"),
     "empty": (text_of(b""), "text.txt is empty; give a text of some thousand characters or more"),
