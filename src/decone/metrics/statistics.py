@@ -1,7 +1,7 @@
 """Intervals over seeds: one run is an anecdote, several are a mean with an interval.
 
 Quantiles are those of `scipy.special`: exact where `scipy.stats.binomtest` iterates to 1e-12, and imported in
-about a third of the time of `scipy.stats`.
+less than half the time of `scipy.stats`.
 """
 
 import math
