@@ -241,7 +241,9 @@ def confident(h: Tensor, weight: Tensor, bias: Tensor | None, y: int) -> tuple[T
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
-    ("rule", "one"), [(Adversarial(), adversarial), (Capped(), capped), (Confident(), confident)], ids=str
+    ("rule", "one"),
+    [(Adversarial(), adversarial), (Capped(), capped), (Confident(), confident)],
+    ids=["adversarial", "capped", "confident"],
 )
 def test_general_hooks_match_loops(rule: Objective, one: Any, dtype: torch.dtype, engine: Engine) -> None:
     hidden, weight, bias, tokens = sample(5, 6, 3)
