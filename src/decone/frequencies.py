@@ -22,6 +22,7 @@ from decone.models.tables import ModelTables
 from decone.training import inputs
 from decone.training.run import Run
 from decone.vocab.counts import count_tokens, frequency_groups
+from decone.vocab.reach import Reach
 
 PIECE = 4096  # characters tokenised at once, about; the library is linear in the text only for short inputs
 BATCH = 256  # pieces at once
@@ -199,6 +200,29 @@ def special_ids(model_tables: ModelTables) -> set[int]:
         return set(model_tables.special)
     added = model_tables.tokenizer.get_added_tokens_decoder()
     return {index for index, token in added.items() if token.special} | model_tables.special
+
+
+def rows_by_reach(model_tables: ModelTables, reached: Reach | None) -> dict[str, list[int]]:
+    """Rows of the output table that no whole text leads to, by kind; rising, and empty without a tokenizer.
+
+    Args:
+        model_tables: the model.
+        reached: reach of its tokenizer; None leaves everything open.
+
+    Returns:
+        "padded" rows have no token, "reserved" ones a special token, "unreachable" ones a token that no text gives, and
+        "partial" ones a part of a character.
+    """
+    if reached is None or model_tables.tokenizer is None:
+        return {"padded": [], "reserved": [], "unreachable": [], "partial": []}
+    named = set(token_rows(model_tables, token_strings(model_tables.tokenizer)))
+    special = special_ids(model_tables)
+    return {
+        "padded": [row for row in range(model_tables.output.shape[0]) if row not in named],
+        "reserved": token_rows(model_tables, special),
+        "unreachable": token_rows(model_tables, set(reached.unreachable) - special),
+        "partial": token_rows(model_tables, reached.partial),
+    }
 
 
 def _rows_of_copy(model_tables: ModelTables, ids: Iterable[int], copy: int) -> list[int]:

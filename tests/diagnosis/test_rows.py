@@ -3,17 +3,12 @@
 import time
 from typing import Any
 
-import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.diagnosis.real_tables import minilm
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from decone.diagnosis.rows import find_rows, survey
+from decone.diagnosis.rows import find_rows
 from decone.models.tables import MemoryTable, ModelTables
-
-NONE = torch.zeros(0, dtype=torch.int64)
 
 
 def tokenizer(size: int, unused: int = 0) -> Tokenizer:
@@ -83,48 +78,6 @@ def test_both_tables_count_when_they_are_two() -> None:
 def test_tables_of_different_length() -> None:
     found = find_rows(model_tables(torch.zeros(30, 8), torch.randn(20, 8), tokenizer=tokenizer(20)))
     assert found.ids["zero"].tolist() == list(range(20))
-
-
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.sampled_from([torch.float32, torch.bfloat16]))
-def test_clusters_are_those_of_a_naive_search(picks: list[int], dtype: torch.dtype) -> None:
-    weight = torch.tensor([[0.0, -0.0], [1.0, 2.0], [2.0, 1.0], [1.0, 2.001]], dtype=torch.float32)[picks].to(dtype)
-    naive = {
-        tuple(j for j in range(len(weight)) if torch.equal(weight[i], weight[j]))
-        for i in range(len(weight))
-        if bool(weight[i].any())
-    }
-    found = survey(MemoryTable("w", weight), NONE)
-    assert sorted(map(tuple, found.clusters)) == sorted(cluster for cluster in naive if len(cluster) > 1)
-    assert found.norm.tolist() == pytest.approx([float(row.double().norm()) for row in weight], rel=1e-6)
-
-
-@pytest.mark.parametrize("size", [1e-30, 1e30])
-def test_lengths_whose_squares_leave_float32(size: float) -> None:
-    found = survey(MemoryTable("w", torch.tensor([[3.0, 4.0]]) * size), NONE)
-    assert found.norm.tolist() == pytest.approx([5 * size], rel=1e-6)
-    assert not bool(found.zero.any())
-    assert bool(found.finite.all())
-
-
-def test_blocks_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    weight = torch.randn(100, 8)
-    weight[90:] = 0.1 * torch.randn(10, 8)
-    weight[77] = weight[3]
-    unused = torch.arange(90, 100)
-    whole = survey(MemoryTable("w", weight), unused)
-    monkeypatch.setattr("decone.models.tables.BLOCK", 8 * 7)
-    parts = survey(MemoryTable("w", weight), unused)
-    assert parts.clusters == whole.clusters == [[3, 77]]
-    assert parts.norm.equal(whole.norm)
-    assert parts.distance is not None
-    assert whole.distance is not None
-    assert whole.centre is not None
-    assert whole.centre.tolist() == pytest.approx(weight[90:].double().mean(0).tolist(), abs=1e-6)
-    torch.testing.assert_close(parts.distance, whole.distance)
-
-
-def test_a_few_unused_rows_are_no_reference() -> None:
-    assert survey(MemoryTable("w", torch.randn(50, 8)), torch.arange(7)).centre is None
 
 
 def test_unused_rows_anywhere_make_nothing_untrained() -> None:

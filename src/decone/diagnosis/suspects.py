@@ -16,9 +16,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from decone.diagnosis.result import SUSPECTS, Suspect
-from decone.diagnosis.rows import LONGEST, RowKinds, RowSurvey, tables_by_name
+from decone.diagnosis.rows import LONGEST, RowKinds, tables_by_name
 from decone.frequencies import Frequencies, token_texts
 from decone.metrics.neighbours import neighbour_cosine
+from decone.metrics.row_survey import RowSurvey
 from decone.metrics.undertrained import (
     LEAST,
     RANDOM,
