@@ -59,7 +59,7 @@ RepairDryRun = Annotated[bool, typer.Option("--dry-run", help="Measure and show,
 INIT = (
     "How rows are made: pieces (mean of the rows of what the old tokenizer cuts the token into), mean (of all trained "
     "rows), sample (drawn from a normal with their mean and covariance), neighbours (mean of rows near the pieces), "
-    "definitions (rebuilt from a --lexicon)."
+    "like=TOKEN (the row of that one), definitions (rebuilt from a --lexicon)."
 )
 MATCH = "word: a token is not found inside longer words, but in scripts without spaces; anywhere: inside words too."
 TEXT = "UTF-8 text whose tokens stay; may be repeated. It is cut exactly as before."
@@ -214,7 +214,7 @@ def grow(
     model: Model,
     tokens: Annotated[str, typer.Argument(help="A file with one token per line, or tokens: covid,blog.")],
     out: NewFolder = None,
-    init: Annotated[str, typer.Option(help=INIT, metavar="|".join(INITIALISATIONS))] = "pieces",
+    init: Annotated[str, typer.Option(help=INIT, metavar="|".join((*INITIALISATIONS, "like=TOKEN")))] = "pieces",
     neighbours: Annotated[int, typer.Option(min=1, help="Rows for --init neighbours.")] = 10,
     lexicon: Annotated[list[Path] | None, typer.Option("--lexicon", "-l", help="For --init definitions.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of definitions, key=value.")] = None,

@@ -1,5 +1,7 @@
 """Rows for new tokens beside naive loops, and draws beside the moments they are drawn with."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -74,3 +76,26 @@ def test_what_cannot_be() -> None:
     nothing = RowRequest(req.surfaces, req.pieces, req.table, torch.zeros(V, dtype=torch.bool))
     with pytest.raises(ValueError, match="was trained"):
         INITIALISATIONS["mean"](nothing)
+
+
+def test_the_row_of_another_token() -> None:
+    req = request(dtype=torch.bfloat16)
+    named = replace(req, vocabulary={"<s>": 40, "5": 6})
+    table = req.table.read().double()
+    for name, row in (("like=<s>", 40), ("like=41", 41), ("like=5", 6)):  # a token goes before an id
+        made = find_initialisation(name)(named)
+        assert torch.equal(made.rows, table[[row] * 3])
+        assert [ids.tolist() for ids in made.sources] == [[row]] * 3
+
+
+@pytest.mark.parametrize("name", ["like=</s>", "like=60", "like=", "like=-1"])
+def test_a_token_that_there_is_not(name: str) -> None:
+    with pytest.raises(ValueError, match=f"--init {name}: the model has no such token"):
+        find_initialisation(name)(request())
+
+
+def test_a_mean_never_wins() -> None:
+    req = request()
+    table, states = req.table.read().double(), torch.randn(500, H, dtype=torch.float64)
+    logits = states @ torch.cat((table, INITIALISATIONS["mean"](req).rows[:1])).T
+    assert float(logits.softmax(1)[:, -1].max()) <= 1 / int(req.trained.sum())

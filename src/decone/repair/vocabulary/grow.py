@@ -134,7 +134,7 @@ def grow(
         tokens: new tokens as they stand in text, or a file with one per line, or a string with commas between them;
             those the tokenizer has already are left out.
         out: the new folder; None is a dry run.
-        init: how rows are made: a name of `INITIALISATIONS`, "definitions", or a function.
+        init: how rows are made: a name of `INITIALISATIONS`, "like=TOKEN", "definitions", or a function.
         neighbours: K, for "neighbours".
         lexicon: files that define every new token, for "definitions".
         settings: settings of `definitions.recipe.DefinitionRecipe`, for "definitions".
@@ -293,7 +293,7 @@ def new_tensors(plan: GrowthPlan, make_rows: Initialisation, neighbours: int, se
         if tensor.role == "bias":
             continue
         table = plan.model.table(tensor)
-        request = RowRequest(plan.tokens, plan.pieces, table, plan.trained(table), neighbours, seed)
+        request = RowRequest(plan.tokens, plan.pieces, table, plan.trained(table), neighbours, seed, plan.vocabulary)
         new_rows.append(make_rows(request))
         rows = _with_padding(plan, new_rows[-1].rows, trained_mean(request)).to(table.dtype)
         if not bool(torch.isfinite(rows).all()):

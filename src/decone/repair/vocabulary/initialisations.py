@@ -1,21 +1,26 @@
-"""Rows for new tokens, made from the trained rows of a table: one function per method, by its name.
+"""Rows for tokens without good ones, made from the trained rows of a table: one function per method, by its name.
 
-Let W be the rows of tokens that were trained, n of them with mean mu, and P the pieces that the old tokenizer cuts a
-new token into. Its row is
+Let W be the rows of tokens that were trained, n of them with mean mu, and P the pieces that a tokenizer without a token
+cuts it into. Its row is
 
     mean        mu
     pieces      the mean of the rows of P
     sample      mu + sum_i g_i (w_i - mu) / sqrt(n) with n normal numbers g: drawn from the normal distribution with the
                 mean and the covariance of W, which need not be computed
     neighbours  the mean of the K rows of W nearest in cosine to the mean of the rows of P
+    like=TOKEN  the row of another token
 
 Sums are float64. A token of which the old tokenizer knows no piece gets mu. The same g serve both tables of a model, so
 that samples for input and output go together as their rows do. The bias of a new token is the mean of the biases of the
 rows that its row comes from; for `sample`, of all of W.
+
+A mean of rows never has the highest logit of all: for any state it lies between those of the rows it comes from, and for
+mu the token's probability is at most 1/n by Jensen's inequality (Hewitt 2021). A sample may win.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import NamedTuple
 
@@ -28,6 +33,7 @@ from decone.files.foreign import plain
 from decone.metrics.neighbours import nearest_rows
 from decone.models.tables import Table, blocks
 
+LIKE = "like="  # begins the name of a method that copies the row of the token behind it
 SAMPLE_ROWS = 1 << 12  # rows of the table in memory at once while sampling
 
 
@@ -42,6 +48,7 @@ class RowRequest:
         trained: mask of rows of trained tokens, [V].
         neighbours: K, for methods that use near rows.
         seed: seed of random methods.
+        vocabulary: ids of the old tokens, for a method that names one.
     """
 
     surfaces: list[str]
@@ -50,6 +57,7 @@ class RowRequest:
     trained: Bool[Tensor, " V"]
     neighbours: int = 10
     seed: int = 0
+    vocabulary: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def trained_ids(self) -> Int64[Tensor, " n"]:
@@ -130,6 +138,35 @@ def neighbours(request: RowRequest) -> NewRows:
     return NewRows(row_means(request.table, sources), sources)
 
 
+def like(token: str) -> Initialisation:
+    """The method that gives every new token the row of another one, named as in the vocabulary or by its id.
+
+    Example:
+        >>> from decone.models.tables import MemoryTable
+        >>> table, trained = MemoryTable("weight", torch.eye(2)), torch.ones(2, dtype=torch.bool)
+        >>> like("</s>")(RowRequest(["new"], [[]], table, trained, vocabulary={"<s>": 0, "</s>": 1})).rows.tolist()
+        [[0.0, 1.0]]
+    """
+
+    def copy(request: RowRequest) -> NewRows:
+        source = torch.tensor([find_row(token, request.vocabulary, request.table.shape[0])])
+        return NewRows(row_means(request.table, [source] * len(request.surfaces)), [source] * len(request.surfaces))
+
+    return copy
+
+
+def find_row(token: str, vocabulary: Mapping[str, int], size: int) -> int:
+    """The row of a token named by `--init like=`.
+
+    Raises:
+        ValueError: it is neither a token nor an id below `size`.
+    """
+    row = vocabulary.get(token, int(token) if re.fullmatch(r"[0-9]{1,12}", token) else size)
+    if row >= size:
+        raise ValueError(f"--init {LIKE}{plain(token, 40)}: the model has no such token; write it as in its vocabulary")
+    return row
+
+
 # A new method is added here: its name is what --init takes.
 INITIALISATIONS: dict[str, Initialisation] = {
     "pieces": pieces,
@@ -140,7 +177,7 @@ INITIALISATIONS: dict[str, Initialisation] = {
 
 
 def find_initialisation(name: str) -> Initialisation:
-    """Returns the method of a name.
+    """Returns the method of a name; behind "like=" stands a token.
 
     Raises:
         ValueError: there is none.
@@ -149,8 +186,11 @@ def find_initialisation(name: str) -> Initialisation:
         >>> find_initialisation("mean") is mean
         True
     """
+    if name.startswith(LIKE):
+        return like(name.removeprefix(LIKE))
     if name not in INITIALISATIONS:
-        raise ValueError(f"--init {plain(name, 40)!r} is not known; take one of {', '.join(INITIALISATIONS)}")
+        names = ", ".join((*INITIALISATIONS, f"{LIKE}TOKEN"))
+        raise ValueError(f"--init {plain(name, 40)!r} is not known; take one of {names}")
     return INITIALISATIONS[name]
 
 
