@@ -1,8 +1,8 @@
 """Agreement of a model's answers with the labels of a task: the measures of GLUE (Wang et al. 2018).
 
-Classes are compared by scikit-learn, which the extra `eval` brings. Spearman's correlation is our own because its
-bootstrap draws a thousand resamples at once and leaves out those without a correlation, which `scipy.stats.bootstrap`
-cannot.
+All raise ValueError unless both are vectors of one length and not empty. Classes are compared by scikit-learn, which
+the extra `eval` brings. Spearman's correlation is our own because its bootstrap draws a thousand resamples at once and
+leaves out those without a correlation, which `scipy.stats.bootstrap` cannot.
 """
 
 from typing import Any
@@ -18,13 +18,6 @@ BLOCK = 1 << 21  # ranks computed at once: 16 MiB in float64
 def accuracy(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
     """Share of answers that are the label.
 
-    Args:
-        answers: classes, [N].
-        labels: classes, [N].
-
-    Raises:
-        ValueError: the two are not vectors of one length, or are empty.
-
     Example:
         >>> accuracy(np.array([1, 0, 1]), np.array([1, 1, 1]))
         0.6666666666666666
@@ -35,13 +28,6 @@ def accuracy(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
 
 def f1(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
     """Harmonic mean of precision and recall of class 1; 0 where no answer is rightly 1.
-
-    Args:
-        answers: 0 or 1, [N].
-        labels: 0 or 1, [N].
-
-    Raises:
-        ValueError: as `accuracy`.
 
     Example:
         >>> f1(np.array([1, 1, 0]), np.array([1, 0, 1]))
@@ -54,13 +40,6 @@ def f1(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
 def matthews(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
     """Matthews' correlation of two classes, in [-1, 1]; 0 where all answers or all labels are one class.
 
-    Args:
-        answers: 0 or 1, [N].
-        labels: 0 or 1, [N].
-
-    Raises:
-        ValueError: as `accuracy`.
-
     Example:
         >>> round(matthews(np.array([1, 1, 0, 0]), np.array([1, 1, 0, 1])), 6)
         0.57735
@@ -72,12 +51,8 @@ def matthews(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
 def correlations(answers: NDArray[np.float64], scores: NDArray[np.float64]) -> tuple[float, float]:
     """Pearson's and Spearman's correlation; 0 where all answers or all scores are equal, as a model that says nothing.
 
-    Args:
-        answers: numbers, [N], finite.
-        scores: numbers, [N], finite.
-
     Raises:
-        ValueError: as `accuracy`, or a number is not finite.
+        ValueError: a number is not finite.
 
     Example:
         >>> pearson, spearman = correlations(np.array([1.0, 2.0, 5.0]), np.array([2.0, 4.0, 10.0]))
@@ -92,12 +67,7 @@ def correlations(answers: NDArray[np.float64], scores: NDArray[np.float64]) -> t
 def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
     """Correlates the ranks of two lists; equal values share their mean rank.
 
-    Args:
-        first: numbers, [P], finite.
-        second: numbers in the same order, [P], finite.
-
-    Returns:
-        A correlation in [-1, 1]; None for fewer than two pairs, or where all values of a list are equal.
+    None for fewer than two pairs, or where all values of a list are equal.
 
     Raises:
         ValueError: the lists are not vectors of one length, or hold NaN or infinity.
@@ -120,17 +90,8 @@ def spearman_interval(
 ) -> tuple[float, float] | None:
     """Computes an interval of Spearman's correlation by resampling the pairs with replacement (percentile bootstrap).
 
-    Resamples in which all values of a list are equal have no correlation and are left out.
-
-    Args:
-        first: numbers, [P], finite.
-        second: numbers in the same order, [P], finite.
-        level: share of the resampled correlations inside, in (0, 1).
-        resamples: how many draws, >= 1.
-        seed: equal seeds draw equal pairs.
-
-    Returns:
-        Lower and upper end, each in [-1, 1]; None where `spearman` is None.
+    A share `level` of the resampled correlations lies inside. Resamples in which all values of a list are equal have
+    no correlation and are left out; None where `spearman` is.
 
     Raises:
         ValueError: as of `spearman`, or level or resamples is out of range.

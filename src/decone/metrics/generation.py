@@ -23,20 +23,13 @@ _WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+|[^\w\s]|\n")
 
 
 def repeat_distance(prediction: Int[Tensor, "B T"], target: Int[Tensor, "B T"]) -> Int64[Tensor, "B T"]:
-    """Counts how many positions back each predicted token last stood as a target of the same block.
+    """Counts positions back to where each predicted token last was a target of its block, 0 where it never was.
 
     One sort serves every window length: the cost does not depend on l. For the human reference pass the targets as
     predictions.
 
-    Args:
-        prediction: The likeliest next token at each position, 0 or more.
-        target: The token that really comes there, 0 or more; a block looks back to its own start only.
-
-    Returns:
-        Distances from 1, and 0 where the block has not had the token before.
-
     Raises:
-        ValueError: If the shapes differ or an id is negative (as an ignored -100 is).
+        ValueError: the shapes differ or an id is negative (as an ignored -100 is).
 
     Example:
         >>> target = torch.tensor([[7, 8, 7, 9]])
@@ -68,19 +61,12 @@ def repeat_distance(prediction: Int[Tensor, "B T"], target: Int[Tensor, "B T"]) 
 
 
 def repetition(distance: Int[Tensor, "*shape"], length: int) -> float:
-    """Computes Rep/l: the share of positions whose token stood among the l targets before it.
+    """Computes Rep/l from `repeat_distance`: the share of positions whose token stood among the l targets before it.
 
-    Early positions of a block, which have fewer than l targets behind them, count in full.
-
-    Args:
-        distance: As `repeat_distance` gives it, in any shape.
-        length: l, at least 1; 16, 32 and 128 in the papers.
-
-    Returns:
-        A share in [0, 1].
+    The papers take l = 16, 32, 128. Early positions of a block, with fewer than l targets behind them, count in full.
 
     Raises:
-        ValueError: If there is no position or `length` is below 1.
+        ValueError: there is no position or `length` is below 1.
 
     Example:
         >>> repetition(torch.tensor([0, 1, 2, 0]), length=1)
@@ -92,26 +78,18 @@ def repetition(distance: Int[Tensor, "*shape"], length: int) -> float:
 
 
 def repeated_ngrams(sequences: Sequence[Sequence[Hashable]], n: int) -> float | None:
-    """Computes Rep-n: 1 - distinct / all n-grams of a sequence, as a mean over sequences.
+    """Computes Rep-n: 1 - distinct / all n-grams, as a mean over sequences of at least n elements; None without any.
 
-    Pass `words` of each text for the word level (Lin et al. 2021), which does not depend on the tokenizer, or token
-    ids for the token level (Welleck et al. 2020, seq-rep-n), which also sees a model that writes one letter for ever.
-
-    Args:
-        sequences: The continuations, without their prompts.
-        n: Length of an n-gram, at least 1.
-
-    Returns:
-        A mean in [0, 1) over the sequences of at least n elements; None where there is none.
+    Pass `words` of each continuation for the word level (Lin et al. 2021), which does not depend on the tokenizer, or
+    token ids for the token level (Welleck et al. 2020, seq-rep-n), which also sees a model that writes one letter for
+    ever.
 
     Raises:
-        ValueError: If `n` is below 1.
+        ValueError: `n` is below 1.
 
     Example:
         >>> repeated_ngrams([[1, 2, 1, 2, 1], [1, 2, 3]], n=2)
         0.25
-        >>> repeated_ngrams([words("the cat, the cat, the cat")], n=1)
-        0.625
     """
     if n < 1:
         raise ValueError(f"an n-gram has at least one element, n is {n}")
@@ -136,14 +114,10 @@ def words(text: str) -> list[str]:
 
 
 def used_tokens(ids: Int[Tensor, "*shape"], size: int) -> Bool[Tensor, " V"]:
-    """Marks the tokens that occur; Uniq is the number of marks.
-
-    Args:
-        ids: Likeliest next tokens, or for the human reference the text's own, in [0, size).
-        size: Tokens in the vocabulary, V.
+    """Marks the tokens that occur among ids of a vocabulary of some size; Uniq is the number of marks.
 
     Raises:
-        ValueError: If an id lies outside the vocabulary.
+        ValueError: an id lies outside the vocabulary.
 
     Example:
         >>> used_tokens(torch.tensor([3, 1, 3]), size=4).tolist()
@@ -157,18 +131,10 @@ def used_tokens(ids: Int[Tensor, "*shape"], size: int) -> Bool[Tensor, " V"]:
 
 
 def uniq(ids: Int[Tensor, "*shape"], label: Int64[Tensor, " V"], groups: int) -> list[int]:
-    """Counts the different tokens of each group.
-
-    Args:
-        ids: Likeliest next tokens, or for the human reference the text's own, in [0, V).
-        label: Group of each token of the vocabulary, in [0, groups).
-        groups: Number of groups.
-
-    Returns:
-        One count per group; their sum is the Uniq of all.
+    """Counts the different tokens of each group, given the group of each token; their sum is the Uniq of all.
 
     Raises:
-        ValueError: If an id lies outside the vocabulary.
+        ValueError: an id lies outside the vocabulary.
 
     Example:
         >>> uniq(torch.tensor([3, 1, 3, 2]), torch.tensor([0, 0, 1, 1]), groups=2)
@@ -179,12 +145,9 @@ def uniq(ids: Int[Tensor, "*shape"], label: Int64[Tensor, " V"], groups: int) ->
 
 
 def uniq_words(texts: Iterable[str]) -> int:
-    """Counts uniq-w: different strings after splitting all texts at single spaces.
+    """Counts uniq-w: different strings after splitting all texts at single spaces, as in the paper.
 
-    Punctuation stays on its word, and two spaces in a row make an empty string, which counts, as in the paper.
-
-    Args:
-        texts: Continuations without their prompts.
+    Punctuation stays on its word, and two spaces in a row make an empty string, which counts.
 
     Example:
         >>> uniq_words(["the cat sat", "the dog sat."])
@@ -194,17 +157,10 @@ def uniq_words(texts: Iterable[str]) -> int:
 
 
 def rouge(answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Mean F1 of words (`rouge1`), pairs of words (`rouge2`) and the longest common subsequence (`rougeL`).
+    """Mean F1 of words (`rouge1`), pairs of words (`rouge2`) and the longest common subsequence (`rougeL`), in [0, 1].
 
-    ROUGE (Lin 2004) as the package rouge-score counts it. Words are lower case, letters and digits alone, and stemmed
-    (Porter). The subsequence is that of the whole text, not of sentences one by one.
-
-    Args:
-        answers: texts that were written, [N]; an empty one scores 0.
-        references: summaries to compare them with, [N].
-
-    Returns:
-        One number in [0, 1] per kind.
+    ROUGE (Lin 2004) as the package rouge-score counts it: words are lower case, letters and digits alone, and stemmed
+    (Porter); an empty answer scores 0. The subsequence is that of the whole text, not of sentences one by one.
 
     Raises:
         ValueError: the lists are empty or not of one length, or the package is missing.

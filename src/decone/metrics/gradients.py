@@ -15,12 +15,7 @@ BLOCK = 1 << 24  # entries alive at once beside the arguments
 
 
 class Ratios(NamedTuple):
-    """Pull over push, under both averages of Figure 3; None where nothing is pushed.
-
-    Attributes:
-        of_average: mean pull over mean push.
-        average_of: mean of pull over push.
-    """
+    """Pull over push, under both averages of Figure 3: mean over mean, mean of ratios; None where nothing is pushed."""
 
     of_average: float | None
     average_of: float | None
@@ -30,7 +25,6 @@ class PullPushNorms(NamedTuple):
     """Lengths of pull and push of each row, in the unit of the loss.
 
     Attributes:
-        pull: from positions whose target is the row's token, [V].
         push: from all other positions, [V]; at most the sum over classes.
         push_by_class: the same by class of the position's target, [C, V].
     """
@@ -49,20 +43,10 @@ def pull_push_rows(
     start: int = 0,
     stop: int | None = None,
 ) -> tuple[Float[Tensor, "R H"], Float[Tensor, "C R H"]]:
-    """Splits the gradient of some rows of the output table.
+    """Splits the gradient of rows `start` to `stop` of the output table into pull and push by class of the target.
 
-    Args:
-        slope: gradient of the loss by the products hidden @ table.T, [N, V].
-        hidden: what the table multiplies, [N, H].
-        target: right token of each position, [N].
-        kind: class of each token, in [0, classes), [V].
-        classes: number of classes C.
-        start: first row.
-        stop: row after the last; None is V.
-
-    Returns:
-        Pull, [R, H], and push by class of the target, [C, R, H], of the R rows; their sum over both and classes is
-        slope.T @ hidden.
+    `slope` is the gradient of the loss by the products hidden @ table.T, `kind` the class of each token in [0,
+    classes). The sum of pull and push over classes is slope.T @ hidden.
 
     Raises:
         ValueError: the shapes do not fit, or a target or class is out of range.
@@ -113,18 +97,11 @@ def pull_push_norms(
 
 
 def pull_to_push(pull: Float[Tensor, "S V"], push: Float[Tensor, "S V"]) -> Ratios:
-    """Compares what pulls some rows with what pushes them, over steps ("Stop Jostling", Section 4.2).
+    """Compares lengths of what pulls and what pushes some rows, by step and row ("Stop Jostling", Section 4.2).
 
-    Averages are over steps and rows; for a single row both are the paper's. A step at which a row is not pushed has no
-    ratio; there the row's average push over the steps stands in, which gives a lower bound (footnote 4). A row that is
-    pushed at no step has no ratio at all and is left out of `average_of`.
-
-    Args:
-        pull: lengths of the pulls, |g1| + |g2|, by step and row, [S, V], >= 0.
-        push: lengths of the push |g3|, [S, V], >= 0.
-
-    Returns:
-        Both ratios, >= 0.
+    Pull is |g1| + |g2|, push |g3|. Averages are over steps and rows; for a single row both are the paper's. A step at
+    which a row is not pushed has no ratio; there the row's average push over the steps stands in, which gives a lower
+    bound (footnote 4). A row that is pushed at no step has no ratio at all and is left out of `average_of`.
 
     Raises:
         ValueError: the shapes differ.

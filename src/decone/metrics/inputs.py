@@ -26,16 +26,8 @@ def score_blocks(
 ) -> Iterator[tuple[Float64[Tensor, "n V"], Int[Tensor, " n"]]]:
     """Yields logits in float64 with their targets, a block of positions at a time.
 
-    Args:
-        logits: One row of scores per position.
-        target: The right token of each position, in [0, V).
-
     Raises:
-        ValueError: If the shapes do not fit, or a target lies outside the vocabulary (as an ignored -100 does).
-
-    Example:
-        >>> [(block.shape, target.tolist()) for block, target in score_blocks(torch.zeros(2, 3), torch.tensor([0, 2]))]
-        [(torch.Size([2, 3]), [0, 2])]
+        ValueError: the shapes do not fit, or a target lies outside the vocabulary (as an ignored -100 does).
     """
     if logits.ndim != 2 or target.shape != logits.shape[:1]:
         raise ValueError(
@@ -55,11 +47,8 @@ def score_blocks(
 def require_table(weight: Float[Tensor, "V H"]) -> None:
     """Refuses anything but a finite table of embeddings.
 
-    Args:
-        weight: One row per token.
-
     Raises:
-        ValueError: If `weight` is not 2-D and floating point, is empty, or holds NaN or infinity.
+        ValueError: `weight` is not 2-D and floating point, is empty, or holds NaN or infinity.
 
     Example:
         >>> require_table(torch.zeros(0, 3))

@@ -1,8 +1,9 @@
 """Cosine neighbours of rows: in one table, between translations, and before and after a change of the table.
 
-A row of zeros has no direction; its cosine with anything is taken as 0. Cosines are float64, rounded to 12 decimals, so
-that equal rows tie whatever the order in which a machine adds. A row's neighbours can be compared between tables of any
-widths, and between tables that are only rotated against each other, where the row's own cosine says nothing.
+A row of zeros has no direction; its cosine with anything is taken as 0. Cosines are float64, rounded to 12 decimals,
+so that equal rows tie whatever the order in which a machine adds; ties go by rising id. Functions of a weight [V, H],
+one row per token, raise ValueError where it is empty or not finite. A row's neighbours can be compared between tables
+of any widths, and between tables that are only rotated against each other, where the row's own cosine says nothing.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,14 +22,11 @@ COSINES = 1 << 23  # computed at once: 64 MiB in float64
 
 
 class RowChanges(NamedTuple):
-    """Change of each row of a block; NaN where the row is not finite in one of the tables.
+    """Change of each row of a block: its cosine, both lengths, equality; NaN where one of the rows is not finite.
 
     Attributes:
         cosine: of the row with itself, in [-1, 1]; 1 for a row that did not change, zero or not, and 0 for one that is
             zero in only one of the tables.
-        before: its length in the first table.
-        after: its length in the second.
-        same: all its entries are equal.
     """
 
     cosine: Float64[Tensor, " n"]
@@ -38,16 +36,7 @@ class RowChanges(NamedTuple):
 
 
 def cosine_matrix(weight: Float[Tensor, "V H"]) -> Float64[Tensor, "V V"]:
-    """Computes the cosine of every pair of rows; the result holds V x V entries of 8 bytes.
-
-    Args:
-        weight: One row per token.
-
-    Returns:
-        Symmetric cosines in [-1, 1].
-
-    Raises:
-        ValueError: If `weight` is not a finite, non-empty table.
+    """Computes the cosine in [-1, 1] of every pair of rows; the result holds V x V entries of 8 bytes.
 
     Example:
         >>> cosine_matrix(torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])).tolist()[0]
@@ -59,18 +48,10 @@ def cosine_matrix(weight: Float[Tensor, "V H"]) -> Float64[Tensor, "V V"]:
 
 
 def neighbours(weight: Float[Tensor, "V H"], ids: Int[Tensor, " M"], k: int = 3) -> list[list[tuple[int, float]]]:
-    """Finds the k rows nearest in cosine to each of some rows, itself left out.
-
-    Args:
-        weight: One row per token.
-        ids: The rows whose neighbours are searched.
-        k: How many neighbours; fewer come back when the table has fewer rows beside it.
-
-    Returns:
-        For each id its (neighbour, cosine) pairs, nearest first, equal cosines by rising id.
+    """Finds the k rows nearest in cosine to each of some rows, itself left out, as (neighbour, cosine), nearest first.
 
     Raises:
-        ValueError: If `weight` is not a finite, non-empty table, an id is outside it, or k is below 1.
+        ValueError: an id is outside the table, or k is below 1.
 
     Example:
         >>> neighbours(torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]]), torch.tensor([0]), k=1)
@@ -92,18 +73,13 @@ def neighbours(weight: Float[Tensor, "V H"], ids: Int[Tensor, " M"], k: int = 3)
 
 
 def translation_alignment(weight: Float[Tensor, "V H"], high: Int[Tensor, " M"], low: Int[Tensor, " M"]) -> float:
-    """Computes the share of low-resource rows whose nearest high-resource row, by cosine, is their own translation.
+    """Share of low-resource rows whose nearest high-resource row, by cosine, is their own translation.
 
-    Args:
-        weight: One row per token, both languages in it.
-        high: Ids of the high-resource tokens.
-        low: Ids of their translations, in the same order.
-
-    Returns:
-        A share in [0, 1]. A tie with another row does not count, so a collapsed table scores 0.
+    `low` holds ids of the translations of `high`, in its order. A tie with another row does not count, so a collapsed
+    table scores 0.
 
     Raises:
-        ValueError: If `weight` is not a finite, non-empty table, an id is outside it, or `high` and `low` do not pair.
+        ValueError: an id is outside the table, or `high` and `low` do not pair.
 
     Example:
         >>> table = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 1.0], [1.0, 0.0]])
@@ -126,10 +102,6 @@ def translation_alignment(weight: Float[Tensor, "V H"], high: Int[Tensor, " M"],
 
 def row_changes(before: Float[Tensor, "n H"], after: Float[Tensor, "n H"]) -> RowChanges:
     """Compares the rows of two tables of one width, row by row, in float64.
-
-    Args:
-        before: rows of the first table.
-        after: the same rows of the second.
 
     Raises:
         ValueError: the shapes differ.
@@ -158,19 +130,10 @@ def nearest_rows(
     allowed: Bool[Tensor, " V"],
     k: int = 10,
 ) -> Int64[Tensor, "M K"]:
-    """Finds the k rows nearest in cosine to each of some rows, itself left out, in one sweep over a table.
+    """Finds ids of the k rows nearest in cosine to each of some rows, itself left out, in one sweep over a table.
 
-    Cosines are rounded to 12 decimals; equal ones go by rising id, so that the answer does not hang on the machine.
-
-    Args:
-        ids: the rows whose neighbours are searched.
-        rows: their entries.
-        blocks: the table as blocks of rows in any order, each with its first row's id.
-        allowed: which rows may be neighbours, at most 2^22 rows in all.
-        k: how many neighbours, >= 1.
-
-    Returns:
-        Ids, nearest first, [M, k]; -1 where there are not so many.
+    Nearest first; -1 where there are not so many. Blocks of the table come in any order, each with its first row's id;
+    `allowed` marks the rows that may be neighbours, at most 2^22 in all.
 
     Raises:
         ValueError: the table has too many rows, or k is below 1.
@@ -200,8 +163,7 @@ def nearest_rows(
 def common_share(first: Int[Tensor, "M K"], second: Int[Tensor, "M K"]) -> Float64[Tensor, " M"]:
     """Computes which share of the neighbours in one list is also in a second; -1 stands for none.
 
-    Returns:
-        Shares in [0, 1], [M]; NaN where the first list is empty.
+    NaN where the first list is empty.
 
     Example:
         >>> common_share(torch.tensor([[4, 2, 7]]), torch.tensor([[2, 9, 4]])).tolist()
@@ -217,13 +179,9 @@ def neighbour_cosine(
     self_index: Int64[Tensor, " N"] | None = None,
     k: int = 5,
 ) -> Float64[Tensor, " N"]:
-    """Mean cosine of each row with its k nearest candidates.
+    """Mean cosine of each unit row with its k nearest candidates, unit rows too and more than k.
 
-    Args:
-        units: rows of length 1.
-        candidates: rows of length 1, more than k.
-        self_index: index of each row among the candidates, itself left out; -1 where it is not among them.
-        k: neighbours.
+    `self_index` is the index of each row among the candidates, itself left out; -1 where it is not among them.
 
     Example:
         >>> rows = torch.eye(3)

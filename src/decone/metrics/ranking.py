@@ -12,14 +12,7 @@ from decone.metrics.inputs import score_blocks
 
 @dataclass(frozen=True)
 class Ranking:
-    """Summary of the targets' ranks, every number in [0, 1].
-
-    Attributes:
-        accuracy: Share of positions whose target has rank 1.
-        recall: For each k, share of positions whose target has rank k or better.
-        mrr: Mean of 1 / rank.
-        count: Number of positions.
-    """
+    """Shares of targets with rank 1 and, for each k, with rank k or better; mean of 1 / rank; number of positions."""
 
     accuracy: float
     recall: dict[int, float]
@@ -28,20 +21,13 @@ class Ranking:
 
 
 def target_rank(logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Int64[Tensor, " N"]:
-    """Ranks each target among all tokens: 1 + the number of tokens with a strictly greater logit.
+    """Ranks each target among all V tokens: 1 + the number of tokens with a strictly greater logit.
 
     Ties go to the target, so a model that gives every token one score is always "right": look at a perplexity beside
     it. A NaN counts as greater, so a broken model is never flattered; a target that is NaN itself ranks last, V.
 
-    Args:
-        logits: One row of scores per position.
-        target: The right token of each position, in [0, V).
-
-    Returns:
-        Ranks in [1, V].
-
     Raises:
-        ValueError: If the shapes do not fit or a target lies outside the vocabulary.
+        ValueError: the shapes do not fit or a target lies outside the vocabulary.
 
     Example:
         >>> target_rank(torch.tensor([[3.0, 1.0, 2.0], [1.0, 1.0, 0.0]]), torch.tensor([1, 1])).tolist()
@@ -55,17 +41,10 @@ def target_rank(logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Int6
 
 
 def ranking(ranks: Int[Tensor, " N"], k: Sequence[int] = (5,)) -> Ranking:
-    """Summarises ranks as accuracy, recall at each k and mean reciprocal rank.
-
-    Args:
-        ranks: Ranks from 1, as `target_rank` gives them.
-        k: The depths of recall, each at least 1.
-
-    Returns:
-        The three measures and the number of positions.
+    """Summarises ranks from 1 as accuracy, recall at each k and mean reciprocal rank.
 
     Raises:
-        ValueError: If there are no ranks, a rank is below 1, or a k is below 1.
+        ValueError: there are no ranks, a rank is below 1, or a k is below 1.
 
     Example:
         >>> ranking(torch.tensor([1, 2, 10, 1]), k=(1, 5))

@@ -14,14 +14,7 @@ from scipy.special import betaincinv, stdtrit
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and the interval around it.
-
-    Attributes:
-        mean: The estimate, in the unit of the values.
-        low: Lower end; NaN when the values do not determine one.
-        high: Upper end; NaN when the values do not determine one.
-        count: Number of values behind it.
-    """
+    """An estimate from `count` values and the interval around it, whose ends are NaN when they do not determine one."""
 
     mean: float
     low: float
@@ -32,18 +25,12 @@ class Interval:
 def mean_interval(values: Iterable[float], level: float = 0.95) -> Interval:
     """Estimates a mean with Student's t interval, mean -+ t * s / sqrt(n), s the sample standard deviation.
 
-    The interval takes the values as draws from one bell curve. Where runs fall into two kinds, show each run and give
-    the share of each kind by `share_interval`.
-
-    Args:
-        values: One number per seed.
-        level: Probability with which such intervals cover the true mean, in (0, 1).
-
-    Returns:
-        Mean and interval; the ends are NaN for a single value, and where a value is infinite or NaN.
+    The interval takes the values as draws from one bell curve, and covers the true mean with probability `level`.
+    Where runs fall into two kinds, show each run and give the share of each kind by `share_interval`. The ends are NaN
+    for a single value, and where one is infinite or NaN.
 
     Raises:
-        ValueError: If there are no values or the level is outside (0, 1).
+        ValueError: there are no values or the level is outside (0, 1).
 
     Example:
         >>> interval = mean_interval([1.0, 2.0, 3.0])
@@ -63,20 +50,12 @@ def mean_interval(values: Iterable[float], level: float = 0.95) -> Interval:
 
 
 def paired_difference(values: Mapping[int, float], reference: Mapping[int, float], level: float = 0.95) -> Interval:
-    """Estimates the mean of value minus reference over the seeds in common, with Student's t interval.
+    """Estimates the mean of value minus reference, each by seed, over the seeds in common, with Student's t interval.
 
     Pairing takes out what a seed does to both methods (data order, initial weights), so it sees smaller differences.
 
-    Args:
-        values: Seed to number, for the method in question.
-        reference: Seed to number, for the method it is compared with.
-        level: Probability of covering the true difference, in (0, 1).
-
-    Returns:
-        Mean difference and interval; `count` is the number of common seeds.
-
     Raises:
-        ValueError: If no seed is common or the level is outside (0, 1).
+        ValueError: no seed is common or the level is outside (0, 1).
 
     Example:
         >>> paired_difference({1: 3.0, 2: 5.0, 7: 9.0}, {1: 2.0, 2: 4.0, 3: 0.0})
@@ -91,20 +70,12 @@ def paired_difference(values: Mapping[int, float], reference: Mapping[int, float
 
 
 def share_interval(successes: int, count: int, level: float = 0.95) -> Interval:
-    """Estimates a share with the exact interval of Clopper and Pearson (Biometrika 1934).
+    """Estimates the share of successes with the exact interval of Clopper and Pearson (Biometrika 1934).
 
     It covers the true share with at least the stated probability for any count, also at 0 and `count` successes.
 
-    Args:
-        successes: Number of runs of the kind in question.
-        count: Number of all runs.
-        level: Least probability of covering the true share, in (0, 1).
-
-    Returns:
-        Share and interval, all in [0, 1].
-
     Raises:
-        ValueError: If `count` is below 1, `successes` is outside 0 to `count`, or the level is outside (0, 1).
+        ValueError: `count` is below 1, `successes` is outside 0 to `count`, or the level is outside (0, 1).
 
     Example:
         >>> interval = share_interval(5, 5)

@@ -26,13 +26,7 @@ COMFORTABLE = (1e-12, 1e12)  # lengths of rows whose squares are safe in float32
 
 @dataclass(frozen=True)
 class GroupLayout:
-    """Group of each row of a table.
-
-    Attributes:
-        names: of the groups.
-        label: index of each row's group among the names, -1 for none, [V].
-        sizes: rows by group.
-    """
+    """Group of each row of a table: `label` is the index of its group among the names, -1 for none."""
 
     names: tuple[str, ...]
     label: Int64[Tensor, " V"]
@@ -52,9 +46,6 @@ class GroupSums:
     """Sums over the rows of one group.
 
     Attributes:
-        directed: how many rows are not zero.
-        total: their sum, [H].
-        units: sum of the unit rows, [H].
         gram: W^T W, [H, H]; None where `rows` stand for it.
         rows: the rows themselves, of a small group.
         sample: a sample of unit rows, [S, H], float32.
@@ -118,8 +109,6 @@ class Moments:
     """Sums by group, and lengths of single rows.
 
     Attributes:
-        layout: the groups.
-        groups: sums in the order of the names.
         norms: length of each row, NaN for rows of no group, [V].
         dtype: of the products.
     """
@@ -205,10 +194,7 @@ def gather(table: Table, layout: GroupLayout, seed: int = 0) -> Moments:
     Products of a small table are float64. Those of a large one (V x H x H above 3e10) are float32 within a chunk of
     rows, unless its entries are so large or small that their squares could leave float32.
 
-    Args:
-        table: finite in all rows of the layout.
-        layout: its groups.
-        seed: of the samples.
+    Rows of the layout are finite; the seed is that of the samples.
 
     Raises:
         ValueError: rows are not finite, or their squares leave float64.

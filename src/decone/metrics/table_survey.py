@@ -41,12 +41,7 @@ Cosines = dict[str, dict[str, float | None]]
 
 
 class Plane(NamedTuple):
-    """First two principal components of a table.
-
-    Attributes:
-        mean: of its rows, [H].
-        axes: unit loadings, [2, H]; the second is zero in a table of one column.
-    """
+    """Mean of a table's rows, and unit loadings of its first two principal components; zero where it has one column."""
 
     mean: Float64[Tensor, " H"]
     axes: Float64[Tensor, "2 H"]
@@ -64,11 +59,9 @@ class TableSurvey:
     """Geometry of the rows of all groups of a table.
 
     Attributes:
-        moments: sums by group.
         isotropy: I(W) by group and of "all"; empty groups have none.
         cosine: mean cosine between different rows of group and group, "all" among them; None where there is no pair.
         singular_values: of all rows, not centred, relative to the largest, falling, [R].
-        covariance: of all rows, [H, H].
         rank: frequency rank of the rows of all groups, [n]; None when nothing is known.
         histograms: of cosines of sampled pairs, by two groups.
     """
@@ -100,16 +93,10 @@ class TableSurvey:
 def survey_table(
     table: Table, groups: Mapping[str, Int64[Tensor, " M"]], rank: Int64[Tensor, " V"] | None = None, seed: int = 0
 ) -> TableSurvey:
-    """Measures the geometry of a table.
+    """Measures the geometry of a table by group and for "all", their union; rows of zeros count but in cosines.
 
-    Args:
-        table: V x H, finite in the rows of the groups; other rows are not read.
-        groups: different ids by name, no id in two groups.
-        rank: frequency rank of each row, 1 for the most frequent; None when nothing is known.
-        seed: of the sampled pairs in the histograms.
-
-    Returns:
-        Numbers by group and for "all", the union of the groups. Rows of zeros count everywhere but in cosines.
+    Groups are different ids by name, no id in two groups; other rows are not read, and may be NaN. Ranks count from 1,
+    the most frequent; None when nothing is known.
 
     Raises:
         ValueError: no group has a row, an id is outside the table or in two groups, the rows are all zero or not
@@ -184,16 +171,10 @@ def _plane(moments: Moments, covariance: Float64[Tensor, "H H"]) -> Plane:
 def cosine_histograms(
     samples: Mapping[str, Sequence[Float[Tensor, "_ H"]]], seed: int = 0, pairs: int = PAIRS, bins: int = BINS
 ) -> list[CosineCounts]:
-    """Counts cosines between different rows by pair of groups.
+    """Counts cosines between different unit rows of each two groups, a group with itself too, from -1 to 1.
 
-    Args:
-        samples: unit rows of each group, in blocks.
-        seed: of the pairs, drawn evenly with replacement; where there are at most so many pairs all are taken.
-        pairs: how many of each two groups.
-        bins: of equal width from -1 to 1.
-
-    Returns:
-        For every group with itself and with each later one; left out where there is no pair.
+    So many pairs of each two groups are drawn evenly with replacement, all where there are no more; groups without a
+    pair are left out.
 
     Example:
         >>> cosine_histograms({"rare": [torch.eye(3)]}, bins=4)
@@ -242,11 +223,8 @@ class TableSample:
     Attributes:
         table: "embedding" or "head".
         ids: rows in the sample, [M]; at most 4,000, all groups and all suspects among them.
-        tokens: their texts, foreign.
-        groups: their frequency groups.
         plane: centred coordinates on the first two principal components, [M, 2].
         rank: frequency rank of each from 1, [M]; equal to id + 1 where no frequencies are known.
-        norm: length of each row, [M].
         suspect: which are suspects, [M].
     """
 
@@ -272,18 +250,9 @@ def sample_table(
 ) -> TableSample:
     """Samples rows of a table and puts them on its two main components, which are those of all rows of the groups.
 
-    Args:
-        name: "embedding" or "head".
-        table: the table itself.
-        tokens: text of every row.
-        groups: different ids by name, no id in two groups.
-        rank: frequency rank of each row; None stands for id + 1.
-        suspects: ids that must be in it; those in no group are left out, as their rows may hold NaN.
-        seed: of the sample.
-        plane: from `survey_table` of the same table and groups; without it the table is read once more.
-
-    Returns:
-        At most 4,000 rows by rising id: the suspects, and as many of each group, or all of a small one.
+    At most 4,000 rows by rising id: the suspects, but those in no group, as their rows may hold NaN, and as many of
+    each group, or all of a small one. Without ranks id + 1 stands for them; without the `plane` of `survey_table` the
+    table is read once more.
 
     Raises:
         ValueError: as of `survey_table`, or there is not one text per row.

@@ -21,15 +21,11 @@ COARSE = [0, *range(9, 200, 10)]  # indices in TEMPERATURES: 0.01, 0.10, 0.20, .
 
 @dataclass(frozen=True)
 class TemperatureSearch:
-    """Perplexity of a text at temperature 1 and at the best temperature of the grid.
+    """Perplexity of a text at temperature 1 and at the best one of the grid, with the points that were evaluated.
 
     Attributes:
         perplexity: exp of the mean NLL at T = 1, at least 1; inf when it overflows or a target is impossible.
-        best_perplexity: The lowest perplexity over `TEMPERATURES`.
         best_temperature: Where it is reached; of equal ones the nearest to 1.
-        temperatures: Rising temperatures at which the curve was evaluated.
-        perplexities: The curve at those temperatures.
-        count: Number of positions scored.
     """
 
     perplexity: float
@@ -42,14 +38,7 @@ class TemperatureSearch:
 
 @dataclass(frozen=True)
 class GroupScore:
-    """Prediction of one group of the tokens of a text.
-
-    Attributes:
-        tokens: Positions in the group.
-        share: Of all positions, in [0, 1].
-        perplexity: exp of the group's mean NLL; None for an empty group, inf when it overflows.
-        accuracy: Share of the group's positions predicted rightly; None for an empty group.
-    """
+    """One group of a text: positions, share of all, perplexity (inf when it overflows), accuracy; None if empty."""
 
     tokens: int
     share: float
@@ -58,19 +47,12 @@ class GroupScore:
 
 
 def nll(logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Float64[Tensor, " N"]:
-    """Computes the negative log-likelihood of each target under the softmax of its logits, in nats.
+    """Computes the negative log-likelihood of each target under the softmax of its logits, in nats and float64.
 
-    Any floating dtype is read in float64, a block of rows at a time.
-
-    Args:
-        logits: One row of scores per position; -inf means impossible.
-        target: The right token of each position, in [0, V).
-
-    Returns:
-        One value per position, not negative; inf where the target is impossible, NaN where the logits hold NaN or +inf.
+    A logit of -inf is impossible and gives inf as a target; logits with NaN or +inf give NaN.
 
     Raises:
-        ValueError: If the shapes do not fit or a target lies outside the vocabulary.
+        ValueError: the shapes do not fit or a target lies outside the vocabulary.
 
     Example:
         >>> nll(torch.tensor([[0.0, 0.0], [0.0, float("-inf")]]), torch.tensor([1, 0])).tolist()
@@ -83,18 +65,10 @@ def nll(logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Float64[Tens
 def nll_by_temperature(
     logits: Float[Tensor, "N V"], target: Int[Tensor, " N"], temperatures: Float[Tensor, " K"]
 ) -> Float64[Tensor, " K"]:
-    """Sums the negative log-likelihood of all targets, in nats, once per temperature that divides the logits.
-
-    Args:
-        logits: One row of scores per position; -inf means impossible.
-        target: The right token of each position, in [0, V).
-        temperatures: Positive divisors of the logits.
-
-    Returns:
-        One sum per temperature; inf when a target is impossible, NaN when the logits hold NaN or +inf.
+    """Sums `nll` over all targets, once per positive temperature that divides the logits.
 
     Raises:
-        ValueError: If a temperature is not positive, shapes do not fit or a target lies outside the vocabulary.
+        ValueError: as of `nll`, or a temperature is not positive.
 
     Example:
         >>> logits, target = torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([1, 0])
@@ -112,14 +86,10 @@ def nll_by_temperature(
 def best_temperature(batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> TemperatureSearch:
     """Searches the lowest perplexity over the 200 temperatures of `TEMPERATURES`, reading the text twice.
 
-    Args:
-        batches: Called twice; each time yields the same batches of logits [N, V] and target [N].
-
-    Returns:
-        The perplexity at T = 1, the exact minimum over the grid, and the evaluated points of the curve.
+    `batches` is called twice, and yields the same batches of logits [N, V] and target [N] each time.
 
     Raises:
-        ValueError: If there is no position to score, or the second reading differs in length from the first.
+        ValueError: there is no position to score, or the second reading differs in length from the first.
 
     Example:
         >>> logits, target = torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1])
@@ -151,19 +121,10 @@ def group_scores(
 ) -> list[GroupScore]:
     """Averages losses and hits by group of tokens: by frequency, by script, or by anything else that sorts them.
 
-    The groups recombine exactly: exp(sum of share * log perplexity) over them is the perplexity of the text.
-
-    Args:
-        nll: Negative log-likelihood of each target in nats, as `nll` gives it.
-        correct: Whether the model predicted the target.
-        group: The group each position belongs to, in [0, groups).
-        groups: Number of groups.
-
-    Returns:
-        One score per group, in order; the shares sum to 1.
+    The groups, numbered from 0, recombine exactly: exp(sum of share * log perplexity) is the perplexity of the text.
 
     Raises:
-        ValueError: If the lengths differ, there is no position, or a group lies outside [0, groups).
+        ValueError: the lengths differ, there is no position, or a group lies outside [0, groups).
 
     Example:
         >>> loss = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
@@ -194,19 +155,12 @@ def group_scores(
 
 
 def bits_per_byte(total_nll: float, size: int) -> float:
-    """Computes how many bits a model spends on a byte of text.
+    """Computes how many bits a model spends on a byte of text in UTF-8, from a sum of NLL in nats; 8 is guessing.
 
     A perplexity counts per token and so depends on the tokenizer; the bytes of a text are the same for every model.
 
-    Args:
-        total_nll: Sum of the negative log-likelihoods of the scored tokens, in nats.
-        size: Bytes in UTF-8 of the text that those tokens stand for.
-
-    Returns:
-        Bits; 8 is no better than guessing bytes evenly.
-
     Raises:
-        ValueError: If there are no bytes.
+        ValueError: there are no bytes.
 
     Example:
         >>> bits_per_byte(100 * math.log(16), size=200)

@@ -23,16 +23,11 @@ AXES = 128  # leading directions that are kept of a wide table
 def robust_scores(
     values: Float[Tensor, " N"], rank: Integer[Tensor, " N"] | None = None, bins: int = BINS
 ) -> Float64[Tensor, " N"]:
-    """Signed distances of values from the median of rows of similar rank, in robust standard deviations.
+    """Signed distances from the median of rows of similar frequency rank, in robust standard deviations.
 
-    The median follows the rank: that of equally filled bins, with straight lines between. The scale does so where bins
-    hold 100 rows or more. Each side has its own: the larger of the median absolute deviation and the 10 % quantile's
-    distance over 1.2816, so that a heavy tail is not a crowd of outliers.
-
-    Args:
-        values: one per row, finite.
-        rank: of frequency; without it all rows are compared with all.
-        bins: of rank, at most; each holds 12 rows at least.
+    The median of these finite values follows the rank: that of equally filled bins of 12 rows or more, with straight
+    lines between. The scale does so where bins hold 100 rows or more. Each side has its own: the larger of the median
+    absolute deviation and the 10 % quantile's distance over 1.2816, so that a heavy tail is not a crowd of outliers.
 
     Example:
         >>> values = torch.cat((torch.linspace(-1, 1, 21), torch.tensor([9.0])))
@@ -63,8 +58,7 @@ class Structure(NamedTuple):
     """Directions in which rows point, learned from a set of them.
 
     Attributes:
-        axes: orthonormal directions, [H, K].
-        weight: 1 / (energy of the direction + ridge), [K].
+        weight: 1 / (energy of the direction, a column of `axes`, + ridge), [K].
         remainder: the same of what lies in no direction of these.
     """
 
@@ -74,11 +68,7 @@ class Structure(NamedTuple):
 
 
 def structure(units: Float32[Tensor, "N H"], seed: int = 0) -> Structure:
-    """Learns the directions in which rows point.
-
-    Args:
-        units: rows of length 1.
-        seed: of the search for the leading directions of tables wider than 1,024.
+    """Learns the directions in which unit rows point; the seed is of the search in tables wider than 1,024.
 
     Example:
         >>> found = structure(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
@@ -104,13 +94,8 @@ def unexplained(
     """Log of the share of each row that the other rows do not explain, at most 0.
 
     This is ridge regression of a row on the others: with S the sum of the outer products of the rows it was learned
-    from, h = x' (S + ridge)^-1 x is the leverage of x, and a row inside of S is judged by the others alone with
-    h / (1 - h).
-
-    Args:
-        shadows: rows of length 1, times `learned.axes`.
-        learned: the directions in which rows point.
-        inside: which rows `learned` rests on.
+    from, h = x' (S + ridge)^-1 x is the leverage of x, and a row inside of S (mask `inside`) is judged by the others
+    alone with h / (1 - h). Shadows are unit rows times `learned.axes`.
 
     Example:
         >>> rows = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -135,16 +120,8 @@ def noise_scores(
     """Places values between ordinary rows and random directions: 0 at the median of those, 7 at that of these.
 
     In between lies 3.5: where 5 % of the random directions lie below, or at the end of the rows' upper tail if that
-    comes first, yet never where more than 20 % of the rows lie above.
-
-    Args:
-        values: to be judged; higher is more like noise.
-        ordinary: the same measure of rows of the table.
-        random: the same measure of random directions.
-        tail: where the tail ends, in distances of the 99 % quantile from the median.
-
-    Returns:
-        Scores from 0 to 7; None where the median random direction does not stand out from one row in five.
+    comes first (the median plus `tail` times the 99 % quantile's distance from it), yet never where more than 20 % of
+    the rows lie above. None where the median random direction does not stand out from one row in five.
 
     Example:
         >>> rows, random = torch.linspace(0, 1, 101).double(), torch.linspace(2, 3, 101).double()
@@ -198,14 +175,8 @@ def ownership(
 ) -> Float64[Tensor, " Q"]:
     """Log odds that a row belongs to a token with certain features: log p(features | row) / p(features).
 
-    Rows predict features by ridge regression, whose errors are taken as normal; they are those of leaving one out. Of
-    equal rows the one whose own features fit best is the original.
-
-    Args:
-        units: rows of length 1 to learn from.
-        features: what is known of their tokens, such as rank and spelling.
-        queries: rows of length 1 in question.
-        query_features: features of the tokens that they stand at.
+    Unit rows predict features, such as rank and spelling, by ridge regression, whose errors are taken as normal; they
+    are those of leaving one out. Of equal rows the one whose own features fit best is the original.
 
     Example:
         >>> rows = torch.eye(2).repeat(20, 1)
