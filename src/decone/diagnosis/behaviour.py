@@ -18,8 +18,15 @@ from decone.data.tokenizers import TextTokenizer
 from decone.diagnosis.result import Behaviour, Perplexities, Repetition
 from decone.files.settings import Progress
 from decone.metrics.generation import repeat_distance, repeated_ngrams, repetition, uniq, uniq_words, words
-from decone.metrics.ranking import ranking, target_rank
-from decone.metrics.text import TemperatureSearch, best_temperature, bits_per_byte, group_scores, nll
+from decone.metrics.text import (
+    TemperatureSearch,
+    best_temperature,
+    bits_per_byte,
+    group_scores,
+    nll,
+    ranking,
+    target_rank,
+)
 from decone.models.generation import DECODINGS, Decoding, extend, nano_scores
 from decone.models.huggingface import HuggingFaceModel
 from decone.models.load import is_run

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from decone.metrics.inputs import require_table, row_blocks
+from decone.metrics.table_geometry import require_table, row_blocks
 
 TINY = 1e-150  # shorter rows have no direction; their squares leave float64
 MOST_ROWS = 1 << 22  # cosine and id must fit in 63 bits

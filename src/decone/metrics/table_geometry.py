@@ -8,7 +8,7 @@ go by frequency rank because frequent and rare rows tend to differ in them.
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from torch import Tensor
 
-from decone.metrics.inputs import require_table, row_blocks
-
+BLOCK = 1 << 22  # entries converted at once: 32 MiB in float64
 QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 
 
@@ -33,6 +32,39 @@ class Isotropy(NamedTuple):
 
     raw: float
     plus_minus: float
+
+
+def row_blocks(matrix: Float[Tensor, "N V"]) -> Iterator[Float64[Tensor, "n V"]]:
+    """Yields the rows of a matrix in order, in float64, a block at a time, so that no full float64 copy is made.
+
+    Example:
+        >>> sum(block.sum().item() for block in row_blocks(torch.ones(5, 3)))
+        15.0
+    """
+    rows = max(1, BLOCK // max(1, matrix.shape[1]))
+    for block in torch.split(matrix.detach(), rows):
+        yield block.double()
+
+
+def require_table(weight: Float[Tensor, "V H"]) -> None:
+    """Refuses anything but a finite table of embeddings.
+
+    Raises:
+        ValueError: `weight` is not 2-D and floating point, is empty, or holds NaN or infinity.
+
+    Example:
+        >>> require_table(torch.zeros(0, 3))
+        Traceback (most recent call last):
+        ValueError: weight of shape (0, 3) is empty: select at least one row
+    """
+    if weight.ndim != 2 or not weight.is_floating_point():
+        raise ValueError(
+            f"weight must be a floating-point table [V, H], not {weight.dtype} of shape {tuple(weight.shape)}"
+        )
+    if weight.numel() == 0:
+        raise ValueError(f"weight of shape {tuple(weight.shape)} is empty: select at least one row")
+    if not all(bool(torch.isfinite(block).all()) for block in row_blocks(weight)):
+        raise ValueError("weight holds NaN or infinite entries: drop those rows, or measure an earlier checkpoint")
 
 
 def isotropy(weight: Float[Tensor, "V H"]) -> Isotropy:

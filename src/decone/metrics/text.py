@@ -1,4 +1,4 @@
-"""Prediction of a text: likelihood, perplexity, the best softmax temperature, groups of tokens, bits per byte.
+"""Prediction of a text: likelihood, perplexity, rank, the best softmax temperature, groups of tokens, bits per byte.
 
 A thresholded model never learns how far down the dropped logits should be, so its plain softmax is too flat. Dividing
 the logits by a temperature below 1 mends that without training; "Stop Jostling" reports PPL_best (T_best), the minimum
@@ -6,14 +6,14 @@ over T = 0.01, 0.02, ..., 2.00, beside PPL.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
-from decone.metrics.inputs import score_blocks
+from decone.metrics.table_geometry import row_blocks
 
 TEMPERATURES: Float64[Tensor, " K"] = torch.arange(1, 201, dtype=torch.float64) / 100
 COARSE = [0, *range(9, 200, 10)]  # indices in TEMPERATURES: 0.01, 0.10, 0.20, ..., 1.00, ..., 2.00
@@ -44,6 +44,16 @@ class GroupScore:
     share: float
     perplexity: float | None
     accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Shares of targets with rank 1 and, for each k, with rank k or better; mean of 1 / rank; number of positions."""
+
+    accuracy: float
+    recall: dict[int, float]
+    mrr: float
+    count: int
 
 
 def nll(logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Float64[Tensor, " N"]:
@@ -171,6 +181,71 @@ def bits_per_byte(total_nll: float, size: int) -> float:
     return total_nll / math.log(2) / size
 
 
+def target_rank(logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Int64[Tensor, " N"]:
+    """Ranks each target among all V tokens: 1 + the number of tokens with a strictly greater logit.
+
+    Ties go to the target, so a model that gives every token one score is always "right": look at a perplexity beside
+    it. A NaN counts as greater, so a broken model is never flattered; a target that is NaN itself ranks last, V.
+
+    Raises:
+        ValueError: the shapes do not fit or a target lies outside the vocabulary.
+
+    Example:
+        >>> target_rank(torch.tensor([[3.0, 1.0, 2.0], [1.0, 1.0, 0.0]]), torch.tensor([1, 1])).tolist()
+        [3, 1]
+    """
+    ranks = []
+    for block, targets in score_blocks(logits, target):
+        greater = ~(block <= block.gather(1, targets[:, None]))
+        ranks.append((1 + greater.sum(1)).clamp_max(logits.shape[1]))
+    return torch.cat(ranks)
+
+
+def ranking(ranks: Int[Tensor, " N"], k: Sequence[int] = (5,)) -> Ranking:
+    """Summarises ranks from 1 as accuracy, recall at each k and mean reciprocal rank.
+
+    Raises:
+        ValueError: there are no ranks, a rank is below 1, or a k is below 1.
+
+    Example:
+        >>> ranking(torch.tensor([1, 2, 10, 1]), k=(1, 5))
+        Ranking(accuracy=0.5, recall={1: 0.5, 5: 0.75}, mrr=0.65, count=4)
+    """
+    if ranks.ndim != 1 or ranks.numel() == 0 or int(ranks.min()) < 1:
+        raise ValueError("ranks must be a non-empty vector of numbers from 1: pass the result of target_rank")
+    if any(depth < 1 for depth in k):
+        raise ValueError(f"k must hold depths of at least 1, not {tuple(k)}")
+    return Ranking(
+        accuracy=_share(ranks == 1),
+        recall={depth: _share(ranks <= depth) for depth in k},
+        mrr=float(ranks.double().reciprocal().mean()),
+        count=ranks.numel(),
+    )
+
+
+def score_blocks(
+    logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]
+) -> Iterator[tuple[Float64[Tensor, "n V"], Int[Tensor, " n"]]]:
+    """Yields logits in float64 with their targets, a block of positions at a time.
+
+    Raises:
+        ValueError: the shapes do not fit, or a target lies outside the vocabulary (as an ignored -100 does).
+    """
+    if logits.ndim != 2 or target.shape != logits.shape[:1]:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must be [N, V] and [N]: flatten both"
+        )
+    if target.numel() and (int(target.min()) < 0 or int(target.max()) >= logits.shape[1]):
+        raise ValueError(
+            f"targets run from {int(target.min())} to {int(target.max())} but the vocabulary is "
+            f"0 to {logits.shape[1] - 1}: drop ignored positions first"
+        )
+    start = 0
+    for block in row_blocks(logits):
+        yield block, target[start : start + len(block)].long()
+        start += len(block)
+
+
 def _block_nll(
     logits: Float64[Tensor, "N V"], target: Int[Tensor, " N"], temperatures: Float[Tensor, " K"]
 ) -> Float64[Tensor, "K N"]:
@@ -204,3 +279,7 @@ def _lowest(curve: dict[int, float]) -> int:
 
 def _exp(value: float) -> float:
     return float(torch.tensor(value, dtype=torch.float64).exp())
+
+
+def _share(hits: Tensor) -> float:
+    return int(hits.sum()) / hits.numel()

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from decone.metrics.inputs import row_blocks
+from decone.metrics.table_geometry import row_blocks
 from decone.models.tables import Table, blocks
 from decone.repair.delta import RepairTarget, RowDelta
 from decone.repair.methods.directions import Centre, Statistics

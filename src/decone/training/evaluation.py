@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 from decone.data.windows import VALIDATION, Languages, consecutive, random_batch
 from decone.metrics.neighbours import translation_alignment
-from decone.metrics.ranking import ranking, target_rank
 from decone.metrics.table_geometry import isotropy
-from decone.metrics.text import best_temperature, nll
+from decone.metrics.text import best_temperature, nll, ranking, target_rank
 from decone.models.nano import Nano
 from decone.vocab.counts import frequency_groups
 
