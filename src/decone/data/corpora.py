@@ -16,14 +16,7 @@ MAX_BYTES = 4 * 2**30
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text and its origin.
-
-    Attributes:
-        name: as on the command line.
-        text: the complete text.
-        sha256: digest of the text in UTF-8.
-        source: its origin in words.
-    """
+    """A text, its name on the command line, the digest of its UTF-8, and its origin in words."""
 
     name: str
     text: str
@@ -52,11 +45,9 @@ NAMES = (DEFAULT, *PUBLISHED)
 
 
 def load(name: str = DEFAULT) -> Corpus:
-    """Reads a corpus.
+    """Reads a corpus: the default, one of `PUBLISHED`, downloaded once if not found locally, or a UTF-8 file by path.
 
-    Args:
-        name: "default" (the Python language reference that every CPython carries, about 465,000 characters), one of
-            `PUBLISHED`, downloaded once if not found locally, or the path of a UTF-8 file.
+    The default is the Python language reference that every CPython carries, about 465,000 characters.
 
     Raises:
         ValueError: there is no such text, or it is not text; the message says what to do.

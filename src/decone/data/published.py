@@ -40,13 +40,7 @@ class Published:
 def find(public: Published, name: str | None = None, otherwise: str = "") -> tuple[bytes, Path]:
     """Reads a published file from DECONE_DATA, `../shared/data` or the cache, else fetches it; `.xz` will do.
 
-    Args:
-        public: the file.
-        name: in messages; its path if None.
-        otherwise: what else a user might do where it cannot be had, ", or ...".
-
-    Returns:
-        Content and local path.
+    Messages give its name, or its path, and what else a user might do where it cannot be had (", or ...").
 
     Raises:
         ValueError: it has another digest, or is nowhere and cannot be fetched; the message says what to put where.

@@ -21,12 +21,7 @@ TRAINING, VALIDATION = 0, 1  # streams of randomness that never meet
 
 @dataclass(frozen=True)
 class Languages:
-    """Number of copies of the vocabulary, and the share of the second.
-
-    Attributes:
-        size: tokens of one copy.
-        low_resource: probability that a training window is in the second copy; 0 leaves one language only.
-    """
+    """Tokens of one copy of the vocabulary, and the probability that a training window is in the second copy."""
 
     size: int
     low_resource: float
@@ -57,12 +52,7 @@ class Languages:
 
 
 def split(ids: Int64[Tensor, " N"], validation: float, context: int) -> tuple[Tensor, Tensor]:
-    """Cuts a text by position into training and validation ids.
-
-    Args:
-        ids: of the complete text, [N].
-        validation: share of the text at its end, in (0, 1).
-        context: tokens of one window.
+    """Cuts a text by position into training ids and validation ids, a share at its end, in (0, 1).
 
     Raises:
         ValueError: one of both is shorter than one window and its last target.
@@ -86,15 +76,7 @@ def random_batch(
 ) -> Int64[Tensor, "B T"]:
     """Random windows of context + 1 ids, each in the low-resource language with its probability.
 
-    Args:
-        ids: text to draw from, [N].
-        context: tokens of one window; its targets are one further.
-        size: windows B.
-        languages: copies of the vocabulary.
-        key: (seed, stream, step).
-
-    Returns:
-        Ids, [B, context + 1]; inputs are [:, :-1], targets [:, 1:].
+    Inputs are [:, :-1], targets [:, 1:]; the key is (seed, stream, step).
 
     Example:
         >>> batch = random_batch(torch.arange(50), 4, 2, Languages(50, 0.0), (1337, TRAINING, 0))
@@ -109,15 +91,9 @@ def random_batch(
 
 
 def consecutive(ids: Int64[Tensor, " N"], context: int, size: int) -> Iterator[Int64[Tensor, "B T"]]:
-    """All windows of a text in order, in groups of `size`; an incomplete last group is dropped unless it is alone.
+    """All windows of context + 1 ids in order, in groups of `size`, overlapping by the one that is target and input.
 
-    Args:
-        ids: text, [N].
-        context: tokens of one window.
-        size: windows of one group.
-
-    Yields:
-        Ids, [B, context + 1]; windows overlap by the one id that is target and next input.
+    An incomplete last group is dropped unless it is alone.
 
     Example:
         >>> [group.shape[0] for group in consecutive(torch.arange(41), context=4, size=3)]

@@ -24,11 +24,6 @@ class ShardInputs(SweepInputs):
     """Inputs of a sweep over one rank's rows of the table, with positions in the order of the sweep.
 
     The tokens carry hidden states and target rows where the rule asks for vectors.
-
-    Attributes:
-        shard: the rows of this rank.
-        has_floor: the rule drops logits.
-        has_charge: the rule charges earlier targets.
     """
 
     shard: Shard
@@ -46,8 +41,6 @@ class ShardLosses:
     """Results of a sweep per position; the first two are the same on all ranks. None where they are not requested.
 
     Attributes:
-        nll: negative log-likelihood of the target under the rule, [N].
-        lse: log of the sum of exponentials of the logits that were kept, [N].
         cost: this rank's charges, [N].
         plain_lse: log-sum-exp of this rank's logits before the rule, [N].
         plain_target: logit of the target before the rule, zero where another rank holds it, [N].
@@ -66,12 +59,7 @@ class ShardLosses:
 
 @dataclass(frozen=True)
 class _Targets:
-    """Rows of the chunk's targets on this rank.
-
-    Attributes:
-        is_local: mask of targets that this rank holds, [n].
-        row: their rows; anything for the others, [n].
-    """
+    """Mask of the chunk's targets that this rank holds, and their rows; anything for the others."""
 
     is_local: Bool[Tensor, " n"]
     row: Int[Tensor, " n"]
@@ -102,15 +90,9 @@ def accumulate_shard(
     losses: ShardLosses,
     gradients: SweepGradients | None,
 ) -> None:
-    """Writes a chunk's losses and adds its gradients; ranks call it together.
+    """Writes a chunk's losses and adds its gradients, if any are requested; ranks call it together.
 
-    Args:
-        inputs: of the sweep.
-        positions: of the chunk, n of them.
-        weights: factor on the gradient of each loss, [N].
-        factor: the gate's factor per row of the complete table, [V]; None without a gate.
-        losses: written to.
-        gradients: added to; None where none is requested.
+    `weights` are factors on the gradient of each loss, `factor` is the gate's per row of the complete table.
     """
     hidden, shard, rule = inputs.hidden[positions], inputs.shard, inputs.rule
     tokens = inputs.chunk_tokens(positions)
@@ -236,8 +218,8 @@ def _add_charge(
 ) -> tuple[Tensor | None, Tensor]:
     """Writes the charge f for earlier targets.
 
-    Returns:
-        The slope of the complete loss at the logit of each pair, and the sum of all f' per position over all ranks.
+    Returns the slope of the complete loss at the logit of each pair, and the sum of all f' per position over all
+    ranks.
     """
     with torch.set_grad_enabled(learning):
         leaf = logprob.requires_grad_(learning)
@@ -302,8 +284,7 @@ def _multiply(dz: Float[Tensor, "A B"], vectors: Float[Tensor, "B H"]) -> Float[
 def scale_to_float16(dz: Float[Tensor, "A B"]) -> tuple[Float[Tensor, "A B"], Float[Tensor, ""]]:
     """Slopes in float16, times a power of two that takes the largest to 2^14, and the factor that undoes it.
 
-    Float16 ends at 6e-8. Slopes below it matter once the loss scaling of mixed precision has multiplied their sums,
-    which happens later.
+    Float16 ends at 6e-8; mixed precision's loss scaling multiplies slopes below it later.
 
     Example:
         >>> low, inverse = scale_to_float16(torch.tensor([[1.0, 1e-8]]))

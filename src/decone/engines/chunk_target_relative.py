@@ -63,18 +63,13 @@ class RelativeChunk:
     """Exponentials of one chunk of n positions.
 
     Attributes:
-        hidden: hidden states, [n, H].
         scaled: the same times the factor that the rule and the readout put on logits.
-        tokens: their targets.
         matrix: exponentials of relative logits times the readout's slope, [V, n]; rows up to the last segment's end
             are in use. Zero at targets, at earlier targets and under the floor.
-        segments: the rows of the table that these are.
         target_logit: number that is subtracted from every logit, [n].
         residual: relative logit of the target, [n].
         remainder: sum of the exponentials over all tokens but the target and earlier targets, [n].
         support: number of logits that stayed, [n]; counted if the inputs ask for details.
-        plain: sums for the plain NLL, if requested.
-        earlier: logits of earlier targets, if the rule looks back.
         floor: relative logits below it are dropped, [n]; None without a floor.
     """
 
@@ -138,16 +133,9 @@ def leaves_out_rows(weight: Tensor, rule: Rule) -> bool:
 
 
 def relative_chunk(inputs: TableInputs, positions: slice, memory: Tensor, plain: bool) -> RelativeChunk | None:
-    """Forms the exponentials of one chunk.
+    """Forms the exponentials of one chunk of n positions, in `memory` with room for n x V numbers.
 
-    Args:
-        inputs: of the sweep.
-        positions: of the chunk, n of them.
-        memory: room for n x V numbers, overwritten.
-        plain: also sum for the plain NLL.
-
-    Returns:
-        The chunk, or None where a number overflowed or is none: then it needs `accumulate_dense`.
+    None where a number overflowed or is none: then the chunk needs `accumulate_dense`.
     """
     chunk = _start(inputs, positions, memory, plain)
     V = chunk.matrix.size(0)
@@ -286,16 +274,10 @@ def accumulate(
     losses: SweepLosses,
     gradients: SweepGradients | None,
 ) -> None:
-    """Writes a chunk's losses and adds its gradients.
+    """Writes a chunk's losses and adds its gradients, if any are requested; the exponentials are spent afterwards.
 
-    Args:
-        inputs: of the sweep.
-        positions: of the chunk, n of them.
-        chunk: their exponentials; spent afterwards.
-        up: gradient that came for each loss of the chunk, importance included, [n]; None for ones.
-        factor: the gate's factor per row of the table, [V]; None without a gate.
-        losses: written to.
-        gradients: added to; None where none is requested.
+    `up` is the gradient that came for each loss of the chunk, importance included, None for ones; `factor` the gate's
+    per row of the table.
     """
     terms = None
     if chunk.earlier is not None:

@@ -240,16 +240,8 @@ def accumulate_dense(
     """Writes a chunk's losses and adds its gradients, from its logits as they are, token-major.
 
     For rules that need autograd, and for numbers that exp cannot take: declarative rules come here with a chunk in
-    which a logit lies so far above the target's that its exponential overflows, or is no number. Their gradient is
-    closed.
-
-    Args:
-        inputs: of the sweep.
-        positions: of the chunk, n of them.
-        up: gradient that came for each loss of the chunk, importance included, [n]; None for ones.
-        factor: the gate's factor per row of the table, [V]; None without a gate.
-        losses: written to.
-        gradients: added to; None where none is requested.
+    which a logit lies so far above the target's that its exponential overflows, or is no number. Arguments as of
+    `accumulate`.
     """
     slope = _logit_gradient(inputs, positions, up, losses, gradients)
     if gradients is not None and slope is not None:

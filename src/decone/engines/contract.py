@@ -52,16 +52,10 @@ class Earlier(NamedTuple):
 
 @dataclass(frozen=True)
 class Tokens:
-    """The targets of a loss, without ignored positions, and all else that an objective may look at.
+    """The targets of a loss, without ignored positions, with the sequence (or packed document) and the offset of each.
 
     Attributes:
-        target: token ids, [N].
-        sequence: index of the sequence (or packed document) of each position, [N].
-        offset: position inside that sequence, [N].
-        hidden: hidden states of the chunk, [n, H]; None unless the rule asks for vectors.
-        target_row: output-table rows of the targets of the chunk, [n, H]; None unless the rule asks for vectors.
-        earlier: lists of earlier targets; engines make them from target, sequence and offset where the rule asks for
-            history.
+        hidden: hidden states of the chunk, [n, H]; None, as `target_row`, unless the rule asks for vectors.
         vocabulary: width of `earlier_mask()`.
         importance: factor on the loss of each target, [N]; None counts each once.
     """
@@ -123,12 +117,9 @@ class Shift:
 
 @dataclass(frozen=True)
 class Gate:
-    """Factors on the gradient that reaches the table; hidden states get all of it, and so does the target's row.
+    """Factors on the gradient that reaches each row of the table, by the group of the position's target.
 
-    Attributes:
-        rare: mask of the rare group, [V].
-        on_common: factor per row where the position's target is common, [V].
-        on_rare: factor per row where the position's target is rare, [V].
+    Hidden states get all of it, and so does the target's row.
     """
 
     rare: Bool[Tensor, " V"]
@@ -185,9 +176,7 @@ class Request:
     Attributes:
         per_token: one loss per target instead of their sum. The backward pass then evaluates the rule a second time,
             so its state must not change in between.
-        nll: also return the plain negative log-likelihood, detached.
         detail: also return the log-sum-exp, the number of kept logits and the live share, detached.
-        readout: the model's own treatment of its logits, before anything else.
     """
 
     per_token: bool = False
@@ -256,16 +245,7 @@ class Engine(Protocol):
         rule: Rule,
         request: Request = LOSS,
     ) -> Evaluation:
-        """Evaluates a rule.
-
-        Args:
-            hidden: hidden states of the counted positions, [N, H].
-            weight: output table, [V, H].
-            bias: output bias, [V], or None.
-            tokens: targets and their sequences, N of them.
-            rule: the objective.
-            request: numbers to return beside the loss, and the model's readout.
-        """
+        """Evaluates a rule on hidden states of the counted positions, the output table and its bias."""
         ...
 
 
@@ -327,13 +307,7 @@ def _add_shift(logits: Tensor, shift: Shift, tokens: Tokens, in_place: bool) -> 
 def earlier_targets(target: Int[Tensor, " N"], sequence: Int[Tensor, " N"], offset: Int[Tensor, " N"]) -> Earlier:
     """Lists the distinct targets of every sequence, and how many of them each position looks back on.
 
-    Args:
-        target: token ids, [N], 0 or more.
-        sequence: index of the sequence of each position, [N], 0 or more.
-        offset: position inside that sequence, [N]; none twice in one sequence.
-
-    Returns:
-        The lists. Sorting costs O(N log N); no table of sequences x vocabulary is made.
+    No offset occurs twice in a sequence. Sorting costs O(N log N); no table of sequences x vocabulary is made.
 
     Example:
         >>> earlier = earlier_targets(torch.tensor([2, 0, 2, 1]), torch.zeros(4, dtype=torch.long), torch.arange(4))
@@ -369,14 +343,7 @@ def reference(
     rule: Rule,
     request: Request = LOSS,
 ) -> Evaluation:
-    """Evaluates a rule on all logits at once; the arguments are those of `Engine`.
-
-    Example:
-        >>> from decone.objectives import MLE
-        >>> tokens = Tokens(torch.tensor([1]), torch.tensor([0]), torch.tensor([0]))
-        >>> reference(torch.zeros(1, 2), torch.zeros(4, 2), None, tokens, MLE()).loss
-        tensor(1.3863)
-    """
+    """Evaluates a rule on all logits at once; the arguments are those of `Engine`."""
     if rule.history:
         tokens = tokens.with_earlier(weight.size(0))
     target_row = upcast(weight[tokens.target]) if rule.vectors else None

@@ -58,16 +58,7 @@ def choose(
     dtype: torch.dtype = torch.float32,
     rule: Rule | None = None,
 ) -> EngineChoice:
-    """Resolves an engine's name.
-
-    Args:
-        engine: "auto", "chunked", "reference", "triton" or "vocab_parallel".
-        device: where the tensors are.
-        dtype: type of the large products.
-        rule: the objective; None stands for plain cross-entropy.
-
-    Returns:
-        The engine's name and the reason for it.
+    """Resolves an engine's name, "auto" by device, type of the large products and objective, with the reason.
 
     Raises:
         ValueError: no engine has this name.
@@ -105,13 +96,7 @@ def get(
     weight: Tensor | None = None,
     rule: Rule | None = None,
 ) -> Engine:
-    """The engine for a call; an engine is returned as it is.
-
-    Args:
-        engine: a name, see `choose`, or an engine.
-        hidden: hidden states of the call.
-        weight: output table of the call.
-        rule: the objective.
+    """The engine for a call, by name as in `choose`; an engine is returned as it is.
 
     Raises:
         ValueError: no engine has this name, or "auto" meets a table cut over ranks.

@@ -17,12 +17,8 @@ class Shard:
     """The rows [low, high) of a table of `vocabulary` rows, and the ranks that hold the remaining ones.
 
     Attributes:
-        group: the ranks of the mesh dimension along which the table is cut.
-        ranks: number of ranks.
-        low: first row of this rank.
-        high: one past its last row; equal to low on a rank without rows.
+        high: one past the last row of this rank; equal to low on a rank without rows.
         most: rows of the longest shard, the same number on all ranks.
-        vocabulary: rows of the complete table.
     """
 
     group: Any
@@ -54,11 +50,8 @@ class Shard:
     def agree(self, rows: int, target: Int[Tensor, " N"], settings: dict[str, Any]) -> None:
         """Stops all ranks together where their sums would mix different calls.
 
-        Args:
-            rows: rows of the table that this rank really has.
-            target: its targets.
-            settings: all else that must be the same on all ranks, by the names that an error gives them; the same
-                names everywhere, and values that differ must print differently.
+        `rows` are those that this rank really has. Settings are all else that must be the same, by the names that an
+        error gives them; the same names everywhere, and values that differ must print differently.
 
         Raises:
             ValueError: ranks hold other targets, rows or settings than each other, or a target is no row of the table.
@@ -96,13 +89,7 @@ class Shard:
 
 
 def describe_rule(rule: Rule, gate: Gate | None, hidden: Float[Tensor, "N H"], vocabulary: int) -> dict[str, Any]:
-    """Describes a rule by its hooks on invented positions, for `Shard.agree`.
-
-    Args:
-        rule: the objective.
-        gate: its gate, asked for once.
-        hidden: hidden states, of which only the type counts.
-        vocabulary: V.
+    """Describes a rule by its hooks on invented positions, for `Shard.agree`; of hidden states only the type counts.
 
     Example:
         >>> from decone.objectives import Threshold
@@ -138,14 +125,11 @@ def _digest(value: Any) -> int:
 
 
 def shard_of(weight: Tensor, bias: Tensor | None) -> Shard:
-    """The shard of this rank, of a table given as a DTensor.
-
-    Args:
-        weight: output table, [V, H], cut along its rows over exactly one mesh dimension.
-        bias: output bias, [V], cut in the same way, or None.
+    """The shard of this rank, of a table [V, H] given as a DTensor.
 
     Raises:
-        ValueError: the table is not cut, or cut in another way, or the bias is cut differently.
+        ValueError: the table is not cut, or cut in another way than along its rows over exactly one mesh dimension, or
+            the bias is cut differently.
     """
     from torch.distributed.tensor import DTensor  # half a second that only sharded models pay
 
@@ -187,13 +171,8 @@ def rows_of(table: Float[Tensor, "V *S"]) -> Float[Tensor, "v *S"]:
 def shard(local: Float[Tensor, "v *S"], mesh: DeviceMesh) -> Float[Tensor, "V *S"]:
     """Joins plain shards of a table or a bias, one per rank, to the DTensor that `vocab_parallel` takes.
 
-    Args:
-        local: this rank's rows, [v, H] or [v]; the gradient reaches it as a plain tensor. All ranks hold the same
-            number; the last ranks may hold fewer or none, as `torch.chunk` cuts.
-        mesh: the ranks, one dimension (`mesh["tp"]` of a mesh with more).
-
-    Returns:
-        A DTensor, [V, H] or [V], with placement Shard(0).
+    The gradient reaches `local`, [v, H] or [v], as a plain tensor. All ranks of the mesh (one dimension; `mesh["tp"]`
+    of one with more) hold the same number of rows; the last may hold fewer or none, as `torch.chunk` cuts.
 
     Raises:
         ValueError: the mesh has several dimensions, or the lengths of the shards are not those of a DTensor.

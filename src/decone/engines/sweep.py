@@ -33,13 +33,7 @@ class SweepInputs:
     """Inputs of a sweep, in the precision of the large products.
 
     Attributes:
-        hidden: hidden states, [N, H].
         weight: output table, or the rows of it that this process holds, [V, H].
-        bias: output bias, [V].
-        tokens: targets, N of them.
-        rule: the objective.
-        gate: its gate, asked for once.
-        readout: the model's own treatment of its logits.
     """
 
     hidden: Float[Tensor, "N H"]
@@ -64,7 +58,6 @@ class TableInputs(SweepInputs):
     Attributes:
         target_logit: the targets' logits after the readout and the rule's scale, [N], at least float32.
         slack: bound on the rounding error of the products against `target_logit`.
-        detail: collect log-sum-exps and numbers of kept logits too.
     """
 
     target_logit: Float[Tensor, " N"]
@@ -87,13 +80,9 @@ class TableInputs(SweepInputs):
 
 @dataclass
 class SweepLosses:
-    """Results of a sweep per position, [N]; None where they are not requested.
+    """Results of a sweep per position, [N]; None where they are not requested; `loss` is without importance.
 
     Attributes:
-        loss: loss of each target, without its importance.
-        nll: plain negative log-likelihood.
-        lse: log of the sum of exponentials of the logits that were kept.
-        support: number of those logits.
         touched: rows of the table that the gradient's products had to touch, summed over positions.
     """
 
@@ -123,9 +112,6 @@ class SweepGradients:
     """Gradients under construction; None where none is requested.
 
     Attributes:
-        hidden: gradient of the hidden states, [N, H].
-        table: gradient of the output table, [V, H].
-        bias: gradient of the output bias, [V].
         target_logit: gradient of each target's logit, [N]; zero where a chunk adds it to the others itself.
     """
 
@@ -201,14 +187,10 @@ def refuse_second_derivative(engine: str, mend: str = "use engine='reference'") 
 
 
 def sort_positions(key: Float[Tensor, " N"] | None, rare: Bool[Tensor, " N"] | None) -> Int[Tensor, " N"] | None:
-    """The order of a sweep: common targets before rare ones, by ascending key inside a class.
+    """The order of a sweep: common targets before rare ones, by ascending key inside a class; None as they come.
 
-    Args:
-        key: height of the floor, by which positions that need the same rows become neighbours; None without a floor.
-        rare: mask of rare targets, so that a chunk holds a single class; None without a gate.
-
-    Returns:
-        The order; None to take positions as they come.
+    The key is the height of a floor: positions that need the same rows become neighbours. A chunk holds a single
+    class.
 
     Example:
         >>> sort_positions(torch.tensor([0.3, 0.1, 0.2]), torch.tensor([False, True, False]))
@@ -283,7 +265,6 @@ class EarlierTerms:
     Attributes:
         remainder: sum of the exponentials over all tokens but the target, [n].
         support: number of the pairs' logits that stayed, targets apart, [n].
-        charge: charge of each position, [n]; None if the rule charges nothing.
         factor: 1 less the sum of a charge's slopes, [n]: a factor on the gradient of all logits without a pair.
         pair_slope: gradient of each pair's logit, zero at targets, [P].
         target_slope: contribution of a charge to the gradient of the target's logit, [n].
@@ -300,19 +281,11 @@ class EarlierTerms:
 class EarlierLogits:
     """Logits of the pairs of a position and an earlier target of its sequence.
 
-    They are taken out of the matrix and stored apart, in float64: an earlier target may be nearly certain, and then its
-    charge is about the small probability that remains for all other tokens.
-
-    Args:
-        rule: the objective.
-        readout: the model's own treatment of its logits.
-        tokens: the chunk's targets and their history, n of them.
-        vocabulary: V.
-        block: rows of the table that are visited at a time.
-        target_logit: number that is subtracted from every logit, [n].
+    They are taken out of the matrix and stored apart, in float64: an earlier target may be nearly certain, and then
+    its charge is about the small probability that remains for all other tokens. `block` rows of the table are visited
+    at a time, `target_logit` is subtracted from every logit.
 
     Attributes:
-        pairs: position, token and target of every pair, [P].
         entry: index of each pair in a flat matrix [V, n], [P].
         is_target: mask of pairs whose token is its position's target, [P].
         slope: slope of the readout at each pair before the shift, [P]; None without a softcap.
@@ -357,13 +330,9 @@ class EarlierLogits:
         return float(self._logit.max()) if self._logit.numel() else -math.inf
 
     def terms(self, remainder: Tensor, residual: Tensor, floor: Tensor | None, learning: bool) -> EarlierTerms:
-        """Adds the pairs to the sum, charges for them, and differentiates by their logits.
+        """Adds the pairs to the sum, charges for them, and differentiates by their logits if `learning`.
 
-        Args:
-            remainder: sum of the exponentials over all tokens but the target and the pairs', [n].
-            residual: relative logit of the target, [n].
-            floor: relative logits below it are dropped, [n]; a target never is.
-            learning: also compute the gradients.
+        The remainder is without them; relative logits below the floor are dropped, but a target never is.
         """
         position = self.pairs.position
         logit = to_float64(self._in_pairs(self._logit))

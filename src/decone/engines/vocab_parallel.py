@@ -56,22 +56,13 @@ def vocab_parallel(
 ) -> Evaluation:
     """Evaluates a rule on a table cut along the vocabulary; same values as `reference` on the complete table.
 
-    All ranks of the mesh dimension call it together with the same hidden states and tokens, and all of them get the
-    complete loss and the complete gradient of the hidden states. The gradient of a weight is a DTensor cut like the
-    weight; over dimensions of the mesh where the weight is replicated it is this rank's own and still to be averaged.
-
-    Args:
-        hidden: hidden states, a plain tensor; see `Engine`.
-        weight: output table, a DTensor with Shard(0) over one mesh dimension and Replicate over the others; see
-            `decone.engines.shard.shard` for plain shards.
-        bias: output bias, cut like the weight, or None.
-        tokens: targets.
-        rule: the objective, without `adjust` and `extra`.
-        request: numbers to return; with `per_token` the backward pass speaks to the other ranks again.
-        chunk_bytes: size of one chunk of float32 logits on one rank, in bytes.
-
-    Returns:
-        See `Evaluation`; `support` counts over all ranks, `live` is their mean.
+    The weight is a DTensor with Shard(0) over one mesh dimension and Replicate over the others, the bias is cut like
+    it; see `decone.engines.shard.shard` for plain shards. All ranks of the mesh dimension call it together with the
+    same plain hidden states and tokens, and all of them get the complete loss and the complete gradient of the hidden
+    states. The gradient of a weight is a DTensor cut like the weight; over dimensions of the mesh where the weight is
+    replicated it is this rank's own and still to be averaged. `chunk_bytes` is the size of one chunk of float32 logits
+    on one rank; with `per_token` the backward pass speaks to the other ranks again. Of the results `support` counts
+    over all ranks, and `live` is their mean.
 
     Raises:
         ValueError: the weight is not cut in this way, the rule needs whole rows of logits, the ranks do not fit each

@@ -76,12 +76,7 @@ class TaskLearner(Protocol):
 
 
 def schedule(step: int, total: int, warmup: float) -> float:
-    """Share of the highest learning rate at a step: a line up over the warm-up, then a line down to 0.
-
-    Args:
-        step: steps already done, from 0.
-        total: all steps.
-        warmup: share of them that warm up.
+    """Share of the highest learning rate after so many steps: a line up over the warm-up, then a line down to 0.
 
     Example:
         >>> [schedule(step, 10, 0.2) for step in (0, 1, 2, 6)]
@@ -96,17 +91,9 @@ def schedule(step: int, total: int, warmup: float) -> float:
 def finetune(
     learner: TaskLearner, config: FinetuneConfig, folder: Path, device: str, stop: Callable[[], bool]
 ) -> list[dict[str, Any]]:
-    """Trains and measures a model.
+    """Trains and measures a model on its task, with `metrics.jsonl` in the folder; asks `stop` between steps.
 
-    Args:
-        learner: the model on its task; its weights are changed.
-        config: settings.
-        folder: folder of `metrics.jsonl`, which is written as it goes.
-        device: auto, cpu, cuda, cuda:N or mps.
-        stop: asked between steps; the fine-tuning ends when it is true.
-
-    Returns:
-        One entry per epoch: `epoch` from 1, mean training `loss`, `measured`, `seconds` of training and measuring.
+    One entry per epoch: `epoch` from 1, mean training `loss`, `measured`, `seconds` of training and measuring.
 
     Raises:
         ValueError: the loss is not finite.
@@ -172,18 +159,10 @@ def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 
 def shuffled_batches(lengths: Sequence[int], size: int, key: tuple[int, int]) -> list[list[int]]:
-    """Cuts examples into batches of similar length, in random order.
+    """Cuts examples into batches of similar length, in random order; the last of a pool may be smaller.
 
-    The order depends on the key and the lengths alone: models with the same tokenizer see the same batches, and their
-    differences are paired.
-
-    Args:
-        lengths: tokens of every example.
-        size: examples of a batch; the last of a pool may be smaller.
-        key: (seed, epoch).
-
-    Returns:
-        Indices of the examples, each in one batch.
+    The order depends on the key (seed, epoch) and the lengths alone: models with the same tokenizer see the same
+    batches, and their differences are paired.
 
     Example:
         >>> sorted(map(sorted, shuffled_batches([9, 1, 8, 2], 2, (0, 0))))

@@ -16,15 +16,7 @@ from decone.training.machine import resolve_device
 
 @dataclass(frozen=True)
 class Inputs:
-    """A text ready to train on.
-
-    Attributes:
-        corpus: the text and where it comes from.
-        tokenizer: text to ids.
-        languages: copies of the vocabulary.
-        train: ids to train on, [N].
-        validation: ids to measure on, [M].
-    """
+    """A text ready to train on: its tokenizer, copies of the vocabulary, ids to train and to measure on."""
 
     corpus: corpora.Corpus
     tokenizer: TextTokenizer
@@ -34,11 +26,7 @@ class Inputs:
 
 
 def read(config: RunConfig, tokenizer: TextTokenizer | None = None) -> Inputs:
-    """Reads the text of a run and cuts it.
-
-    Args:
-        config: the resolved configuration.
-        tokenizer: of a run that has one already; made from the text otherwise.
+    """Reads the text of a run and cuts it; without the tokenizer of a run one is made from the text.
 
     Raises:
         ValueError: the text cannot be read, is too short, or does not fit the tokenizer or `model.vocabulary`.
@@ -68,14 +56,9 @@ def train_tokenizer(config: RunConfig, text: str) -> TextTokenizer:
 
 
 def check(config: RunConfig, tokenizer: TextTokenizer | None = None) -> Inputs:
-    """Refuses what would stop a run before its first step; nothing is written and no device is started.
+    """Refuses what would stop a run before its first step, and returns its inputs.
 
-    Args:
-        config: the resolved configuration.
-        tokenizer: of a run that has one already.
-
-    Returns:
-        The text, since it had to be read.
+    Nothing is written and no device is started.
 
     Raises:
         ValueError: the device, the engine or TensorBoard is not here, or the text will not do.

@@ -79,11 +79,7 @@ def triton(
 
 @dataclass
 class TiledInputs(SweepInputs):
-    """Inputs of a sweep by tiles, contiguous; at least one position.
-
-    Attributes:
-        chunk_bytes: size of one chunk of exponentials in bytes.
-    """
+    """Inputs of a sweep by tiles, contiguous, with at least one position; `chunk_bytes` is for exponentials."""
 
     chunk_bytes: int
 
@@ -148,16 +144,10 @@ class _Triton(torch.autograd.Function):
 def evaluate(
     inputs: TiledInputs, requires_grad: Sequence[bool], up: Float[Tensor, " N"] | None, nll: bool
 ) -> tuple[Evaluation, SweepGradients | None]:
-    """Goes over all logits once; with `up`, makes gradients on the way.
+    """Goes over all logits once; with `up`, a factor on the loss of each target, makes gradients on the way.
 
-    Args:
-        inputs: of the sweep.
-        requires_grad: for hidden states, table and bias.
-        up: factor on the loss of each target in the gradients; None makes none and does no work for any.
-        nll: compute the plain negative log-likelihood; without it `nll` of the result holds anything.
-
-    Returns:
-        One number per position, importance left out, and the gradients of the weighted sum of losses.
+    Returns one number per position, importance left out (`nll` holds anything unless asked for), and the gradients of
+    the weighted sum of losses.
 
     Raises:
         ValueError: `chunk_bytes` holds no tile of positions.

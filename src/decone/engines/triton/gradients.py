@@ -31,11 +31,7 @@ class ChunkTerms:
 
     Attributes:
         index: position of each entry of the chunk, [C].
-        filled: mask of entries with a position, [C].
-        up: factor on the loss of each, [C].
-        log_sum: log of the sum of exponentials.
         above: greatest logit of each column tile less it, [T, C].
-        charge: for earlier targets.
         columns: live columns; None where all are live.
         common: number of the first tiles with common targets.
     """

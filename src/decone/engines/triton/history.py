@@ -39,11 +39,7 @@ class History(NamedTuple):
 
 
 def build_history(tokens: Tokens, vocabulary: int) -> History:
-    """Builds the table; the sizes of it are data, so the host waits for them here.
-
-    Args:
-        tokens: at least one, with lists of earlier targets (`Tokens.with_earlier`).
-        vocabulary: rows of the output table.
+    """Builds the table of tokens with lists of earlier targets; its sizes are data, so the host waits for them here.
 
     Example:
         >>> zeros = torch.zeros(3, dtype=torch.long)
@@ -92,16 +88,9 @@ def charge_earlier(
 ) -> EarlierCharge | None:
     """Charges all pairs of a chunk, by autograd on these numbers alone; None where the rule charges nothing.
 
-    The number of pairs of a block is data, and the host waits for it, as for every `Tokens.pairs`.
-
-    Args:
-        rule: the objective.
-        tokens: the chunk's, with lists of earlier targets.
-        pair_logit: the logit after scale, shift and floor of each position and each id of its list.
-        target_logit: the same of the target, for the pair whose id is the target.
-        sums: log of the sum of exponentials per position.
-        learning: also compute slopes.
-        pair_bytes: bytes that the pairs of one block of the chunk may take.
+    Logits are those after scale, shift and floor, of each position and each id of its list, and of the target for the
+    pair whose id it is. The number of pairs of a block, which may take `pair_bytes`, is data, and the host waits for
+    it, as for every `Tokens.pairs`.
     """
     assert tokens.earlier is not None
     C, L = pair_logit.shape

@@ -21,15 +21,7 @@ def float16_lift(dtype: torch.dtype) -> float:
 
 
 class LogitRecipe(NamedTuple):
-    """Settings of the logits: tile, precision, readout, and the declarative part of the rule.
-
-    Attributes:
-        tile: sizes of a tile.
-        precision: precision of float32 products, see `input_precision`.
-        readout: the model's own treatment of its logits.
-        temperature: the rule's factor on them.
-        shift: the rule's constants for earlier targets and for novel ids.
-    """
+    """Settings of the logits: tile, precision of float32 products, readout, and the declarative part of the rule."""
 
     tile: Tile
     precision: str
@@ -60,13 +52,10 @@ class TileChunk:
     """Positions that go through the sweep together, in their order there; a whole number of tiles.
 
     Attributes:
-        hidden: hidden states, [C, H].
         target: token ids, -1 where a position only fills the last tile, [C].
         target_logit: logit of the target after scale and shift, float32, [C].
         plain_target_logit: the same as the model puts it out, [C].
         floor: logits below it are dropped, [C]; None where the rule drops none.
-        history: earlier targets of the positions; None unless the rule looks back.
-        tokens: the same positions for the rule's own charge; None unless it looks back.
     """
 
     hidden: Float[Tensor, "C H"]
@@ -90,7 +79,6 @@ class TileSums:
         beyond: sum of exponentials over it, less the greatest's own 1, [T, C].
         count: kept logits, [T, C].
         plain_top: like `top`, of all logits as the model puts them out; None unless asked for.
-        plain_beyond: like `beyond`.
         pair_logit: kept logits of earlier targets, by their index in the list, [C, L]; None without a charge.
     """
 
@@ -150,14 +138,8 @@ def sweep_tiles(
 ) -> TileSums:
     """Forms the exponentials and sums of a chunk of positions.
 
-    Args:
-        chunk: the positions.
-        weight: output table.
-        bias: output bias.
-        recipe: settings of the logits.
-        plain: also sum the logits as the model puts them out.
-        charged: also keep the logits of earlier targets.
-        entry: room for the exponentials; None where no gradient is requested.
+    Also of the logits as the model puts them out if `plain`, and the logits of earlier targets if `charged`; `entry`
+    is room for the exponentials, None where no gradient is requested.
     """
     C, V, tile = chunk.hidden.size(0), weight.size(0), recipe.tile
     T, device = -(-V // tile.columns), weight.device
@@ -202,20 +184,11 @@ def to_slopes(
     biased: bool,
     up: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, "G V"] | None:
-    """Makes `sums.entry` the gradient of the logits without the targets' own entries.
+    """Makes `sums.entry` the gradient of the logits without the targets' own entries; sums over positions if `biased`.
 
-    Args:
-        chunk: the positions.
-        sums: results of the sweep over them.
-        above: greatest logit of each column tile less the log-sum-exp.
-        gain: factor on the probabilities of each position.
-        slope: entries of earlier targets, by their index in the list; None leaves them like all other entries.
-        tile: the sweep's.
-        biased: also return the sums over the positions of each tile.
-        up: factor on the stored entries, not on the sums; None for 1.
-
-    Returns:
-        The sums over positions in float32, [G, V], or None.
+    `above` is the greatest logit of each column tile less the log-sum-exp, `gain` a factor on the probabilities,
+    `slope` has the entries of earlier targets (None leaves them like all others), and `up` is a factor on the stored
+    entries, not on the sums.
     """
     assert sums.entry is not None
     V, C = sums.entry.shape
@@ -246,14 +219,7 @@ def hidden_gradient(
 ) -> Float[Tensor, "C H"]:
     """Gradient of the logits times the table, in float32.
 
-    Args:
-        entry: gradient of the logits.
-        weight: output table.
-        columns: live columns; None where all are live.
-        rows: positions per tile of the sweep.
-        split: number of sums into which the live columns of a tile are divided, to keep a large device busy.
-        tile: sizes; its rows are not used.
-        precision: precision of float32 products.
+    Live columns of a tile of `rows` positions are divided into `split` sums, to keep a large device busy.
     """
     (V, C), H = entry.shape, weight.size(1)
     out = torch.empty(split, C, H, device=entry.device)
@@ -287,17 +253,9 @@ def add_table_gradient(
 ) -> None:
     """Adds the gradient of the logits, transposed, times hidden states to `out`, in float32.
 
-    Args:
-        entry: gradient of the logits.
-        hidden: hidden states of the chunk.
-        columns: live columns; None where all are live.
-        common: number of the first tiles of positions with common targets; None without a gate.
-        factors: the gate's, on rows of the table where the target is common, and where it is rare; None without one.
-        out: added to; rows of the table that live nowhere in the chunk are not touched.
-        rows: positions per tile of the sweep.
-        tile: sizes: `rows` columns of the logits by `columns` hidden units, `depth` positions at a time.
-        precision: precision of float32 products.
-        down: factor on the product, in float32, before it is added; None for 1.
+    The gate's factors are for rows of the table where the target is common, as in the `common` first tiles, and where
+    it is rare. A tile has `rows` columns of the logits by `columns` hidden units. Rows of `out` that live nowhere in
+    the chunk are not touched; `down` is a factor on what is added.
     """
     (V, C), H = entry.shape, hidden.size(1)
     lists: tuple[Tensor | None, ...] = (None, None, common, None)
@@ -326,12 +284,7 @@ def add_target_rows(
 ) -> None:
     """Adds the gradient through the targets' logits to those of the table and the bias, in float32 and never gated.
 
-    Args:
-        hidden: hidden states.
-        target_slope: gradient of the target's logit.
-        target: token ids; one outside the table adds nothing.
-        out: gradient of the table, added to; None leaves it out.
-        bias_out: gradient of the bias, added to; None leaves it out.
+    An id outside the table adds nothing.
     """
     if out is None and bias_out is None:
         return

@@ -24,7 +24,6 @@ class Tile(NamedTuple):
         rows: positions (products with the table's columns: columns of the table), a power of two, >= 16.
         columns: rows of the table (products with the table: hidden units), a power of two, >= 16.
         depth: steps of the summed axis, a power of two, >= 16.
-        warps: groups of 32 threads.
         stages: number of steps that are loaded from memory at a time.
     """
 
@@ -89,21 +88,12 @@ def quickest(
     run: Callable[[Candidate], object],
     reset: Callable[[], object] | None = None,
 ) -> Candidate:
-    """The choice that runs fastest, found once per key and process.
+    """The choice that runs fastest, timed once per key (all that the answer depends on) and process.
 
     The environment variable DECONE_TRITON_TILES, a whole number from 0, takes the choice of that index (or the last)
-    untried, for every kernel: sums then have the same order, and results the same bits, in every process.
-
-    A choice that the device has no room for is passed over. Timing waits for the device, at the first call only.
-
-    Args:
-        key: all that the answer depends on: kernel, device, types, sizes.
-        choices: at least one.
-        run: launches the kernel; may be called many times.
-        reset: called after the last time, where the kernel adds to something.
-
-    Returns:
-        One of the choices.
+    untried, for every kernel: sums then have the same order, and results the same bits, in every process. A choice
+    that the device has no room for is passed over. `run` launches the kernel, many times; `reset` is called at the
+    end, where it adds to something.
 
     Raises:
         ValueError: DECONE_TRITON_TILES is no such number.
@@ -172,16 +162,9 @@ def arrange_tiles(
     rare: Bool[Tensor, " N"] | None,
     device: torch.device | None = None,
 ) -> TileOrder:
-    """Makes positions that need the same columns neighbours; no tile mixes the two classes.
+    """Makes positions that need the same columns neighbours, by ascending key; no tile mixes the two classes.
 
     The number of rare targets stays on the device, so there may be one tile more than needed.
-
-    Args:
-        N: number of positions.
-        rows: positions per tile.
-        key: sorted by, ascending; None leaves the order as it is.
-        rare: mask of rare targets; None where classes do not matter.
-        device: of the order.
 
     Example:
         >>> arrange_tiles(3, 2, torch.tensor([0.3, 0.1, 0.2]), None).position.tolist()
@@ -227,10 +210,7 @@ class LiveColumns(NamedTuple):
 def list_live_columns(live: Int8[Tensor, "G V"], group: int, common: int | Int[Tensor, ""]) -> LiveColumns:
     """Lists live columns from the live bits of the sweep, by prefix sums and one sort; the host does not wait.
 
-    Args:
-        live: 1 where a tile of positions keeps a logit of that column.
-        group: columns per group, >= 1.
-        common: number of the first tiles with common targets; G without a gate.
+    Groups of `group` neighbours; `common` is the number of the first tiles with common targets, G without a gate.
 
     Example:
         >>> columns = list_live_columns(torch.tensor([[0, 1, 1, 0], [0, 0, 1, 0]], dtype=torch.int8), 2, 2)
@@ -291,13 +271,9 @@ def log_sum(
     filled: Bool[Tensor, " C"],
     target_logit: Float[Tensor, " C"] | None = None,
 ) -> LogSum:
-    """Joins the sums of column tiles.
+    """Joins the sums of column tiles: the greatest logit of each, and the sum beyond it less the greatest's own 1.
 
-    Args:
-        top: greatest logit per column tile.
-        beyond: sum of exponentials over it, less the 1 that is the greatest's; anything where the greatest is -inf.
-        filled: mask of entries with a position; both terms are 0 where there is none.
-        target_logit: logit of the target where the tiles leave it out.
+    Both terms are 0 where an entry is not filled; `target_logit` is given where the tiles leave the target out.
 
     Example:
         >>> total = log_sum(torch.tensor([[100.0], [90.0]]), torch.tensor([[1e-9], [0.0]]), torch.tensor([True]))

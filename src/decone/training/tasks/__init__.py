@@ -55,18 +55,10 @@ class FinetuneTask(ABC):
     def run(
         self, config: FinetuneConfig, model: str, folder: Path, device: str, stop: Callable[[], bool]
     ) -> dict[str, Any]:
-        """Fine-tunes a model.
+        """Fine-tunes a model, a folder or hub name, with its log in a folder; asks `stop` between steps.
 
-        Args:
-            config: settings, as `build` makes them.
-            model: folder or hub name.
-            folder: folder of the log.
-            device: by name.
-            stop: asked between steps.
-
-        Returns:
-            `epochs` as `finetuning.loop.finetune`; `examples` of both parts; `untuned` where the task has such a
-            measure, None for models without it.
+        Returns `epochs` as of `finetuning.finetune`; `examples` of both parts; `untuned` where the task has such a
+        measure, None for models without it.
 
         Raises:
             ValueError: the model or the data will not do, or the loss is not finite.
@@ -97,16 +89,9 @@ def suite_tasks(suite: str) -> tuple[str, ...]:
 
 
 def load_model(loader: Loader, kind: str, name: str, **options: Any) -> tuple[Any, Any, set[str]]:
-    """Loads a model in float32 with its tokenizer.
+    """Loads a model in float32, of a class of transformers, with its tokenizer and the names of new weights.
 
-    Args:
-        loader: loads and refuses.
-        kind: class of transformers.
-        name: folder or hub name.
-        options: of `from_pretrained`.
-
-    Returns:
-        The model, its tokenizer, and the weights that its files lack; ValueError for any but those that may be new.
+    ValueError where its files lack any but those that the loader allows to be new.
     """
     quiet_library()
     model, missing = loader.model(kind, name, dtype=torch.float32, **options)

@@ -65,11 +65,7 @@ class GlueTask(FinetuneTask):
         return {"epochs": epochs, "untuned": untuned, "examples": {"train": len(train), "dev": len(dev)}}
 
     def score(self, logits: Float[Tensor, "N C"], labels: Sequence[int | float]) -> dict[str, float]:
-        """Measures of the answers of a model.
-
-        Args:
-            logits: of the examples, [N, C].
-            labels: of the same examples.
+        """Measures of the answers of a model to examples with these labels.
 
         Example:
             >>> rte = next(task for task in TASKS if task.name == "RTE")
@@ -89,16 +85,7 @@ class GlueTask(FinetuneTask):
 
 
 class Classification:
-    """A classifier with the examples of a task, as the loop trains it.
-
-    Args:
-        model: gives `logits`, [B, C], for token ids.
-        tokenizer: of transformers.
-        task: whose examples they are.
-        train: examples to learn from.
-        dev: examples to be measured on.
-        config: seed, size of batches, longest example.
-    """
+    """A classifier with the examples of a task, as the loop trains it; it gives `logits` for token ids."""
 
     def __init__(
         self,
@@ -155,10 +142,7 @@ class Classification:
 def load_classifier(name: str, outputs: int, seed: int) -> tuple[Any, Any]:
     """Loads a model that gives some numbers per text, and its tokenizer; the head that makes them is new.
 
-    Args:
-        name: folder or hub name.
-        outputs: numbers per text.
-        seed: of the new head; equal seeds give equal heads whatever the table.
+    Equal seeds give equal heads whatever the table.
 
     Raises:
         ValueError: transformers is missing, there is no such model in safetensors, it lacks other weights than a head,
@@ -176,14 +160,7 @@ def load_classifier(name: str, outputs: int, seed: int) -> tuple[Any, Any]:
 
 @torch.inference_mode()
 def sentence_vectors(encoder: nn.Module, tokenizer: Any, sentences: Sequence[str], length: int) -> Float[Tensor, "N H"]:
-    """Means of an encoder's last hidden states, in float32: the worth of a table before any fine-tuning.
-
-    Args:
-        encoder: gives `last_hidden_state`, [B, T, H].
-        tokenizer: of transformers.
-        sentences: N of them.
-        length: tokens of a sentence; what is longer is cut.
-    """
+    """Means of an encoder's last hidden states, in float32: the worth of a table before any fine-tuning."""
     device = next(encoder.parameters()).device
     encoded = [dict(tokenizer(sentence, truncation=True, max_length=length)) for sentence in sentences]
     rows: list[Tensor | None] = [None] * len(encoded)
@@ -197,14 +174,7 @@ def sentence_vectors(encoder: nn.Module, tokenizer: Any, sentences: Sequence[str
 
 
 def similarity_correlation(encoder: nn.Module, tokenizer: Any, pairs: Sequence[glue.Example], length: int) -> float:
-    """Spearman's correlation of cosines of sentence pairs with human scores, as of STS-B.
-
-    Args:
-        encoder: as in `sentence_vectors`; set to evaluation meanwhile.
-        tokenizer: of transformers.
-        pairs: two sentences each, the label a score.
-        length: tokens of a sentence.
-    """
+    """Spearman's correlation of cosines of sentence pairs with human scores, as of STS-B."""
     training = encoder.training
     encoder.eval()
     first = sentence_vectors(encoder, tokenizer, [pair.first for pair in pairs], length)

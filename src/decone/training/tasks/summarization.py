@@ -81,15 +81,7 @@ class SummaryTask(FinetuneTask):
 
 
 class Summarization:
-    """An encoder-decoder with documents and their summaries, as the loop trains it.
-
-    Args:
-        model: of transformers; how it decodes is set here.
-        tokenizer: of transformers.
-        train: pairs to learn from.
-        dev: pairs to be measured on.
-        config: seed, size of batches, lengths, the search.
-    """
+    """An encoder-decoder with documents and their summaries, as the loop trains it; how it decodes is set here."""
 
     def __init__(
         self,
@@ -168,12 +160,7 @@ class Summarization:
 
 
 def generation_config(model: Any, config: SummaryConfig) -> Any:
-    """Settings of decoding: its own special tokens, and these settings in place of others in its folder.
-
-    Args:
-        model: of transformers, an encoder-decoder.
-        config: beams and lengths.
-    """
+    """Settings of decoding: the model's special tokens, and these settings in place of others in its folder."""
     original = model.generation_config
     return quiet_library().GenerationConfig(
         **{f"{token}_token_id": getattr(original, f"{token}_token_id") for token in TOKENS},
@@ -190,13 +177,9 @@ def generation_config(model: Any, config: SummaryConfig) -> Any:
 def load_encoder_decoder(name: str, tokens: int) -> tuple[Any, Any]:
     """Loads a model that reads a text and writes another, such as BART or T5, and its tokenizer; nothing in it is new.
 
-    Args:
-        name: folder or hub name.
-        tokens: of the longest text it must take.
-
     Raises:
         ValueError: transformers is missing, there is no such model in safetensors, it is no encoder-decoder, lacks
-            weights, does not say what its decoder starts with, or takes shorter texts only.
+            weights, does not say what its decoder starts with, or takes texts shorter than so many tokens only.
     """
     settings = LOADER.config(name)
     if not getattr(settings, "is_encoder_decoder", False):
