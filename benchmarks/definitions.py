@@ -23,7 +23,6 @@ from rich.console import Console
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
-from decone.data import glue
 from decone.data.lexicons import Lexicon
 from decone.diagnosis.words import read_word_pairs
 from decone.metrics.benchmark import spearman, spearman_interval
@@ -36,7 +35,7 @@ from decone.repair.definitions.fit import Reconstructor, doubtful, row_ranks, sc
 from decone.repair.definitions.recipe import DefinitionRecipe
 from decone.repair.delta import RowDelta, repair_targets, write_delta
 from decone.training.machine import provenance
-from decone.training.tasks.glue import similarity_correlation
+from decone.training.tasks.glue import TASKS, parse, similarity_correlation
 
 SETS = {"MEN": "EN-MEN-TR-3k.txt", "WS-353": "EN-WS-353-ALL.txt", "RW": "EN-RW-STANFORD.txt"}
 SHARE = 0.2
@@ -60,7 +59,9 @@ class Judge:
         self.model = AutoModel.from_pretrained(folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         file = data / "glue" / "STS-B" / "dev.tsv"
-        self.sentences = glue.parse(glue.TASKS["STS-B"], file.read_text(encoding="utf-8"), file)
+        self.sentences = parse(
+            next(task for task in TASKS if task.name == "STS-B"), file.read_text(encoding="utf-8"), file
+        )
         self.pairs: dict[str, tuple[list[int], list[int], np.ndarray]] = {}
         for name, file in SETS.items():
             found = [

@@ -12,9 +12,9 @@ import pytest
 from tests.training.tiny import bart, bert, gpt2, t5, texts
 
 from decone.data.published import Published
-from decone.data.summaries import SOURCES
 from decone.studies import downstream
 from decone.studies.downstream import FinetuneJob
+from decone.training.tasks.summarization import SOURCES
 
 Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
 

@@ -29,7 +29,7 @@ def config(**values: Any) -> FinetuneConfig:
 
 
 def trained(folder: Path, settings: FinetuneConfig, name: str = "log") -> tuple[Classification, list[dict[str, Any]]]:
-    model, tokenizer = load_classifier(str(folder), TASK.source.outputs, settings.seed)
+    model, tokenizer = load_classifier(str(folder), TASK.outputs, settings.seed)
     learner = Classification(model, tokenizer, TASK, examples(160), examples(60, seed=1), settings)
     Path(name).mkdir(exist_ok=True)
     return learner, finetune(learner, settings, Path(name), "cpu", lambda: False)
@@ -85,7 +85,7 @@ def test_parts_of_a_batch_add_up_to_it(model: Path) -> None:
 
 def test_scores_are_learned_too(model: Path) -> None:
     settings = config(task="STS-B", epochs=2)
-    network, tokenizer = load_classifier(str(model), SCORES.source.outputs, 1)
+    network, tokenizer = load_classifier(str(model), SCORES.outputs, 1)
     learner = Classification(network, tokenizer, SCORES, pairs(100), pairs(40, seed=1), settings)
     Path("log").mkdir()
     epochs = finetune(learner, settings, Path("log"), "cpu", lambda: False)

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from decone.data.glue import Example, Task
 from decone.data.published import Published
-from decone.data.summaries import Pair
 from decone.training.tasks import tasks
-from decone.training.tasks.glue import GlueTask
+from decone.training.tasks.glue import Example, GlueTask
+from decone.training.tasks.summarization import Pair
 
 WORDS = ("the", "a", "film", "plot", "actor", "was", "is", "good", "bad", "very", "and", "then", "it", "ends")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -19,15 +18,16 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 NOWHERE = Published("tiny.tsv", None, "0" * 64)
 
 
-def tiny_task(name: str, source: Task) -> GlueTask:
+def tiny_task(name: str, columns: tuple[int, int | None, int], width: int, **labels: Any) -> GlueTask:
     """A task with the measures of a task of GLUE and data of another."""
     original = tasks()[name]
     assert isinstance(original, GlueTask)
-    return GlueTask(source, original.measures, original.untuned_heading)
+    heading = original.untuned_heading
+    return GlueTask(name, NOWHERE, NOWHERE, columns, width, original.measures, untuned_heading=heading, **labels)
 
 
-TASK = tiny_task("RTE", Task("RTE", NOWHERE, NOWHERE, (0, None, 1), 2, classes=("0", "1")))
-SCORES = tiny_task("STS-B", Task("STS-B", NOWHERE, NOWHERE, (0, 1, 2), 3, scores=(0.0, 5.0)))
+TASK = tiny_task("RTE", (0, None, 1), 2, classes=("0", "1"))
+SCORES = tiny_task("STS-B", (0, 1, 2), 3, scores=(0.0, 5.0))
 
 
 def tokenizer() -> Tokenizer:

@@ -6,12 +6,14 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from decone.models.load import Loader
 from decone.training.finetuning import FinetuneConfig, batch_count
+
+Split = Literal["train", "dev"]
 
 LOADER = Loader(
     needs="fine-tuning needs",

@@ -1,6 +1,13 @@
-"""Summaries by encoder-decoders such as BART and T5: teacher forcing in training, beam search and ROUGE after it."""
+"""Summaries by encoder-decoders such as BART and T5: teacher forcing in training, beam search and ROUGE after it.
 
+Documents are those of DialogSum (Chen et al. 2021) and CNN/DailyMail (Hermann et al. 2015, See et al. 2017). Of each
+set one file is used, and it is cut: every fifth pair is for measuring, the others are for training. The file of
+DialogSum is its development set, that of CNN/DailyMail 1,000 pairs of its validation set.
+"""
+
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,14 +18,107 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from decone.data import summaries
+from decone.data.corpora import decode
+from decone.data.published import Published, find
 from decone.metrics.generation import rouge, scorer
 from decone.training.finetuning import FinetuneConfig, batch_count, finetune, length_batches, shuffled_batches
-from decone.training.tasks import LOADER, FinetuneTask, load_model, quiet_library
+from decone.training.tasks import LOADER, FinetuneTask, Split, load_model, quiet_library
 
 IGNORED = -100  # what transformers takes for "no target" when it shifts targets into inputs
 INPUTS = ("input_ids", "attention_mask")  # some tokenizers give more than an encoder-decoder takes
 TOKENS = ("bos", "eos", "pad", "decoder_start", "forced_bos", "forced_eos")
+FOLDS = 5  # one of so many pairs is measured on
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A document and its summary."""
+
+    document: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class SummarySet:
+    """A file of pairs, one JSON object a line, and the keys of a document and its summary in it."""
+
+    name: str
+    file: Published
+    document: str
+    summary: str
+
+
+SOURCES = {
+    source.name: source
+    for source in (
+        SummarySet(
+            "dialogsum",
+            Published(
+                "dialogsum/dialogsum.dev.jsonl",
+                "https://raw.githubusercontent.com/cylnlp/dialogsum/848cc8c05e0a04def79326539de827f1b28786a0/"
+                "DialogSum_Data/dialogsum.dev.jsonl",
+                "436721e0a3571eef7072964f80e042fb151d8c6178db1a688ce8f803bbf0a13f",
+            ),
+            "dialogue",
+            "summary",
+        ),
+        SummarySet(
+            "cnn_dailymail",
+            Published(
+                "cnn_dailymail/validation_subset.jsonl",
+                None,
+                "7d6a8f44439384068dd192a4b1daaac85036821c9f60439baed19bfbb4a51e94",
+                "write the 1,000 rows of data/collection/cnn_dailymail_validation_subset.csv in "
+                "github.com/hillaryke/rag-optimization-cnn-dailymail as JSON lines (keys id, article, highlights; "
+                "ensure_ascii off)",
+            ),
+            "article",
+            "highlights",
+        ),
+    )
+}
+
+
+def load(name: str, split: Split) -> list[Pair]:
+    """Reads a split of one of `SOURCES`, from this machine or fetched once; see `published.find`.
+
+    The first pair of the file and every fifth after it are "dev", the others "train".
+
+    Raises:
+        ValueError: there is no such set, or its file is nowhere, another one, or damaged.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"no summaries {name!r}; choose from {', '.join(SOURCES)}")
+    data, path = find(SOURCES[name].file)
+    pairs = parse(SOURCES[name], decode(data, path), path)
+    return [pair for index, pair in enumerate(pairs) if (index % FOLDS == 0) == (split == "dev")]
+
+
+def parse(source: SummarySet, text: str, path: Path) -> list[Pair]:
+    r"""Reads JSON lines; blanks at the ends of a document go, and a summary becomes one line.
+
+    Raises:
+        ValueError: a line is no JSON object with two texts; the message names it and the file `path`.
+
+    Example:
+        >>> parse(SOURCES["dialogsum"], '{"dialogue": "A: Hi.\\nB: Oh.", "summary": "A and\\nB."}', Path("a.jsonl"))
+        [Pair(document='A: Hi.\nB: Oh.', summary='A and B.')]
+    """
+    pairs = []
+    # Not splitlines(): it would also cut at separators that a text may hold.
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{path}, line {number}: no JSON; get the file again") from None
+        texts = []
+        for key in (source.document, source.summary):
+            content = row.get(key) if isinstance(row, dict) else None
+            if not isinstance(content, str) or not content.strip():
+                raise ValueError(f"{path}, line {number}: no text under {key!r}; get the file again")
+            texts.append(content)
+        pairs.append(Pair(texts[0].strip(), " ".join(texts[1].split())))
+    return pairs
 
 
 class SummaryConfig(FinetuneConfig):
@@ -47,7 +147,7 @@ class SummaryTask(FinetuneTask):
     """A set of documents with summaries, of which every fifth pair is measured on after the last epoch.
 
     Args:
-        name: of the set, as in `data.summaries`.
+        name: of the set, as in `SOURCES`.
         short: its name in headings.
         decoding: settings of the search.
     """
@@ -70,13 +170,13 @@ class SummaryTask(FinetuneTask):
         """Fine-tunes an encoder-decoder; see `FinetuneTask.run`."""
         if not isinstance(config, SummaryConfig):
             raise TypeError("settings of summaries are made by SummaryTask.build")
-        train, dev = self._training_pairs(config), summaries.load(self.name, "dev")
+        train, dev = self._training_pairs(config), load(self.name, "dev")
         network, tokenizer = load_encoder_decoder(model, max(config.length, config.target, config.longest))
         epochs = finetune(Summarization(network, tokenizer, train, dev, config), config, folder, device, stop)
         return {"epochs": epochs, "examples": {"train": len(train), "dev": len(dev)}}
 
-    def _training_pairs(self, config: FinetuneConfig) -> list[summaries.Pair]:
-        pairs = summaries.load(self.name, "train")
+    def _training_pairs(self, config: FinetuneConfig) -> list[Pair]:
+        pairs = load(self.name, "train")
         return pairs[: config.examples] if config.examples else pairs
 
 
@@ -87,8 +187,8 @@ class Summarization:
         self,
         model: nn.Module,
         tokenizer: Any,
-        train: Sequence[summaries.Pair],
-        dev: Sequence[summaries.Pair],
+        train: Sequence[Pair],
+        dev: Sequence[Pair],
         config: SummaryConfig,
     ) -> None:
         self.model, self.tokenizer, self.config = model, tokenizer, config
@@ -145,12 +245,12 @@ class Summarization:
                 texts[index] = text.strip()
         return texts
 
-    def _document(self, pair: summaries.Pair) -> dict[str, list[int]]:
+    def _document(self, pair: Pair) -> dict[str, list[int]]:
         text = f"{self.config.prefix} {pair.document}" if self.config.prefix else pair.document
         encoded: Any = self.tokenizer(text, truncation=True, max_length=self.config.length)
         return {key: encoded[key] for key in INPUTS}
 
-    def _target(self, pair: summaries.Pair) -> Int[Tensor, " T"]:
+    def _target(self, pair: Pair) -> Int[Tensor, " T"]:
         encoded: Any = self.tokenizer(text_target=pair.summary, truncation=True, max_length=self.config.target)
         return torch.tensor(encoded["input_ids"])
 

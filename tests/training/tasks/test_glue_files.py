@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from decone.data import glue
 from decone.data.corpora import decode
-from decone.data.glue import TASKS, Example, parse
+from decone.training.tasks import glue
+from decone.training.tasks.glue import Example, parse
 
 HERE = Path("file.tsv")
+TASKS = {task.name: task for task in glue.TASKS}
 
 
 def test_each_task_has_its_columns() -> None:

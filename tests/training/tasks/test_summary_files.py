@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from decone.data import summaries
 from decone.data.published import Published
-from decone.data.summaries import SOURCES, Pair, SummarySet, parse
+from decone.training.tasks import summarization as summaries
+from decone.training.tasks.summarization import SOURCES, Pair, SummarySet, parse
 
 HERE = Path("file.jsonl")
 GOOD = json.dumps({"id": "1", "article": " A.\u2028B. ", "highlights": "C .\nD ."}, ensure_ascii=False)
