@@ -30,7 +30,7 @@ CONVERT = (
     "transformers' AutoModel.from_pretrained(OLD).save_pretrained(NEW)"
 )
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_WEIGHTS = (*_PICKLED[:-1], ".h5", ".msgpack", ".onnx", ".gguf", ".safetensors")
+_WEIGHTS = (*_PICKLED[:-1], ".h5", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".ot", ".tflite", ".safetensors")
 _ADAPTER = "adapter_model.safetensors"
 _NOT_WEIGHTS = ("consolidated", "adapter_", "optimizer", "scheduler", "random_states", "best-")
 _SHARD = re.compile(r"(.+)-(\d{5,6})-of-(\d{5,6})\.safetensors")

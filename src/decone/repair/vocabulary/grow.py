@@ -4,6 +4,7 @@ New tokens take rows of the tables that no token has yet, and only then make the
 get the mean of the trained ones, so that no logit of theirs stands out.
 """
 
+import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ from decone.repair.alignment.surfaces import surfaces
 from decone.repair.comparison import NEIGHBOURS, TOKEN_LENGTH, norm_quantiles
 from decone.repair.result import NeighbourRow
 from decone.repair.vocabulary.check import KINDS, compare_outputs
-from decone.repair.vocabulary.config_ids import language_configs, set_vocab_size
+from decone.repair.vocabulary.companions import TOKENIZER, find_companions
+from decone.repair.vocabulary.config_ids import VocabularyChange, language_configs
 from decone.repair.vocabulary.initialisations import (
     Initialisation,
     NewRows,
@@ -143,7 +145,7 @@ def grow(
         match: "word": tokens are not found inside longer words; "anywhere": inside them too.
         seed: seed of "sample" and "definitions".
         text: UTF-8 file on which the outputs before and after are compared.
-        leave: names of tensors that are as long as the vocabulary by chance.
+        leave: names of tensors that are as long as the vocabulary by chance, and of files without tokens.
         embedding: name of the input table's tensor, where it cannot be determined.
         head: likewise of the output table.
         link: other files are not copied but linked.
@@ -180,7 +182,7 @@ def grow(
     kind = model_tables.kind
     if text is not None and kind not in KINDS:
         notes.append("the model has no outputs, so none were compared; only its input table grew")
-    config = set_vocab_size(source.config, source.rows, plan.layout.rows)
+    files = _files(plan, leave, notes)
     advance("new rows", 0, 1)
     tensors = new_tensors(plan, make_rows, neighbours, seed)
     options: dict[str, Any] = {"init": init if isinstance(init, str) else getattr(init, "__name__", "given")}
@@ -217,8 +219,7 @@ def grow(
             divergences.append(compare_outputs(source.folder, folder, kind, text, old_ids, torch.tensor(plan.ids)))
 
     advance("writing", 0, 1)
-    edited = {"config.json": config, **plan.files, IDS_FILE: None}
-    report = write_model(source, plan.layout, tensors, out, edited, report, history, check, link)
+    report = write_model(source, plan.layout, tensors, out, files, report, history, check, link)
     return report.model_copy(update={"divergence": next(iter(divergences), None)})
 
 
@@ -370,6 +371,24 @@ def _definitions(
     recipe = DefinitionRecipe.build("decone", {"seed": str(seed), **settings})
     lexicon = open_lexicons([Path(path) for path in paths])
     return from_definitions(model_tables, lexicon, recipe, device=device, progress=progress)
+
+
+def _files(plan: GrowthPlan, leave: Collection[str], notes: list[str]) -> dict[str, bytes | None]:
+    """New content of all files but the weights; what is left out is told in the notes."""
+    companions = find_companions(plan.model, plan.vocabulary, leave, grown=True)
+    companions.require_unnamed(plan.ids)
+    tokens = {index: index for index in range(plan.model.rows)}
+    change = VocabularyChange(
+        plan.vocabulary, plan.model.rows, tokens, len(plan.vocabulary) + len(plan.tokens), plan.layout.rows
+    )
+    entries = [
+        entry for entry in json.loads(plan.files[TOKENIZER] or b"")["added_tokens"] if entry["id"] in set(plan.ids)
+    ]
+    files, more = companions.follow(
+        change, lambda spec: {**spec, "added_tokens": [*(spec.get("added_tokens") or []), *entries]}
+    )
+    notes += more
+    return {**files, **plan.files, IDS_FILE: None}
 
 
 def _require_room(model: VocabModel) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from decone.files.folder import inside, read_object
+from decone.files.folder import inside, list_files, read_object
 from decone.files.foreign import join_names, plain
 from decone.files.safetensors import FileTable, Weights, open_weights
 from decone.models.families import FAMILIES, family_of
@@ -77,7 +77,7 @@ def open_vocab_model(model_tables: ModelTables, leave: Collection[str] = ()) -> 
 
     Args:
         model_tables: tables and tokenizer of the model.
-        leave: names of tensors that are as long as the vocabulary by chance.
+        leave: names of tensors that are as long as the vocabulary by chance, and of files without tokens.
 
     Raises:
         ValueError: it is no folder of transformers with a tokenizer.json, its tables differ in length, it has several
@@ -112,7 +112,8 @@ def open_vocab_model(model_tables: ModelTables, leave: Collection[str] = ()) -> 
             "after resize_token_embeddings"
         )
     tensors += _biases(weights, rows, {name for table in tensors for name in table.names})
-    _refuse_unrecognised(weights, rows, {name for tensor in tensors for name in tensor.names} | set(leave), name)
+    recognised = {name for tensor in tensors for name in tensor.names} | {*leave} - list_files(folder).keys()
+    _refuse_unrecognised(weights, rows, recognised, name)
     return VocabModel(model_tables, folder, config, weights, rows, tensors)
 
 
@@ -158,7 +159,7 @@ def _refuse_unrecognised(weights: Weights, rows: int, names: set[str], model: st
     """Refuses tensors that have the vocabulary's length but are neither a table nor a bias, nor named to be left."""
     shapes = weights.shapes
     if absent := sorted(names - shapes.keys()):
-        raise ValueError(f"{model} has no tensor {plain(absent[0])!r}; give --leave the name of one it has")
+        raise ValueError(f"{model} has no tensor or file {plain(absent[0])!r}; give --leave the name of one it has")
     if second := [name for name in shapes if _ends(name, (_SECOND_TABLE,)) and name not in names]:
         raise ValueError(f"{model} has a second table of tokens, {plain(second[0])}; such models are not supported")
     unrecognised = [name for name, shape in shapes.items() if rows in shape and name not in names]

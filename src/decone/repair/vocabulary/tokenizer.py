@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from tokenizers import AddedToken, Encoding, Tokenizer
 
 from decone.data import corpora
-from decone.files.folder import inside, read_object, read_text
+from decone.files.folder import read_object, read_text
 from decone.files.foreign import join_names, plain
 from decone.models.tokenizer_files import MAKE, SIZE_LIMIT, declared_tokens
 from decone.repair.vocabulary.config_ids import json_bytes
@@ -30,8 +30,6 @@ T = TypeVar("T")
 # Written without spaces between words: there a token stands between letters of other words.
 _UNSPACED = {"Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Yi", "mixed"}
 _LIKE_FILES = (".txt", ".tsv", ".csv", ".list", ".json")
-# Files that hold a complete vocabulary in a form that is not rewritten; a tokenizer.json does not need them.
-_FORMS = ("*.model", "*.spm", "*.tiktoken", "tekken.json", "vocab.bpe", "encoder.json", "bpe.codes", "dict.txt")
 
 
 # Reading.
@@ -391,7 +389,8 @@ def trim_spec(spec: Mapping[str, Any], new_ids: Mapping[int, int]) -> dict[str, 
             model["unk_id"] = new_ids[model["unk_id"]]
         model["vocab"] = [entry for index, entry in enumerate(model["vocab"]) if index in new_ids]
     else:
-        model["vocab"] = renumber(model["vocab"], new_ids)
+        retained = {token: new_ids[index] for token, index in model["vocab"].items() if index in new_ids}
+        model["vocab"] = dict(sorted(retained.items(), key=lambda pair: pair[1]))
     if kind == "BPE":
         prefix, tokens = model.get("continuing_subword_prefix") or "", model["vocab"].keys()
         pairs = zip(model["merges"], read_merges(model), strict=True)
@@ -408,41 +407,6 @@ def trim_spec(spec: Mapping[str, Any], new_ids: Mapping[int, int]) -> dict[str, 
     if isinstance(new.get("padding"), dict) and new["padding"].get("pad_id") in new_ids:
         new["padding"]["pad_id"] = new_ids[new["padding"]["pad_id"]]
     return new
-
-
-def renumber(vocabulary: Mapping[str, int], new_ids: Mapping[int, int]) -> dict[str, int]:
-    """Tokens that stay with their new ids, in the order of these.
-
-    Example:
-        >>> renumber({"b": 4, "a": 2, "c": 3}, {2: 0, 4: 1})
-        {'a': 0, 'b': 1}
-    """
-    retained = {token: new_ids[index] for token, index in vocabulary.items() if index in new_ids}
-    return dict(sorted(retained.items(), key=lambda pair: pair[1]))
-
-
-def trim_files(folder: Path, spec: Mapping[str, Any], new_ids: Mapping[int, int]) -> dict[str, bytes | None]:
-    """New content of all tokenizer files that hold its vocabulary; None for one that is left out, not rewritten.
-
-    Args:
-        folder: folder of the model.
-        spec: the new tokenizer.json.
-        new_ids: new id of every old one that stays.
-    """
-    files: dict[str, bytes | None] = {"tokenizer.json": json_bytes(spec)}
-    for form in _FORMS:
-        files |= dict.fromkeys((path.name for path in sorted(folder.glob(form)) if path.is_file()), None)
-    for name in ("vocab.json", "added_tokens.json"):
-        if (vocabulary := read_object(folder, name)) is not None:
-            plain_ids = all(isinstance(index, int) for index in vocabulary.values())
-            files[name] = json_bytes(renumber(vocabulary, new_ids)) if plain_ids else None
-    if (text := read_text(folder, "vocab.txt")) is not None:
-        lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
-        files["vocab.txt"] = "".join(f"{line}\n" for index, line in enumerate(lines) if index in new_ids).encode()
-    if inside(folder, "merges.txt").is_file():
-        merges = "".join(f"{first} {second}\n" for first, second in read_merges(spec["model"]))
-        files["merges.txt"] = f"#version: 0.2\n{merges}".encode()
-    return files
 
 
 def _guard(call: Callable[[], T], refuse: Callable[[str], ValueError]) -> T:

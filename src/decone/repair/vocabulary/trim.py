@@ -18,7 +18,6 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 from decone.data.corpora import read_text
 from decone.files.atomic import require_vacant
-from decone.files.folder import read_object
 from decone.files.foreign import join_names, plain
 from decone.files.safetensors import DTYPES
 from decone.files.settings import Progress
@@ -32,7 +31,8 @@ from decone.repair.vocabulary.check import (
     spell_tokens,
     tokenize,
 )
-from decone.repair.vocabulary.config_ids import fixed_ids, json_bytes, remap_ids, required_ids, set_vocab_size
+from decone.repair.vocabulary.companions import Companions, find_companions
+from decone.repair.vocabulary.config_ids import VocabularyChange, family_ids
 from decone.repair.vocabulary.result import IDS_FILE, TRIM_SCHEMA, TrimReport, read_history
 from decone.repair.vocabulary.tensors import VocabModel, open_vocab_model
 from decone.repair.vocabulary.tokenizer import (
@@ -42,14 +42,12 @@ from decone.repair.vocabulary.tokenizer import (
     model_kind,
     read_merges,
     read_spec,
-    trim_files,
     trim_spec,
     unknown_ids,
 )
 from decone.repair.vocabulary.write import ResizedTensor, RowLayout, write_model
 from decone.vocab.reach import reach
 
-CONFIGS = ("generation_config.json", "tokenizer_config.json")
 SAMPLE = 20  # dropped tokens in the report
 LENGTH = 200  # characters of one
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -90,9 +88,10 @@ class TrimPlan:
         model: the source.
         tokenizer: the old tokenizer.
         retained: ids that stay, disjoint, by the first reason that holds.
-        new_ids: the new id of every old one that stays, rising.
+        change: ids and sizes before and after; new ids rise with the old ones.
         dropped: tokens that go, in the order of their ids.
         spec: the new tokenizer.json.
+        companions: other files that depend on the vocabulary.
         files: all files that change beside the weights, by name; None leaves one out.
         notes: sentences for the user.
     """
@@ -100,9 +99,10 @@ class TrimPlan:
     model: VocabModel
     tokenizer: Tokenizer
     retained: dict[str, set[int]]
-    new_ids: dict[int, int]
+    change: VocabularyChange
     dropped: list[str]
     spec: dict[str, Any]
+    companions: Companions
     files: dict[str, bytes | None]
     notes: list[str]
 
@@ -132,7 +132,7 @@ def trim(
         keep: file of tokens that stay, one per line, as they stand in the vocabulary.
         unreachable: everything stays but tokens that no text leads to.
         min_count: how often a token must be in the texts.
-        leave: names of tensors that are as long as the vocabulary by chance.
+        leave: names of tensors that are as long as the vocabulary by chance, and of files without tokens.
         embedding: name of the input table's tensor, where it cannot be determined.
         head: likewise of the output table.
         link: other files are not copied but linked.
@@ -157,7 +157,7 @@ def trim(
     if out is not None:
         require_vacant(out, source.folder)
     history = read_history(source.folder)
-    layout = RowLayout(torch.tensor(sorted(plan.new_ids)))
+    layout = RowLayout(torch.tensor(sorted(plan.change.new_ids)))
     tensors = [
         ResizedTensor(tensor, torch.zeros(0, tensor.width, dtype=DTYPES[tensor.dtype])) for tensor in source.tensors
     ]
@@ -174,7 +174,7 @@ def trim(
             "leave": sorted(leave),
         },
         tokens_before=tokens_before,
-        tokens_after=tokens_before - len(plan.dropped),
+        tokens_after=plan.change.new_tokens,
         rows_before=source.rows,
         rows_after=layout.rows,
         kept={reason: len(ids) for reason, ids in plan.retained.items()},
@@ -196,7 +196,9 @@ def trim(
         if new.embedding.shape[0] != layout.rows or new.tied != model_tables.tied:
             raise ValueError(f"{plain(out)} does not come back as it was written; please report this model")
         advance("texts", 0, 1)
-        counts.append(_check_tokenizer(plan, selection, build_tokenizer(read_spec(folder), folder)))
+        tokenizer = build_tokenizer(read_spec(folder), folder)
+        counts.append(_check_tokenizer(plan, selection, tokenizer))
+        plan.companions.require_current(folder, tokenizer.get_vocab(with_added_tokens=True), plan.change)
 
     advance("writing", 0, 1)
     ids = save({"old": layout.origin}, metadata={"model": "old id per new row"})
@@ -224,15 +226,12 @@ def plan_trim(model_tables: ModelTables, selection: TokenSelection, leave: Colle
         )
     tokenizer = build_tokenizer(spec, model.folder)
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    configs = {name: content for name in CONFIGS if (content := read_object(model.folder, name)) is not None}
+    companions = find_companions(model, vocabulary, leave)
+    generation = companions.documents.get("generation_config.json", {})
+    needed = {index for ids in companions.ids().values() for _, index in ids.needed if index < model.rows}
     required = {
         "special": set(model_tables.special) | unknown_ids(spec, tokenizer),
-        "configured": {
-            index
-            for content in (model.config, *configs.values())
-            for index in required_ids(content) | fixed_ids(model_tables.family, model.config)
-            if index < model.rows
-        },
+        "configured": needed | family_ids(model_tables.family, model.config, generation, vocabulary, model.rows),
     }
     reason, requested, failed = _requested_ids(selection, spec, tokenizer)
     retained = retained_ids(spec, tokenizer, requested, required, reason)
@@ -248,20 +247,11 @@ def plan_trim(model_tables: ModelTables, selection: TokenSelection, leave: Colle
         raise ValueError(
             f"every one of the {model.rows:,} rows of {model_tables.name} stays, so there is nothing to trim"
         )
-    new_spec = trim_spec(spec, new_ids)
-    config, notes = remap_ids(model.config, new_ids, "config.json")
-    files: dict[str, bytes | None] = {"config.json": set_vocab_size(config, model.rows, len(new_ids))}
-    for name, content in configs.items():
-        new_content, more = remap_ids(content, new_ids, name)
-        if isinstance(decoder := new_content.get("added_tokens_decoder"), dict):
-            new_content["added_tokens_decoder"] = {
-                str(new_ids[int(index)]): token for index, token in decoder.items() if int(index) in new_ids
-            }
-        files[name] = json_bytes(new_content)
-        notes += more
-    files |= trim_files(model.folder, new_spec, new_ids)
     dropped = [token for token, index in sorted(vocabulary.items(), key=lambda pair: pair[1]) if index not in new_ids]
-    return TrimPlan(model, tokenizer, retained, new_ids, dropped, new_spec, files, notes)
+    change = VocabularyChange(vocabulary, model.rows, new_ids, len(vocabulary) - len(dropped), len(new_ids))
+    files, notes = companions.follow(change, lambda spec: trim_spec(spec, new_ids))
+    new_spec = trim_spec(spec, new_ids)
+    return TrimPlan(model, tokenizer, retained, change, dropped, new_spec, companions, files, notes)
 
 
 def retained_ids(
@@ -390,7 +380,8 @@ def _check_tokenizer(plan: TrimPlan, selection: TokenSelection, new: Tokenizer) 
     """Counts tokens that are cut as before; every token that stays must have its new id."""
     before = plan.tokenizer.get_vocab(with_added_tokens=True)
     after = new.get_vocab(with_added_tokens=True)
-    target = {token: plan.new_ids[index] for token, index in before.items() if index in plan.new_ids}
+    new_ids = plan.change.new_ids
+    target = {token: new_ids[index] for token, index in before.items() if index in new_ids}
     if after != target:
         wrong = sorted(token for token in target.keys() | after.keys() if target.get(token) != after.get(token))
         raise ValueError(
@@ -401,5 +392,5 @@ def _check_tokenizer(plan: TrimPlan, selection: TokenSelection, new: Tokenizer) 
     if selection.texts:
         texts = chain(read_chunks(selection.texts), read_lines(selection.texts))
     else:
-        texts = spell_tokens(plan.tokenizer, sorted(set(before.values()) & plan.new_ids.keys()))
-    return require_same_tokens(plan.tokenizer, new, texts, plan.new_ids)
+        texts = spell_tokens(plan.tokenizer, sorted(set(before.values()) & new_ids.keys()))
+    return require_same_tokens(plan.tokenizer, new, texts, new_ids)

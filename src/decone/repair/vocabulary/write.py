@@ -19,7 +19,7 @@ from torch import Tensor
 
 from decone.files.atomic import new_folder
 from decone.files.folder import EXCLUDED, copy_file, list_files
-from decone.files.foreign import join_names, plain
+from decone.files.foreign import plain
 from decone.files.safetensors import INDEX, NUMBER_BYTES, StoredTensor, copy_range, open_weights, read_header
 from decone.repair.delta import tensor_digest
 from decone.repair.vocabulary.result import (
@@ -106,14 +106,15 @@ def write_model(
         link: other files are not copied but linked.
 
     Returns:
-        The report with tables, files, and notes on files of other kinds.
+        The report with tables and files.
 
     Raises:
         ValueError: as `new_folder`; or the disk does not give back what was written.
     """
     files = list_files(model.folder)
     edited = {**edited, HISTORY_FILE: b""}
-    omitted, notes = _omitted_files(model, files, edited)
+    folders = [name for name in EXCLUDED if (model.folder / name).exists()]
+    notes = [f"left out: {', '.join(folders)}"] if folders else []
     by_file: dict[Path, dict[str, ResizedTensor]] = {}
     for resized in tensors:
         for name in resized.tensor.names:
@@ -122,7 +123,7 @@ def write_model(
     rewritten, unchanged = set[str](), list[str]()
     with new_folder(out, model.folder) as folder:
         for name, path in files.items():
-            if name in omitted or name in edited:
+            if name in edited:
                 continue
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -259,21 +260,6 @@ def _read_rows(file: BinaryIO, begin: int, width: int, rows: slice) -> UInt8[np.
     if len(content) != size:
         raise ValueError(f"{plain(file.name)} became shorter while it was read; start again")
     return np.frombuffer(content, dtype=np.uint8).reshape(-1, width)
-
-
-def _omitted_files(
-    model: VocabModel, files: Mapping[str, Path], edited: Mapping[str, bytes | None]
-) -> tuple[set[str], list[str]]:
-    """Names of files that hold the old vocabulary in another form, and notes on them."""
-    weights = model.weights.unread(files)
-    omitted = [name for name in weights if "/" not in name]  # in folders may be weights of other components
-    omitted += [name for name, content in edited.items() if content is None and name in files]
-    notes = [f"left out, for the old vocabulary is in it: {join_names(omitted)}"] if omitted else []
-    if nested := [name for name in weights if "/" in name and name not in edited]:
-        notes.append(f"taken over as they are, with the old table if they hold it: {join_names(nested)}")
-    if folders := [name for name in EXCLUDED if (model.folder / name).exists()]:
-        notes.append(f"left out: {', '.join(folders)}")
-    return set(omitted), notes
 
 
 def _resized_table(
