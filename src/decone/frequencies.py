@@ -5,6 +5,7 @@ Both frequencies and token texts are indexed by row of the output table, in all 
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,13 +100,10 @@ def frequencies(
         facts = _facts_of_order(model_tables, warning) if occurrences is None else _facts("training")
     last = torch.zeros(model_tables.output.shape[0], dtype=torch.bool)
     special, never = last.clone(), last.clone()
-    special_rows = special_ids(model_tables)
-    if model_tables.tokenizer is None:
-        special[sorted(special_rows)] = True
-    else:
+    if model_tables.vocabulary is not None:
         last[:] = True
-        last[token_rows(model_tables, token_strings(model_tables.tokenizer))] = False
-        special[token_rows(model_tables, special_rows)] = True
+        last[token_rows(model_tables, model_tables.vocabulary.values())] = False
+    special[token_rows(model_tables, special_ids(model_tables))] = True
     last[sorted(nonfinite)] = True
     never[sorted(unreachable)] = True
     return _split(occurrences, last, special & ~last, never & ~last & ~special, facts)
@@ -128,7 +126,7 @@ def read_counts(path: Path, model_tables: ModelTables) -> Int64[Tensor, " V"]:
         rows = {str(row): row for row in range(size)}
         missing = f"is beyond the {size:,} rows of the table; are these counts of another model?"
         entries = [(str(int(key)), count, where) for key, count, where in entries]
-    elif model_tables.tokenizer is None:
+    elif model_tables.vocabulary is None:
         raise ValueError(f"{path} counts tokens, and {model_tables.name} has no tokenizer; give ids instead of tokens")
     else:
         rows = {token: row for row, token in reversed(list(enumerate(token_texts(model_tables))))}
@@ -152,31 +150,36 @@ def read_counts(path: Path, model_tables: ModelTables) -> Int64[Tensor, " V"]:
 
 
 def token_texts(model_tables: ModelTables) -> list[str]:
-    """Token of every row, as it stands in the vocabulary; foreign strings of any length.
+    """Token of every row of the output table, see `token_names`."""
+    names = token_names(model_tables)
+    return [names[row] for row in range(model_tables.output.shape[0])]
+
+
+def token_names(model_tables: ModelTables) -> dict[int, str]:
+    """Token of every row and of every id beyond the table, as in the vocabulary; foreign strings of any length.
 
     Returns:
-        One string per row of the output table: "<padding N>" for row N without a token, "<row N>" for all rows
-        without a tokenizer, and with " (LR)" at the end in the second copy of a run's vocabulary.
+        "<padding N>" for row N without a token, "<row N>" for all rows without names of tokens, with " (LR)" at the
+        end in the second copy of a run's vocabulary; of several tokens with one id the first.
 
     Example:
         >>> from tokenizers import models
         >>> from decone.models.tables import MemoryTable
         >>> tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
         >>> table = MemoryTable("weight", torch.zeros(5, 2))
-        >>> token_texts(ModelTables("model", "decone", "run", table, tied=True, tokenizer=tokenizer, copies=2))
+        >>> names = token_names(ModelTables("model", "decone", "run", table, tied=True, tokenizer=tokenizer, copies=2))
+        >>> list(names.values())
         ['a', 'b', 'a (LR)', 'b (LR)', '<padding 4>']
     """
-    size = model_tables.output.shape[0]
-    if model_tables.tokenizer is None:
-        return [f"<row {row}>" for row in range(size)]
-    texts = [f"<padding {row}>" for row in range(size)]
-    vocabulary = token_strings(model_tables.tokenizer)
+    vocabulary = model_tables.vocabulary
+    names = {
+        row: f"<{'row' if vocabulary is None else 'padding'} {row}>" for row in range(model_tables.output.shape[0])
+    }
     for copy in range(model_tables.copies):
         mark = " (LR)" if copy else ""
-        for row, token in zip(_rows_of_copy(model_tables, vocabulary, copy), vocabulary.values(), strict=True):
-            if row < size:
-                texts[row] = token + mark
-    return texts
+        rows = _rows_of_copy(model_tables, (vocabulary or {}).values(), copy)
+        names |= {row: token + mark for row, token in reversed(list(zip(rows, vocabulary or (), strict=True)))}
+    return names
 
 
 def token_rows(model_tables: ModelTables, ids: Iterable[int]) -> list[int]:
@@ -184,14 +187,6 @@ def token_rows(model_tables: ModelTables, ids: Iterable[int]) -> list[int]:
     unique = set(ids)
     rows = {row for copy in range(model_tables.copies) for row in _rows_of_copy(model_tables, unique, copy)}
     return sorted(row for row in rows if 0 <= row < model_tables.output.shape[0])
-
-
-def token_strings(tokenizer: Tokenizer) -> dict[int, str]:
-    """Token of every id of a tokenizer, added tokens included."""
-    strings: dict[int, str] = {}
-    for token, index in tokenizer.get_vocab(with_added_tokens=True).items():
-        strings.setdefault(index, token)
-    return strings
 
 
 def special_ids(model_tables: ModelTables) -> set[int]:
@@ -203,32 +198,35 @@ def special_ids(model_tables: ModelTables) -> set[int]:
 
 
 def rows_by_reach(model_tables: ModelTables, reached: Reach | None) -> dict[str, list[int]]:
-    """Rows of the output table that no whole text leads to, by kind; rising, and empty without a tokenizer.
+    """Rows of the output table that no whole text leads to, by kind; rising, and empty without names of tokens.
 
     Args:
         model_tables: the model.
-        reached: reach of its tokenizer; None leaves everything open.
+        reached: reach of its tokenizer; None leaves open which tokens a text reaches.
 
     Returns:
-        "padded" rows have no token, "reserved" ones a special token, "unreachable" ones a token that no text gives, and
-        "partial" ones a part of a character.
+        "padded" rows have no token, and none above them has; "gap" rows have none among rows that have; "shared" ones
+        have several; "reserved" ones a special token, "unreachable" ones a token that no text gives, and "partial" ones
+        a part of a character.
     """
-    if reached is None or model_tables.tokenizer is None:
-        return {"padded": [], "reserved": [], "unreachable": [], "partial": []}
-    named = set(token_rows(model_tables, token_strings(model_tables.tokenizer)))
+    tokens = Counter((model_tables.vocabulary or {}).values())
+    named = set(token_rows(model_tables, tokens))
+    size = model_tables.output.shape[0]
+    end = max(named, default=-1) + 1 if tokens else size
     special = special_ids(model_tables)
     return {
-        "padded": [row for row in range(model_tables.output.shape[0]) if row not in named],
-        "reserved": token_rows(model_tables, special),
-        "unreachable": token_rows(model_tables, set(reached.unreachable) - special),
-        "partial": token_rows(model_tables, reached.partial),
+        "padded": list(range(end, size)),
+        "gap": [row for row in range(end) if row not in named] if tokens else [],
+        "shared": token_rows(model_tables, (index for index, count in tokens.items() if count > 1)),
+        "reserved": token_rows(model_tables, special) if tokens else [],
+        "unreachable": token_rows(model_tables, set(reached.unreachable) - special) if reached else [],
+        "partial": token_rows(model_tables, reached.partial) if reached else [],
     }
 
 
 def _rows_of_copy(model_tables: ModelTables, ids: Iterable[int], copy: int) -> list[int]:
     """Rows of ids in one copy of the vocabulary; a vocabulary that is copied has no gaps."""
-    assert model_tables.tokenizer is not None
-    start = copy * model_tables.tokenizer.get_vocab_size() if copy else 0
+    start = copy * len(model_tables.vocabulary or ()) if copy else 0
     return [start + index for index in ids]
 
 
@@ -265,9 +263,7 @@ def _count(value: object, where: str) -> int:
 
 def _counts_in_text(model_tables: ModelTables, text: str) -> Int64[Tensor, " V"]:
     if model_tables.tokenizer is None:
-        raise ValueError(
-            f"{model_tables.name} has no tokenizer to count tokens of a text with; give --counts FILE with ids"
-        )
+        raise ValueError(f"{model_tables.name} has no tokenizer to count tokens of a text with; give --counts FILE")
     tokenizer = Tokenizer.from_str(model_tables.tokenizer.to_str())
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -348,12 +344,14 @@ def _readable_offline(name: str) -> bool:
 
 def _facts_of_order(model_tables: ModelTables, why: str) -> FrequencyFacts:
     advice = "give --text FILE or --counts FILE for real frequencies"
-    if model_tables.tokenizer is None:
+    if model_tables.vocabulary is None:
         warning = f"without a tokenizer ids stand for frequency ranks, which they may have nothing to do with; {advice}"
         return _facts("none", warning)
-    kind = type(model_tables.tokenizer.model).__name__
+    kind = "" if model_tables.tokenizer is None else type(model_tables.tokenizer.model).__name__
     if kind not in MERGES:
-        warning = f"{why}ids of a {kind} vocabulary say little about frequency and stand for ranks only; {advice}"
+        warning = (
+            f"{why}ids of a {kind or 'listed'} vocabulary say little about frequency and stand for ranks only; {advice}"
+        )
         return _facts("none", warning)
     return _facts("merges", f"{why}frequency is only guessed: {MERGES[kind]}; {advice}")
 

@@ -74,9 +74,9 @@ def require_same_vocabulary(model_tables: ModelTables, reference: ModelTables) -
             f"{model_tables.name} has {rows:,} rows and {reference.name} has {before:,}; rows can only be compared "
             "between models of the same vocabulary, name another --against"
         )
-    if model_tables.tokenizer is None or reference.tokenizer is None:
+    mine, theirs = model_tables.vocabulary, reference.vocabulary
+    if mine is None or theirs is None:
         return
-    mine, theirs = model_tables.tokenizer.get_vocab(), reference.tokenizer.get_vocab()
     strange = sorted(token for token in mine.keys() | theirs.keys() if mine.get(token) != theirs.get(token))
     if strange or model_tables.copies != reference.copies:
         example = f", e.g. {strange[0][:TOKEN_LENGTH]!r}" if strange else ""

@@ -48,6 +48,7 @@ class ModelFacts(ScanRecord):
     width: int = Field(description="H")
     dtype: str
     vocabulary: int | None = Field(description="tokens the tokenizer knows; null without a tokenizer")
+    reach: bool = Field(True, description="false where no text was cut, so that unreachable rows are not known")
     padded: int = Field(0, description="rows beyond the tokenizer's last id")
     bias: bool = False
     softcap: float | None = None
@@ -123,9 +124,12 @@ class TableFacts(ScanRecord):
 
 
 class RowFinding(ScanRecord):
-    """Rows of one kind that were never trained, or can never be used."""
+    """Rows of one kind that were never trained, or can never be used; of "beyond" ids for which there is no row."""
 
-    kind: Literal["zero", "non-finite", "identical", "padded", "reserved", "unreachable", "partial", "untrained"]
+    kind: Literal[
+        "zero", "non-finite", "identical", "padded", "gap", "beyond", "shared", "reserved", "chat", "unreachable",
+        "partial", "untrained",
+    ]  # fmt: skip
     count: int
     ids: list[int] = Field(description="the first 2,000")
     tokens: list[str] = Field(description="of the first 200 ids; foreign strings")

@@ -1,6 +1,6 @@
 """Rows that were never trained, or that nothing can ever use."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -8,7 +8,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from decone.diagnosis.result import RowFinding
-from decone.frequencies import rows_by_reach, token_rows, token_texts
+from decone.frequencies import rows_by_reach, token_names, token_rows
 from decone.metrics.row_survey import RowSurvey, survey_rows
 from decone.models.tables import ModelTables, Table
 from decone.vocab.reach import Reach, reach
@@ -23,7 +23,7 @@ class RowKinds:
 
     Attributes:
         findings: kinds with at least one row.
-        ids: all rows of each of these kinds, rising.
+        ids: all rows of each of these kinds, rising; of "beyond" the ids, which have no row.
         inside: those of "partial" that a longer character was seen to produce, rising.
         surveys: what was measured on each row, by "embedding" and, where it is a table of its own, "head".
     """
@@ -37,36 +37,46 @@ class RowKinds:
         """Rows of any of these kinds."""
         return {row for kind in kinds if kind in self.ids for row in self.ids[kind].tolist()}
 
+    def untrained(self) -> set[int]:
+        """Rows that no training has shaped in one of the tables, see `RowSurvey.untrained`."""
+        unused, special = self.of("padded", "gap", "unreachable"), self.of("reserved")
+        masks = (survey.untrained(unused, special) for survey in self.surveys.values())
+        return {row for mask in masks for row in mask.nonzero().squeeze(1).tolist()}
+
 
 def find_rows(model_tables: ModelTables) -> RowKinds:
     """Sorts out rows that are zero, not finite, equal, without a token, reserved, unreachable, or like unused ones.
 
-    A row may be of several kinds. Tables are read a block at a time, twice where unused rows are known.
+    A row may be of several kinds. Tables are read a block at a time, twice where unused rows are known. Ids beyond the
+    table are a kind too, and so are ids that several tokens have.
     """
     size = model_tables.output.shape[0]
     reached = None if model_tables.tokenizer is None else reach(model_tables.tokenizer)
     unused = rows_by_reach(model_tables, reached)
-    unused_ids = torch.tensor(sorted({*unused["padded"], *unused["unreachable"]}), dtype=torch.int64)
+    unused_ids = torch.tensor(sorted({*unused["padded"], *unused["gap"], *unused["unreachable"]}), dtype=torch.int64)
     surveys = {name: survey_rows(table, unused_ids) for name, table in tables_by_name(model_tables).items()}
     kinds = {**unused, **_of_tables(surveys, size)}
-    explained = {row for kind in kinds for row in kinds[kind] if kind not in ("partial", "reserved")}
+    explained = {row for kind in kinds for row in kinds[kind] if kind not in ("partial", "reserved", "shared")}
     near = (survey.like_unused[:size].nonzero().squeeze(1).tolist() for survey in surveys.values())
     kinds["untrained"] = sorted({row for rows in near for row in rows} - explained)
-    tokens = token_texts(model_tables)
+    names = token_names(model_tables)
+    kinds["beyond"] = sorted(index for index in names if index >= size)
     findings = [
-        RowFinding(
-            kind=kind,  # type: ignore[arg-type]
-            count=len(ids),
-            ids=ids[:LISTED],
-            tokens=[tokens[row][:LONGEST] for row in ids[:SPELT]],
-            note=_note(kind, ids, model_tables, surveys, reached),
-        )
+        row_finding(kind, ids, names, _note(kind, ids, model_tables, surveys, reached))
         for kind, ids in kinds.items()
         if ids
     ]
     inside = token_rows(model_tables, reached.inside) if reached else []
     ids = {kind: torch.tensor(rows, dtype=torch.int64) for kind, rows in kinds.items() if rows}
     return RowKinds(findings, ids, torch.tensor(inside, dtype=torch.int64), surveys)
+
+
+def row_finding(kind: str, ids: Sequence[int], names: Mapping[int, str] | Sequence[str], note: str) -> RowFinding:
+    """Rows of one kind as the result lists them: the first ids, and the tokens of fewer, cut where they are long."""
+    tokens = [names[row][:LONGEST] for row in ids[:SPELT]]
+    return RowFinding.model_validate(
+        {"kind": kind, "count": len(ids), "ids": ids[:LISTED], "tokens": tokens, "note": note}
+    )
 
 
 def tables_by_name(model_tables: ModelTables) -> dict[str, Table]:
@@ -109,6 +119,9 @@ def _note(
     too_long = f"; {untested:,} tokens are too long to try" if untested else ""
     notes = {
         "padded": "no token has these ids",
+        "gap": "no token has these ids, though there are higher ones",
+        "shared": "these ids stand for several tokens each, which the model cannot tell apart",
+        "beyond": f"the table has {model_tables.output.shape[0]:,} rows; a text with such a token stops the model",
         "reserved": "marked special; added by programs, not by text, and no defect in themselves",
         "unreachable": f"no text that was tried gives these tokens{too_long}",
         "partial": "parts of characters, or single bytes for unknown ones; no defect",

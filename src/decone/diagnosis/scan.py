@@ -11,7 +11,7 @@ from decone.diagnosis.blame import measure_blame
 from decone.diagnosis.checks import check_limits
 from decone.diagnosis.model_diff import diff_models, require_same_vocabulary
 from decone.diagnosis.result import SCHEMA, ModelFacts, ScanResult, TableFacts
-from decone.diagnosis.rows import find_rows, tables_by_name
+from decone.diagnosis.rows import RowKinds, find_rows, tables_by_name
 from decone.diagnosis.suspects import find_suspects
 from decone.diagnosis.table_facts import table_facts
 from decone.diagnosis.verdicts import findings
@@ -93,13 +93,13 @@ def scan(
     )
     surveys = _survey(model_tables, known_frequencies, seed, report)
     facts = {table: facts for table, (facts, _) in surveys.items()}
-    suspects = find_suspects(model_tables, rows, known_frequencies)
+    suspects, chat = find_suspects(model_tables, rows, known_frequencies)
     result = ScanResult(
         schema=SCHEMA,
-        model=_model_facts(model_tables),
+        model=_model_facts(model_tables, rows),
         frequencies=known_frequencies.facts,
         tables=facts,
-        rows=rows.findings,
+        rows=rows.findings if chat is None else [*rows.findings, chat],
         suspects=suspects,
         provenance=provenance(),
     )
@@ -150,10 +150,9 @@ def _survey(
     return surveys
 
 
-def _model_facts(model_tables: ModelTables) -> ModelFacts:
-    rows, width = model_tables.output.shape
-    tokenizer = model_tables.tokenizer
-    vocabulary = None if tokenizer is None else tokenizer.get_vocab_size() * model_tables.copies
+def _model_facts(model_tables: ModelTables, rows: RowKinds) -> ModelFacts:
+    size, width = model_tables.output.shape
+    tokens = model_tables.vocabulary
     return ModelFacts(
         name=model_tables.name,
         family=model_tables.family,
@@ -161,11 +160,12 @@ def _model_facts(model_tables: ModelTables) -> ModelFacts:
         embedding=model_tables.embedding.name,
         head=None if model_tables.head is None else model_tables.head.name,
         tied=model_tables.tied,
-        rows=rows,
+        rows=size,
         width=width,
         dtype=str(model_tables.output.dtype).removeprefix("torch."),
-        vocabulary=vocabulary,
-        padded=0 if vocabulary is None else max(0, rows - vocabulary),
+        vocabulary=None if tokens is None else len(tokens) * model_tables.copies,
+        reach=model_tables.tokenizer is not None,
+        padded=len(rows.of("padded")),
         bias=model_tables.bias is not None,
         softcap=model_tables.softcap,
         logit_scale=model_tables.logit_scale,

@@ -15,8 +15,8 @@ from jaxtyping import Float32, Float64, Int64
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from decone.diagnosis.result import SUSPECTS, Suspect
-from decone.diagnosis.rows import LONGEST, RowKinds, tables_by_name
+from decone.diagnosis.result import SUSPECTS, RowFinding, Suspect
+from decone.diagnosis.rows import LONGEST, RowKinds, row_finding, tables_by_name
 from decone.frequencies import Frequencies, token_texts
 from decone.metrics.neighbours import neighbour_cosine
 from decone.metrics.row_survey import RowSurvey
@@ -42,6 +42,7 @@ WORK = 1 << 36  # multiplications for comparing rows with others
 FITTED = 8192  # rows that a structure is learned from in tables wider than 1,024
 SEED = 0x5CA1AB1E  # of samples and random directions; not one that a planted disease would have
 FEW = 0.005  # share of the rows below which they are read one by one
+LONG, ANGLE = "longer than rows of its frequency", "at an unusual angle to the mean row"
 DIRECTIONS = 8  # directions in which near copies are searched
 
 
@@ -54,7 +55,7 @@ class Evidence(NamedTuple):
 
 def find_suspects(
     model_tables: ModelTables, rows: RowKinds, frequencies: Frequencies, limit: int = SUSPECTS
-) -> list[Suspect]:
+) -> tuple[list[Suspect], RowFinding | None]:
     """Ranks the tokens that look untrained among those that text can produce.
 
     Args:
@@ -64,12 +65,17 @@ def find_suspects(
         limit: how many at most.
 
     Returns:
-        Rows with a score of 2.5 or more, highest first; above 3.5 is unusual.
+        Rows with a score of 2.5 or more, highest first; above 3.5 is unusual. And the tokens that a chat template
+        writes though their rows look never trained. Those are mostly reserved, and trained ones have rows of a kind of
+        their own, so that an odd angle or length proves nothing of them.
     """
     size = model_tables.output.shape[0]
+    chat = {row for row in model_tables.chat if row < size}
     candidate = torch.ones(size, dtype=torch.bool)
-    candidate[sorted(rows.of("padded", "unreachable", "reserved", "partial") | model_tables.special)] = False
+    candidate[sorted(rows.of("padded", "gap", "unreachable", "reserved", "partial") | model_tables.special)] = False
     candidate[rows.inside] = True
+    ordinary = candidate.clone()
+    candidate[sorted(chat)] = True
     tokens = token_texts(model_tables)
     indicators: list[Evidence] = []
     for name, table in tables_by_name(model_tables).items():
@@ -77,11 +83,14 @@ def find_suspects(
         where = "" if model_tables.head is None else f" ({'input' if name == 'embedding' else 'output'} row)"
         indicators += [Evidence(_fitted(score, size), phrase + where) for score, phrase in evidence]
     scores = torch.stack([evidence.score for evidence in indicators])
-    total = scores.amax(0).where(candidate, 0.0)
+    proof = torch.tensor([not evidence.phrase.startswith((LONG, ANGLE)) for evidence in indicators])
+    untrained = rows.untrained()
+    never = sorted(row for row in chat if row in untrained or bool((scores[proof, row] > UNUSUAL).any()))
+    total = scores.amax(0).where(ordinary, 0.0)
     order = torch.argsort(total, descending=True, stable=True)[:limit]
     group = {row: name for name, ids in frequencies.groups.items() for row in ids.tolist()}
     norm = rows.surveys["embedding" if model_tables.head is None else "head"].norm
-    return [
+    suspects = [
         Suspect(
             id=row,
             token=tokens[row][:LONGEST],
@@ -94,6 +103,8 @@ def find_suspects(
         for row in order.tolist()
         if total[row] >= REPORTED
     ]
+    note = "the chat template writes them"
+    return suspects, row_finding("chat", never, tokens, note) if never else None
 
 
 def _evidence(
@@ -112,14 +123,14 @@ def _evidence(
     z = robust_scores(survey.norm[ids].log(), rank[ids])
     yield Evidence(_spread(_softened(-z), ids, size), "shorter than rows of its frequency")
     # A long row has moved, so it is no proof of anything by itself.
-    yield Evidence(_spread(z.clamp(max=UNUSUAL), ids, size), "longer than rows of its frequency")
+    yield Evidence(_spread(z.clamp(max=UNUSUAL), ids, size), LONG)
     if survey.distance is not None and survey.limit > 0:
         distance = survey.distance[ids]
         near = nearness_scores(distance, survey.limit, float(distance.quantile(0.5)))
         yield Evidence(_spread(_softened(near), ids, size), "like rows that are never used")
     view = _look(table, ids, survey.norm)
     angle = _softened(robust_scores(view.cosine, rank[ids]).abs())
-    yield Evidence(_spread(angle, ids, size), "at an unusual angle to the mean row")
+    yield Evidence(_spread(angle, ids, size), ANGLE)
     noise = torch.where(view.noise > 0, (view.noise.square() + angle.square()).sqrt().clamp(max=RANDOM), 0.0)
     yield Evidence(_spread(noise, ids, size), "points nowhere in particular, like random numbers")
     yield from _copies(table, survey, ids, view.coordinates, rows, tokens, rank)
@@ -197,7 +208,7 @@ def _copies(
     single = torch.tensor([row not in equal for row in ids.tolist()], dtype=torch.bool)
     near = near_clusters(table, ids[single], coordinates[single], survey.norm[ids[single]])
     candidates = set(ids.tolist())
-    unused = rows.of("padded", "unreachable")
+    unused = rows.of("padded", "gap", "unreachable")
     twins, strays = [], []
     for cluster in join_clusters(survey.clusters, near):
         members = [row for row in cluster if row in candidates]

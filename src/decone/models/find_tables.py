@@ -16,10 +16,10 @@ from decone.files.safetensors import FileTable, Weights, open_weights
 from decone.models.families import FAMILIES, UNKNOWN, Config, Family
 from decone.models.load import RUN_CONFIG, first_line
 from decone.models.tables import Kind, ModelTables, same_table
-from decone.models.tokenizer_files import read_tokenizer
+from decone.models.tokenizer_files import VOCABULARY_FILES, read_tokenizer
 
 # Of a hub only these are fetched; subfolders hold the same model in other formats.
-DOWNLOADED = ("*.json", "merges.txt", "vocab.txt", "*.safetensors")
+DOWNLOADED = ("*.json", "*.jinja", *VOCABULARY_FILES, "*.safetensors")
 NOT_DOWNLOADED = ("*/*", "consolidated*", "adapter_*", "optimizer*")
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
@@ -93,7 +93,7 @@ def _model(name: str, folder: Path, outer: dict[str, Any], embedding: str | None
     output = None if tied else output
     has_output = tied or output is not None
     kind = _kind(config, row, has_output, notes)
-    tokenizer, special, tokenizer_notes = read_tokenizer(folder)
+    tokens = read_tokenizer(folder, outer)
     return ModelTables(
         name=name,
         family=label,
@@ -104,9 +104,11 @@ def _model(name: str, folder: Path, outer: dict[str, Any], embedding: str | None
         bias=bias if has_output else None,
         softcap=softcap if has_output else None,
         logit_scale=scale if has_output else 1.0,
-        tokenizer=tokenizer,
-        special=frozenset(index for index in special if index < table.shape[0]),
-        notes=[*notes, *tokenizer_notes],
+        tokenizer=tokens.tokenizer,
+        special=frozenset(index for index in tokens.special if index < table.shape[0]),
+        notes=[*notes, *tokens.notes],
+        names=tokens.vocabulary,
+        chat=tokens.chat,
     )
 
 
@@ -127,14 +129,16 @@ def _run(name: str, folder: Path, settings: str, embedding: str | None, head: st
     names = match_tables(weights.shapes, _RUN, None, embedding, head)
     table, output = _equally_long(weights, *names, notes)
     tied = _tied(table, output, configured is True, head is not None, notes)
-    tokenizer, special, tokenizer_notes = read_tokenizer(folder)
+    tokens = read_tokenizer(folder)
+    tokenizer = tokens.tokenizer
     if tokenizer is not None and copies * tokenizer.get_vocab_size() != table.shape[0]:
         raise ValueError(
             f"{name} has {table.shape[0]} rows for {copies} x {tokenizer.get_vocab_size()} tokens; its files do not "
             "belong together, so train the run again"
         )
     output = None if tied else output
-    notes += tokenizer_notes
+    notes += tokens.notes
+    special = tokens.special
     return ModelTables(name, "decone", "run", table, output, tied, None, None, 1.0, tokenizer, copies, special, notes)
 
 

@@ -1,7 +1,8 @@
 """Tables of a model: its embedding and its head, read a few rows at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -106,7 +107,9 @@ class ModelTables:
         bias: of the output, [V].
         softcap: c in c * tanh(logits / c).
         logit_scale: factor of the logits.
-        tokenizer: None without a readable one; `notes` then says why.
+        tokenizer: cuts texts as the model's does; None where that cannot be had, and `notes` say why.
+        names: id of each token where there are names without such a tokenizer; see `vocabulary`.
+        chat: ids of the marks that the chat templates write, ids beyond the table among them.
         copies: how often the tokenizer's vocabulary stands in the table (2 for a run with a simulated language).
         special: ids the tokenizer treats as special (beginning, padding, mask and the like).
         notes: sentences a reader of the numbers must know.
@@ -125,6 +128,13 @@ class ModelTables:
     copies: int = 1
     special: frozenset[int] = frozenset()
     notes: list[str] = field(default_factory=list)
+    names: Mapping[str, int] | None = None
+    chat: frozenset[int] = frozenset()
+
+    @cached_property
+    def vocabulary(self) -> Mapping[str, int] | None:
+        """Id of each token, added ones included; None where tokens have no names. Several may have one id."""
+        return self.names if self.tokenizer is None else self.tokenizer.get_vocab(with_added_tokens=True)
 
     @property
     def output(self) -> Table:

@@ -1,45 +1,105 @@
 """The tokenizer beside a model's weights, and the ids it treats as special; broken files leave a note."""
 
-from collections.abc import Iterator
+import json
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer
 
 from decone.files.folder import JSON_LIMIT, inside, read_object, read_text
 from decone.files.foreign import plain
+from decone.models.chat_template import chat_tokens
+from decone.models.load import Loader
 
 SIZE_LIMIT = 512 << 20  # bytes of a tokenizer.json; large published ones take about 35 MB
+MOST = 1 << 21  # ids of a vocabulary and numbers of a configuration; larger ones would size what nobody needs
 MAKE = "make a tokenizer.json with transformers' AutoTokenizer.from_pretrained(MODEL).save_pretrained(MODEL)"
+UNJUDGED = "so there is no verdict on which tokens a text reaches"
+# What the classes of transformers read where there is no tokenizer.json.
+VOCABULARY_FILES = (
+    *("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
+    *("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.model", "sentencepiece.bpe.model"),
+    *("vocab-src.json", "vocab-tgt.json", "source.spm", "target.spm", "target_vocab.json", "bpe.codes", "dict.txt"),
+    *("emoji.json", "normalizer.json", "word_shape.json", "word_pronunciation.json", "byte_maps.json"),
+    *("prophetnet.tokenizer", "tekken.json"),
+)
+# Classes of transformers that cut texts with Python, mostly into words first, and read no tokenizer.json.
+PYTHON_CLASSES = (
+    *("BertJapaneseTokenizer", "BertTokenizerLegacy", "BertweetTokenizer", "BioGptTokenizer", "ByT5Tokenizer"),
+    *("BlenderbotSmallTokenizer", "CTRLTokenizer", "CanineTokenizer", "ClvpTokenizer", "CpmAntTokenizer"),
+    *("CpmTokenizer", "DiaTokenizer", "EsmTokenizer", "FSMTTokenizer", "FastSpeech2ConformerTokenizer"),
+    *("FlaubertTokenizer", "GPTNeoXJapaneseTokenizer", "M2M100Tokenizer", "MarianTokenizer", "MgpstrTokenizer"),
+    *("MyT5Tokenizer", "PerceiverTokenizer", "PhobertTokenizer", "Pop2PianoTokenizer", "ProphetNetTokenizer"),
+    *("RoCBertTokenizer", "Speech2TextTokenizer", "TapasTokenizer", "VitsTokenizer", "Wav2Vec2CTCTokenizer"),
+    *("Wav2Vec2PhonemeCTCTokenizer", "XLMTokenizer"),
+)
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _NAMES = (*(f"{role}_token" for role in _ROLES), "additional_special_tokens", "extra_special_tokens")
+_LOADER = Loader(needs="a tokenizer without tokenizer.json needs", refusal="{reason}", incomplete="{weight}")
+_UNSAFE = ("file", "path", "dir", "auto_map", "remote", "kwargs", "object", "backend")  # in keys that name files, code
 
 
-def read_tokenizer(folder: Path) -> tuple[Tokenizer | None, frozenset[int], list[str]]:
-    """Reads the tokenizer of a model.
+@dataclass(frozen=True)
+class FolderTokenizer:
+    """What the files of a folder say of its tokenizer.
+
+    Attributes:
+        tokenizer: cuts texts as the model's does; None where that cannot be had, and `notes` say why.
+        vocabulary: id of each token, added ones included; None where no file names them.
+        special: ids that are treated as special.
+        chat: ids of the marks that its chat templates write.
+        notes: sentences a reader of the numbers must know.
+    """
+
+    tokenizer: Tokenizer | None = None
+    vocabulary: Mapping[str, int] | None = None
+    special: frozenset[int] = frozenset()
+    chat: frozenset[int] = frozenset()
+    notes: list[str] = field(default_factory=list)
+
+
+def read_tokenizer(folder: Path, config: Mapping[str, Any] | None = None) -> FolderTokenizer:
+    """Reads the tokenizer of a model: its tokenizer.json, else what transformers builds of the older files by class.
+
+    Nothing outside the folder is opened, no code of the folder runs and nothing is fetched. A class that cuts texts
+    with Python gives names alone, and so do files that transformers cannot make a tokenizer of.
 
     Args:
-        folder: with a tokenizer.json, or vocab.txt of word pieces, or vocab.json and merges.txt of byte-level BPE.
-
-    Returns:
-        The tokenizer, or None with a note why there is none; ids it treats as special; notes.
+        folder: of the model.
+        config: its config.json; its model_type decides where the folder names no class.
     """
     notes: list[str] = []
     settings: list[dict[str, Any]] = []
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         try:
-            settings.append(read_object(folder, name) or {})
+            content = read_object(folder, name)
         except ValueError as error:
+            content = None
             notes.append(str(error))
+        settings.append(content or {})
+    tokenizer, vocabulary, special = _guarded(folder, config or {}, settings, notes)
+    if tokenizer is not None:
+        tokenizer.no_truncation()  # some come with a length to cut and fill texts to
+        tokenizer.no_padding()
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        special = {index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    if not vocabulary:
+        return FolderTokenizer(notes=notes)
     contents = [content for setting in settings for name in _NAMES for content in _contents(setting.get(name))]
-    tokenizer = _guarded(folder, contents, settings, notes)
-    if tokenizer is None:
-        return None, frozenset(), notes
-    tokenizer.no_truncation()  # some come with a length to cut and fill texts to
-    tokenizer.no_padding()
-    special = {index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    ids = (tokenizer.token_to_id(content) for content in [*contents, *_declared(settings)])
-    return tokenizer, frozenset(special | {index for index in ids if index is not None}), notes
+    special |= {vocabulary[content] for content in (*contents, *_declared(settings)) if content in vocabulary}
+    added = set() if tokenizer is None else tokenizer.get_added_tokens_decoder().keys()
+    marks = [token for token, index in vocabulary.items() if index in added or index in special]
+    chat: frozenset[int] = frozenset()
+    try:
+        chat = chat_tokens(folder, settings[0], vocabulary, marks)
+    except ValueError as error:
+        notes.append(f"its chat templates were not read: {error}")
+    return FolderTokenizer(tokenizer, vocabulary, frozenset(special), chat, notes)
 
 
 def declared_tokens(folder: Path) -> list[str]:
@@ -58,71 +118,130 @@ def declared_tokens(folder: Path) -> list[str]:
     return list(dict.fromkeys([*tokens, *(read_object(folder, "added_tokens.json") or {})]))
 
 
-def _guarded(folder: Path, contents: list[str], settings: list[dict[str, Any]], notes: list[str]) -> Tokenizer | None:
-    """The tokenizer; whatever goes wrong becomes a note."""
+_Parts = tuple[Tokenizer | None, Mapping[str, int] | None, set[int]]
+
+
+def _guarded(folder: Path, config: Mapping[str, Any], settings: list[dict[str, Any]], notes: list[str]) -> _Parts:
+    """Tokenizer or names, and special ids of the latter; whatever goes wrong becomes a note."""
+    names = (setting.get("tokenizer_class") for setting in (settings[0], config))
+    kind = next((name for name in names if isinstance(name, str) and name.isidentifier()), "")
     try:
         path = inside(folder, "tokenizer.json")
         if not path.is_file():
-            tokenizer = _from_vocabulary(folder, contents, settings)
-            if tokenizer is None:
-                notes.append(f"no tokenizer could be read, so tokens have no names; {MAKE}")
-            return tokenizer
+            return _of_class(folder, kind, config, settings, notes)
         if path.stat().st_size > SIZE_LIMIT:
             raise ValueError(f"it has {path.stat().st_size:,} bytes")
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library raises bare Exception, and panics beside it
-        reason = plain(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        notes.append(f"the tokenizer cannot be read ({reason}), so tokens have no names; {MAKE}")
-        return None
+        notes.append(f"the tokenizer cannot be read ({_reason(error)}), so tokens have no names; {MAKE}")
+        return None, None, set()
+    if kind in PYTHON_CLASSES:
+        notes.append(f"{kind} of transformers does not cut texts as the tokenizer.json beside it does, {UNJUDGED}")
+        return None, tokenizer.get_vocab(with_added_tokens=True), set()
+    return tokenizer, None, set()
 
 
-def _from_vocabulary(folder: Path, contents: list[str], settings: list[dict[str, Any]]) -> Tokenizer | None:
-    """A tokenizer of the older files, None where they are of another sort."""
-    text = read_text(folder, "vocab.txt", JSON_LIMIT)
-    if text is not None:
-        pieces = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
-        tokenizer = _word_pieces(pieces, settings)
-    else:
-        tokenizer = _byte_pairs(folder)
-    if tokenizer is not None:
-        for content, index in sorted(
-            (read_object(folder, "added_tokens.json") or {}).items(), key=lambda pair: pair[1]
-        ):
-            if index == tokenizer.get_vocab_size():  # the library numbers them itself, in this order
-                tokenizer.add_tokens([content])
-        marks = [content for content in contents if tokenizer.token_to_id(content) is not None]
-        tokenizer.add_special_tokens([AddedToken(content, special=True, normalized=False) for content in marks])
-    return tokenizer
+def _of_class(
+    folder: Path, kind: str, config: Mapping[str, Any], settings: list[dict[str, Any]], notes: list[str]
+) -> _Parts:
+    """The tokenizer that transformers makes of the older files; the names in them where it makes none."""
+    try:
+        built = _built(folder, kind, config, settings)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        vocabulary = _listed(folder, settings)
+        nameless = "" if vocabulary else ", and tokens have no names"
+        notes.append(f"{kind or 'the tokenizer'} cannot be built ({_reason(error)}), {UNJUDGED}{nameless}; {MAKE}")
+        return None, vocabulary, set()
+    if built.is_fast:
+        return built.backend_tokenizer, None, set()
+    notes.append(f"{type(built).__name__} cuts texts with Python, where not every token can be tried, {UNJUDGED}")
+    return None, built.get_vocab(), set(built.all_special_ids)
 
 
-def _word_pieces(pieces: list[str], settings: list[dict[str, Any]]) -> Tokenizer | None:
-    if "[UNK]" not in pieces or not any(piece.startswith("##") for piece in pieces):
-        return None
-    lower = all(setting.get("do_lower_case", True) is not False for setting in settings)
-    tokenizer = Tokenizer(models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    marks = [piece for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if piece in pieces]
-    tokenizer.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in marks])
-    return tokenizer
+def _built(folder: Path, kind: str, config: Mapping[str, Any], settings: list[dict[str, Any]]) -> Any:
+    """The tokenizer of transformers, of copies of its files and of settings that name neither files nor code."""
+    transformers = _LOADER.library()
+    model_type = config.get("model_type")
+    identity = {"model_type": model_type if isinstance(model_type, str) else "", "tokenizer_class": kind or None}
+    safe = {key: value for key, value in settings[0].items() if _is_safe(key, value)}
+    logging = transformers.utils.logging
+    verbosity = logging.get_verbosity()
+    with TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.set_verbosity_error()
+        try:
+            present = [name for name in VOCABULARY_FILES if _copied(folder, name, Path(scratch))]
+            for name, content in (("config.json", identity), ("tokenizer_config.json", safe)):
+                (Path(scratch) / name).write_text(json.dumps(content), encoding="utf-8")
+            built = transformers.AutoTokenizer.from_pretrained(scratch, trust_remote_code=False, local_files_only=True)
+        finally:
+            logging.set_verbosity(verbosity)
+    needed = {name for role, name in built.vocab_files_names.items() if role != "tokenizer_file"}
+    if needed and not needed.intersection(present):
+        raise ValueError(f"the folder has no {' or '.join(sorted(needed))}")
+    return built
 
 
-def _byte_pairs(folder: Path) -> Tokenizer | None:
-    vocabulary, merges = read_object(folder, "vocab.json"), read_text(folder, "merges.txt", JSON_LIMIT)
-    if vocabulary is None or merges is None:
-        return None
-    letters = set(pre_tokenizers.ByteLevel.alphabet())
-    if len(letters & vocabulary.keys()) < len(letters):
-        return None  # of another sort than byte-level
-    lines = [line for line in merges.replace("\r\n", "\n").split("\n") if line and not line.startswith("#version")]
-    pairs = [(first, second) for first, _, second in (line.partition(" ") for line in lines)]
-    tokenizer = Tokenizer(models.BPE(vocabulary, pairs))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
+def _copied(folder: Path, name: str, target: Path) -> bool:
+    """Copies a file of a vocabulary where there is one; its ids may not be so high that they fill the memory."""
+    path = inside(folder, name)
+    if not path.is_file():
+        return False
+    if path.stat().st_size > JSON_LIMIT:
+        raise ValueError(f"{name} has {path.stat().st_size:,} bytes")
+    if name.endswith(".json"):
+        ids = [index for index in (read_object(folder, name) or {}).values() if isinstance(index, int)]
+        if max(ids, default=0) > MOST:
+            raise ValueError(f"{name} has an id of {max(ids):,}")
+    shutil.copyfile(path, target / name)
+    return True
+
+
+def _is_safe(key: str, value: object) -> bool:
+    if any(name in key for name in _UNSAFE):
+        return False
+    if key == "added_tokens_decoder":
+        ids = (
+            [index for index in value if not index.isdecimal() or int(index) > MOST]
+            if isinstance(value, dict)
+            else [""]
+        )
+        if ids:
+            raise ValueError(f"added_tokens_decoder has an id of {plain(ids[0], 40)}")
+    return isinstance(value, str | bool | list | dict | None) or abs(value) <= MOST
+
+
+def _listed(folder: Path, settings: list[dict[str, Any]]) -> Mapping[str, int] | None:
+    """Ids by token as the older files have them; None where they hold none, or number them in a way of their own."""
+    try:
+        text = read_text(folder, "vocab.txt", JSON_LIMIT)
+        names = next((name for name in ("vocab-tgt.json", "vocab.json") if inside(folder, name).is_file()), "")
+        if text is not None and not inside(folder, "bpe.codes").is_file():
+            pieces = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+            vocabulary = {piece: index for index, piece in enumerate(pieces)}
+        elif names:
+            vocabulary = _ids_by_token(read_object(folder, names) or {})
+        else:
+            return None
+        vocabulary |= _ids_by_token(read_object(folder, "added_tokens.json") or {})
+    except ValueError:
+        return None  # what reads it says why
+    added = settings[0].get("added_tokens_decoder")
+    for index, token in added.items() if isinstance(added, dict) else ():
+        vocabulary |= {content: int(index) for content in _contents(token) if index.isdecimal()}
+    return vocabulary
+
+
+def _ids_by_token(content: Mapping[str, Any]) -> dict[str, int]:
+    return {token: index for token, index in content.items() if type(index) is int and index >= 0}
+
+
+def _reason(error: BaseException) -> str:
+    return plain(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
 
 
 def _contents(value: Any) -> Iterator[str]:
