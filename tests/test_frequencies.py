@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -208,7 +209,7 @@ def test_a_run_whose_text_is_gone(tmp_path: Path) -> None:
     config = (Path(model.name) / "config.toml").read_text()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.toml").write_text(config.replace("text.txt", "gone.txt"))
-    found = frequencies(ModelTables(**{**vars(model), "name": str(tmp_path / "run")}))
+    found = frequencies(replace(model, name=str(tmp_path / "run")))
     assert found.facts.source == "none"
     assert found.facts.warning is not None
     assert "gone.txt it was trained on is not here" in found.facts.warning

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from decone.cli import console, main
-from decone.diagnosis.checks import CHECKS
+from decone.diagnosis.checks import check_names
 from decone.repair.vocabulary.grow import DEFINITIONS
 from decone.repair.vocabulary.initialisations import INITIALISATIONS
 from decone.repair.vocabulary.tokenizer import Match
@@ -69,7 +69,7 @@ def test_every_module_of_the_room_is_quick() -> None:
 @pytest.mark.parametrize(
     ("copy", "source"),
     [
-        (console.CHECKS, tuple(CHECKS)),
+        (console.CHECKS, tuple(check_names())),
         (console.INITIALISATIONS, (*INITIALISATIONS, DEFINITIONS)),
         (get_args(console.Match), get_args(Match)),
     ],

@@ -1,5 +1,6 @@
 """Planted rows are found, and healthy ones are not."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -45,7 +46,7 @@ def frequencies_of(model: ModelTables, rows: RowKinds) -> Frequencies:
 
 def suspects(model: ModelTables, known: Frequencies | None = None) -> dict[int, float]:
     rows = find_rows(model)
-    return {found.id: found.score for found in find_suspects(model, rows, known or frequencies_of(model, rows))}
+    return {found.id: found.score for found in find_suspects(model, rows, known or frequencies_of(model, rows))[0]}
 
 
 def planted(weight: torch.Tensor, ordinary: torch.Tensor, kind: str, seed: int) -> tuple[torch.Tensor, set[int]]:
@@ -66,9 +67,9 @@ def planted(weight: torch.Tensor, ordinary: torch.Tensor, kind: str, seed: int) 
 
 
 def first(model: ModelTables, weight: torch.Tensor) -> list[int]:
-    ill = ModelTables(**{**vars(model), "embedding": MemoryTable("w", weight)})
+    ill = replace(model, embedding=MemoryTable("w", weight))
     rows = find_rows(ill)
-    found = find_suspects(ill, rows, frequencies_of(ill, rows))
+    found = find_suspects(ill, rows, frequencies_of(ill, rows))[0]
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
     assert all(one.reasons for one in found)
     return [one.id for one in found[:FIRST]]
@@ -102,7 +103,7 @@ def test_few_tokens_of_healthy_models_are_unusual() -> None:
 def test_what_a_pretrained_encoder_hardly_saw_comes_first() -> None:
     model = minilm()
     rows = find_rows(model)
-    tokens = {found.token for found in find_suspects(model, rows, frequencies_of(model, rows))[:40]}
+    tokens = {found.token for found in find_suspects(model, rows, frequencies_of(model, rows))[0][:40]}
     assert {"lucivar", "sparhawk", "##₂", "m²", "h₂o"} <= tokens  # names of one novel, signs of formulas
     assert not any(token.startswith(("[unused", "[PAD")) for token in tokens)
 
@@ -147,7 +148,7 @@ def test_each_table_of_an_untied_model_is_judged() -> None:
     head[7] = 0
     model = model_tables(weight, head)
     rows = find_rows(model)
-    found = {one.id: one for one in find_suspects(model, rows, frequencies_of(model, rows))}
+    found = {one.id: one for one in find_suspects(model, rows, frequencies_of(model, rows))[0]}
     assert found[7].reasons == ["all zeros (output row)"]
     assert found[7].norm == 0
     assert found[5].reasons[0].endswith("(input row)")
@@ -171,7 +172,7 @@ def test_a_row_equal_to_an_unused_one_was_never_trained() -> None:
     weight[44] = 0.2 + 1e-4 * torch.randn(32)
     model = model_tables(weight, tokenizer=made)
     rows = find_rows(model)
-    found = find_suspects(model, rows, frequencies_of(model, rows))
+    found = find_suspects(model, rows, frequencies_of(model, rows))[0]
     assert {one.id for one in found[:2]} == {33, 44}
     assert found[0].reasons[0] == "equals a row that is never used"
     assert not {one.id for one in found} & set(range(1900, 2000))
@@ -187,5 +188,5 @@ def test_the_limit_and_long_tokens() -> None:
     made = Tokenizer(models.WordLevel({"x" * 999 + str(i): i for i in range(20)}, unk_token="x"))
     model = model_tables(torch.zeros(20, 4), tokenizer=made)
     rows = find_rows(model)
-    found = find_suspects(model, rows, frequencies_of(model, rows), limit=4)
+    found = find_suspects(model, rows, frequencies_of(model, rows), limit=4)[0]
     assert [len(one.token) for one in found] == [200] * 4

@@ -18,17 +18,8 @@ import typer
 
 # Copies of what the rooms define; tests/cli/test_quick.py compares them with the source of truth.
 CHECKS = (
-    "cone",
-    "rare-cone",
-    "first-direction",
-    "undertrained",
-    "unreachable",
-    "identical",
-    "zero",
-    "non-finite",
-    "padded",
-    "repetition",
-    "perplexity",
+    *("cone", "rare-cone", "first-direction", "undertrained", "unreachable", "beyond", "chat", "identical", "zero"),
+    *("non-finite", "padded", "repetition", "perplexity"),
 )
 INITIALISATIONS = ("pieces", "mean", "sample", "neighbours", "definitions")
 Match = Literal["word", "anywhere"]

@@ -9,7 +9,13 @@ import typer
 
 from decone.cli.console import CHECKS, Counts, Device, Embedding, Head, Json, Quiet, print_json, say, stages, write
 
-LIMITS = f"Limits to fail at (exit 1), e.g. cone=0.2,undertrained=50. Names: {', '.join(CHECKS)}."
+# Metrics of tables by the names in their files: importing them takes seconds.
+METRICS = [
+    name.replace("_", "-")
+    for file in sorted((Path(__file__).parents[1] / "diagnosis" / "table_metrics").glob("[!_]*.py"))
+    for name in re.findall(r'^    name = "(\w+)"$', file.read_text(encoding="utf-8"), re.MULTILINE)
+]
+LIMITS = f"Limits to fail at (exit 1), e.g. cone=0.2,undertrained=50. Names: {', '.join((*CHECKS, *METRICS))}."
 
 
 def scan(

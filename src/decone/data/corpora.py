@@ -61,6 +61,8 @@ def load(name: str = DEFAULT) -> Corpus:
     if name in PUBLISHED:
         data, path = find(name)
         return _corpus(name, decode(data, path), f"{PUBLISHED[name].address}, checked by SHA-256")
+    if not Path(name).exists():
+        raise ValueError(f"no file {name}; name a UTF-8 text file, or one of {DEFAULT}, {', '.join(sorted(PUBLISHED))}")
     return _corpus(name, read_text(Path(name)), f"the file {Path(name).name}")
 
 
@@ -69,7 +71,7 @@ def read_text(path: Path) -> str:
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a text file in it")
     if not path.exists():
-        raise ValueError(f"no file {path}; name a UTF-8 text file, or one of {DEFAULT}, {', '.join(sorted(PUBLISHED))}")
+        raise ValueError(f"no file {path}; name a UTF-8 text file")
     if not path.is_file():
         raise ValueError(f"{path} is not an ordinary file; name a UTF-8 text file")
     if path.stat().st_size > MAX_BYTES:

@@ -14,6 +14,10 @@ def _count(kind: str) -> Callable[[ScanResult], float | None]:
     return lambda result: float(sum(rows.count for rows in result.rows if rows.kind == kind))
 
 
+def _unreachable(result: ScanResult) -> float | None:
+    return _count("unreachable")(result) if result.model.reach else None
+
+
 def _greedy_repetition(result: ScanResult) -> float | None:
     greedy = result.behaviour.decoding.get("greedy") if result.behaviour else None
     return greedy.rep.get("3") if greedy else None
@@ -31,7 +35,9 @@ CHECKS: dict[str, tuple[str, Callable[[ScanResult], float | None]]] = {
         lambda result: output_table(result).spectrum.energy_first,
     ),
     "undertrained": ("tokens with a suspicion score above 3.5", lambda result: float(undertrained(result))),
-    "unreachable": ("rows no text leads to", _count("unreachable")),
+    "unreachable": ("rows no text leads to", _unreachable),
+    "beyond": ("tokens whose ids lie beyond the table", _count("beyond")),
+    "chat": ("tokens of the chat template that look never trained", _count("chat")),
     "identical": ("rows equal to another row", _count("identical")),
     "zero": ("rows of zeros", _count("zero")),
     "non-finite": ("rows with NaN or infinity", _count("non-finite")),

@@ -18,6 +18,8 @@ from decone.diagnosis.result import (
     TableFacts,
 )
 from decone.document.blocks import SEVERITIES, Severity
+from decone.document.numbers import id_ranges
+from decone.files.foreign import plain
 from decone.metrics.undertrained import UNUSUAL
 
 OURS = "our own limit, laid between measured healthy and ill tables (docs/scan.md)"
@@ -194,6 +196,8 @@ def _effective_rank(name: str, where: str, facts: TableFacts, full: int) -> Find
     return EFFECTIVE_RANK.finding(code, title, rank / full, meanings, CURE, evidence)
 
 
+LISTED = 8  # tokens that a sentence names
+SANE = 2  # times the rows of a table: resizing it further for an id would fill the memory for nothing
 FEW = 10  # suspects below which the verdict is no more than a note
 TRAIN = (
     "Show the model text that holds these tokens, or rebuild the rows of an encoder from a dictionary: "
@@ -206,14 +210,22 @@ def row_findings(result: ScanResult) -> Iterator[Finding]:
     """Verdicts on rows, most urgent kind first."""
     kinds = {finding.kind: finding for finding in result.rows}
     rows = result.model.rows
+    if "beyond" in kinds:
+        yield _beyond(kinds["beyond"], rows)
     if "non-finite" in kinds:
         yield _not_numbers(kinds["non-finite"])
+    if "chat" in kinds:
+        yield _chat(kinds["chat"])
     yield _undertrained(result)
     never = [kinds[kind] for kind in ("zero", "identical", "untrained") if kind in kinds]
     if never:
         yield _never_trained(never, rows)
     if "unreachable" in kinds:
         yield _unreachable(kinds["unreachable"], rows)
+    if "shared" in kinds:
+        yield _shared(kinds["shared"])
+    if "gap" in kinds:
+        yield _gap(kinds["gap"], rows)
     if result.model.padded:
         yield _padded(result.model.padded, rows)
 
@@ -233,6 +245,72 @@ def _not_numbers(rows: RowFinding) -> Finding:
         evidence={"count": rows.count, "ids": rows.ids[:20]},
         source="a softmax over NaN is NaN",
     )
+
+
+def _beyond(tokens: RowFinding, rows: int) -> Finding:
+    highest = max(tokens.ids)
+    resize = f"resize_token_embeddings({highest + 1}) of transformers, save, then `decone repair rows MODEL --ids "
+    resize += f"{rows}-{highest} --init mean` so that they do not begin as noise; or "
+    return Finding(
+        code="beyond",
+        severity="serious",
+        title="More tokens than rows",
+        meaning=f"{tokens.count:,} {_plural(tokens.count, 'token has an id', 'tokens have ids')} beyond the table of "
+        f"{rows:,} rows: {_by_name(tokens)}. A text or a chat template with such a token stops the model.",
+        remedy=f"{f'Give them rows: {resize}' if highest < SANE * rows else ''}take them out of the tokenizer's files.",
+        evidence={"count": tokens.count, "ids": tokens.ids[:20], "rows": rows},
+        source="an id without a row is an error of index",
+    )
+
+
+def _chat(tokens: RowFinding) -> Finding:
+    ids = id_ranges(tokens.ids, LISTED)
+    selection = "untrained" if "…" in ids else ids.replace(" ", "").replace("–", "-")
+    return Finding(
+        code="chat",
+        severity="warning",
+        title="Chat tokens never trained",
+        meaning=f"The chat template writes {tokens.count:,} {_plural(tokens.count, 'token', 'tokens')} that seem never "
+        f"trained: {_by_name(tokens)}. Every conversation begins with this noise, as it does in most base models.",
+        remedy=f"`decone repair rows MODEL --ids {selection} --init mean` gives them rows that do no harm; then "
+        "fine-tune with the embedding and the head among the trained weights.",
+        evidence={"count": tokens.count, "ids": tokens.ids[:20]},
+        source="rows like those of tokens that no training text held, Land and Bartolo 2024",
+    )
+
+
+def _shared(tokens: RowFinding) -> Finding:
+    return Finding(
+        code="shared",
+        severity="note",
+        title="Ids used twice",
+        meaning=f"{_rows(tokens.count)} several tokens each, which the model cannot tell apart: {_by_name(tokens)}.",
+        remedy="Number the tokens of vocab.json and added_tokens.json so that each has an id of its own.",
+        evidence={"count": tokens.count, "ids": tokens.ids[:20]},
+        source="one row is one token",
+    )
+
+
+def _gap(holes: RowFinding, rows: int) -> Finding:
+    return Finding(
+        code="gap",
+        severity="note",
+        title="Holes in the vocabulary",
+        meaning=f"{_rows(holes.count)} no token though higher ids do; nothing ever trains them.",
+        remedy=SHRINK,
+        evidence={"count": holes.count, "share": holes.count / rows, "ids": holes.ids[:20]},
+        source="ids of the tokenizer",
+    )
+
+
+def _by_name(tokens: RowFinding) -> str:
+    """The first tokens of a finding with their ids."""
+    names = [f"{plain(token, 40)} ({index})" for token, index in zip(tokens.tokens, tokens.ids, strict=False)]
+    return ", ".join([*names[:LISTED], *(["…"] if tokens.count > LISTED else [])])
+
+
+def _plural(count: int, one: str, several: str) -> str:
+    return one if count == 1 else several
 
 
 def _undertrained(result: ScanResult) -> Finding:

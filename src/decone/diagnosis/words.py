@@ -146,6 +146,8 @@ def read_word_pairs(path: Path) -> list[WordPair]:
         ...     read_word_pairs(file)[1]
         WordPair(first='stock', second='egg', score=1.81)
     """
+    if not path.exists():
+        raise ValueError(f"no file {path}; name a list of word pairs, one per line: word, word, score")
     if path.is_file() and path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path} is larger than {MAX_BYTES >> 20} MiB, too large for a list of word pairs; cut it")
     pairs: list[WordPair] = []

@@ -1,6 +1,7 @@
 """Finds the input and the output table of a model without loading the rest of it or running any of its code."""
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ from decone.files.safetensors import FileTable, Weights, open_weights
 from decone.models.families import FAMILIES, UNKNOWN, Config, Family
 from decone.models.load import RUN_CONFIG, first_line
 from decone.models.tables import Kind, ModelTables, same_table
-from decone.models.tokenizer_files import VOCABULARY_FILES, read_tokenizer
+from decone.models.tokenizer_files import VOCABULARY_FILES, FolderTokenizer, read_tokenizer
 
 # Of a hub only these are fetched; subfolders hold the same model in other formats.
 DOWNLOADED = ("*.json", "*.jinja", *VOCABULARY_FILES, "*.safetensors")
@@ -25,6 +26,8 @@ NOT_DOWNLOADED = ("*/*", "consolidated*", "adapter_*", "optimizer*")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _WITH_HEAD = re.compile(r".*(ForMaskedLM|ForCausalLM|LMHead|ForConditionalGeneration|MTModel|EncoderDecoderModel)")
 NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "decoder", "text_encoder")
+TOKEN_MODULES = ("StaticEmbedding", "WordEmbeddings", "Transformer")  # of sentence-transformers; they read token ids
+_STATIC = Family("encoder", ("embedding.weight", "embeddings", "emb_layer.weight"), ())
 _RUN = Family("run", ("embedding.weight",), ("untied.weight",))
 
 INPUT_LIKE = ("emb", "wte", "tok", "shared")  # parts of names that only input tables have
@@ -56,12 +59,18 @@ def find_tables(name: str, embedding: str | None = None, head: str | None = None
     if is_file:
         return _file(name, path, embedding, head)
     folder = path if is_folder else _downloaded(name)
+    module = _module_folder(name, folder, is_folder)
+    if module != folder and is_folder:
+        name = str(module)
+    folder = module
     config = read_object(folder, "config.json")
-    if config is not None:
+    if config is not None and config.get("model_type") != "model2vec":
         return _model(name, folder, config, embedding, head)
     settings = read_text(folder, RUN_CONFIG, 1 << 20)
     if settings is not None:
         return _run(name, folder, settings, embedding, head)
+    if inside(folder, "model.safetensors").is_file() and open_weights(folder).shapes.keys() & {*_STATIC.embedding}:
+        return _static(name, folder, embedding)
     if inside(folder, "adapter_config.json").is_file():
         raise ValueError(f"{name} is an adapter; merge it into its model first: merge_and_unload, then save_pretrained")
     raise ValueError(
@@ -112,6 +121,38 @@ def _model(name: str, folder: Path, outer: dict[str, Any], embedding: str | None
     )
 
 
+def _module_folder(name: str, folder: Path, local: bool) -> Path:
+    """The folder of the module that reads tokens in a model of sentence-transformers; any other folder itself."""
+    if inside(folder, "config.json").is_file() or not inside(folder, "modules.json").is_file():
+        return folder
+    try:
+        modules = json.loads(read_text(folder, "modules.json") or "")
+        path = next(module["path"] for module in modules if module["type"].rsplit(".", 1)[-1] in TOKEN_MODULES)
+        module_folder = inside(folder, path) if path else folder
+    except (LookupError, TypeError, AttributeError, RecursionError, StopIteration, json.JSONDecodeError):
+        return folder
+    if path and not local:
+        _downloaded(name, path)
+    return module_folder
+
+
+def _static(name: str, folder: Path, embedding: str | None) -> ModelTables:
+    """Embeddings without a model around them: of model2vec, or of a module of sentence-transformers."""
+    weights, notes = open_weights(folder), list[str]()
+    shapes = weights.shapes
+    table = weights.table(match_tables(shapes, _STATIC, None, embedding)[0])
+    tokens = read_tokenizer(folder)
+    notes += tokens.notes
+    if "weights" in shapes:
+        notes.append("each row is multiplied by a weight of its token; the table is shown as stored")
+    if "mapping" in shapes:  # of quantised vocabularies
+        notes.append("several tokens share a row by the tensor mapping, so rows have no tokens of their own")
+        tokens = FolderTokenizer()
+    return ModelTables(
+        name, "static", "encoder", table, tokenizer=tokens.tokenizer, special=tokens.special, notes=notes
+    )
+
+
 def _run(name: str, folder: Path, settings: str, embedding: str | None, head: str | None) -> ModelTables:
     """A run of decone; its configuration is the resolved one, so every key is there."""
     try:
@@ -156,7 +197,7 @@ def _file(name: str, path: Path, embedding: str | None, head: str | None) -> Mod
     return ModelTables(name, "unknown", "tables", table, None if tied else output, tied, bias, notes=notes)
 
 
-def _downloaded(name: str) -> Path:
+def _downloaded(name: str, subfolder: str = "") -> Path:
     """The folder of a model at a hub; fetched the first time, without its code."""
     if not _HUB_NAME.fullmatch(name):
         raise ValueError(f"there is no file or folder {plain(name)}, and a name at a hub is like owner/model")
@@ -165,6 +206,8 @@ def _downloaded(name: str) -> Path:
     except ImportError:
         raise ValueError(f'there is no folder {name}; to fetch it from a hub: pip install "decone[hf]"') from None
     try:
+        if subfolder:
+            return Path(snapshot_download(name, allow_patterns=[f"{subfolder}/{pattern}" for pattern in DOWNLOADED]))
         return Path(snapshot_download(name, allow_patterns=list(DOWNLOADED), ignore_patterns=list(NOT_DOWNLOADED)))
     except Exception as error:  # those of the hub, of its network library, of the disk
         reason = plain(first_line(error))
