@@ -129,7 +129,7 @@ def read_counts(path: Path, model_tables: ModelTables) -> Int64[Tensor, " V"]:
     elif model_tables.vocabulary is None:
         raise ValueError(f"{path} counts tokens, and {model_tables.name} has no tokenizer; give ids instead of tokens")
     else:
-        rows = {token: row for row, token in reversed(list(enumerate(token_texts(model_tables))))}
+        rows = rows_by_token(model_tables)
         missing = "is no token of the model; write tokens as they stand in its vocabulary, or ids"
     counted: set[int] = set()
     total = 0
@@ -180,6 +180,11 @@ def token_names(model_tables: ModelTables) -> dict[int, str]:
         rows = _rows_of_copy(model_tables, (vocabulary or {}).values(), copy)
         names |= {row: token + mark for row, token in reversed(list(zip(rows, vocabulary or (), strict=True)))}
     return names
+
+
+def rows_by_token(model_tables: ModelTables) -> dict[str, int]:
+    """Row of every token by its text in `token_texts`; the first of equal ones."""
+    return {token: row for row, token in reversed(list(enumerate(token_texts(model_tables))))}
 
 
 def token_rows(model_tables: ModelTables, ids: Iterable[int]) -> list[int]:

@@ -97,14 +97,14 @@ def test_names_of_rows(found: TokenAlignment, tmp_path: Path) -> None:
         str(file): [every[1], every[3]],
     }
     for name, ids in expected.items():
-        assert select_defined_rows(parse_rows(name, doubtful=True), found).tolist() == ids
+        assert select_defined_rows(parse_rows(name, "doubtful"), found).tolist() == ids
     for name, strategy, ratio in (
         ("rare", "counts", 0.2),
         ("rare:0.5", "counts", 0.5),
         ("seen:0.5", "task", 0.5),
         ("last:0.5", "index", 0.5),
     ):
-        assert select_defined_rows(parse_rows(name, doubtful=True), found, numbers).tolist() == by_hand(
+        assert select_defined_rows(parse_rows(name, "doubtful"), found, numbers).tolist() == by_hand(
             found, strategy, ratio, numbers.tolist()
         )
 
@@ -138,13 +138,13 @@ def test_rows_that_cannot_be(found: TokenAlignment, name: str, said: str) -> Non
     for file, content in files.items():
         Path(file).write_text(content)
     with pytest.raises(ValueError) as error:
-        select_defined_rows(parse_rows(name, doubtful=True), found)
+        select_defined_rows(parse_rows(name, "doubtful"), found)
     assert said in str(error.value)
 
 
 def test_ids_of_a_file() -> None:
     Path("ids.txt").write_text("# rare ones\n7, 3\n3\t12 # again\r\n\n0\n")
-    assert read_ids(Path("ids.txt"), 13).tolist() == [0, 3, 7, 12]
+    assert read_ids(parse_rows("ids.txt"), 13).tolist() == [0, 3, 7, 12]
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,40 @@ def test_ids_of_a_file() -> None:
 def test_other_files_are_refused(text: str, said: str) -> None:
     Path("ids.txt").write_text(text)
     with pytest.raises(ValueError, match=said):
-        read_ids(Path("ids.txt"), 13)
+        read_ids(parse_rows("ids.txt"), 13)
+
+
+def test_ranges_and_tokens() -> None:
+    tokens = {"<|im_start|>": 3, "<|im_end|>": 9, "7": 1, "#": 2, "a,b": 4}
+    Path("ids.txt").write_text("5-6 # a range\n<|im_end|>\n#\n# a remark\na,b\n7\n")
+    assert read_ids(parse_rows("ids.txt"), 13, tokens).tolist() == [2, 4, 5, 6, 7, 9]
+    expected = {"<|im_start|>,<|im_end|>": [3, 9], "0-2, 12,<|im_end|>": [0, 1, 2, 9, 12], "7": [7], "a,b": [4]}
+    for text, ids in expected.items():
+        assert select_rows(parse_rows(text), 13, tokens=tokens).tolist() == ids
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1,<s>", "--rows 1,<s>: '<s>' is no id and no token of the model"),
+        ("3-13", "id 13 is beyond the table's 13 rows"),
+        ("0-999999999999", "id 999999999999 is beyond"),
+        ("5-3", "5-3 ends before it begins; write 3-5"),
+        (",", "--rows , lists no id"),
+        ("<s>", "no file <s>; --rows takes rare"),
+        ("x" * 5000, "no file xxx"),
+    ],
+)
+def test_lists_that_cannot_be(text: str, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        select_rows(parse_rows(text), 13)
+    assert message in str(error.value)
+    assert len(str(error.value)) < 250
 
 
 def test_no_file() -> None:
-    with pytest.raises(ValueError, match="takes rare, rare:SHARE, seen:SHARE, last:SHARE, all, or a file"):
-        read_ids(Path("rarest"), 13)
+    with pytest.raises(ValueError, match="takes rare, rare:SHARE, seen:SHARE, last:SHARE, all, ids"):
+        read_ids(parse_rows("rarest"), 13)
 
 
 @pytest.mark.parametrize(

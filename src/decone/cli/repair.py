@@ -5,11 +5,12 @@ A repair of `decone.repair.methods` is a command of its name; its options are th
 """
 
 import inspect
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from typer.core import TyperGroup
@@ -49,6 +50,8 @@ decone repair undo FOLDER DELTA --out FOLDER [--link]    the original again, to 
 A repair writes a delta and leaves the model as it is.
 """
 
+COMMON = ("[--dry-run]", "[--tokens N]", "[--seed S]", "[--json]", "[--quiet]")  # of every repair
+
 Answering = Callable[[Callable[..., None]], Callable[..., None]]
 Delta = Annotated[Path, typer.Argument(help="A delta that a repair wrote.")]
 Link = Annotated[bool, typer.Option("--link", help="Link other files instead of copying: both share their bytes.")]
@@ -86,7 +89,7 @@ def group(answering: Answering) -> typer.Typer:
             return typer.main.get_command(app)
 
         def format_help(self, ctx: Any, formatter: Any) -> None:
-            self.help = HEAD + "".join(find_method(name).usage for name in method_names()) + TAIL
+            self.help = HEAD + "".join(map(_usage, method_names())) + TAIL
             super().format_help(ctx, formatter)
 
     app = typer.Typer(
@@ -127,9 +130,24 @@ def _repair_command(name: str) -> Callable[..., None]:
         _keyword("as_json", Json, False),
         _keyword("quiet", Quiet, False),
     ]
-    command.__doc__ = method.summary
+    command.__doc__ = inspect.getdoc(method)
     vars(command)["__signature__"] = inspect.Signature(parameters)
     return command
+
+
+def _usage(name: str) -> str:
+    """Lines of the help of `decone repair` on one repair: its first sentence, and its options."""
+    method, options = find_method(name), list[str]()
+    for entry in method.settings_of():
+        flag, choices = _flags(entry.name, entry.setting)[0], get_args(entry.type)
+        value = "|".join(choices) if get_origin(entry.type) is Literal else flag.removeprefix("--").upper()
+        option = flag if entry.type is bool else f"{flag} {entry.setting.metavar or value}"
+        options.append(option if entry.default is MISSING else f"[{option}]")
+    options = [option.replace(" ", "\0") for option in (*options, *COMMON)]  # a value stays on the line of its option
+    paragraphs = (str(method.__doc__).partition("\n")[0], " ".join(options))
+    lines = [line for text in paragraphs for line in textwrap.wrap(text, 105, break_on_hyphens=False)]
+    first = f"decone repair {name} MODEL --out DELTA.safetensors\n"
+    return first + "".join(f"       {line}\n" for line in lines).replace("\0", " ")
 
 
 def show(delta: Delta, as_json: Json = False) -> None:
@@ -318,14 +336,18 @@ def _nothing_written() -> Iterator[None]:
 
 
 def _parameter(name: str, kind: Any, setting: "Setting", default: Any) -> inspect.Parameter:
-    flags = setting.flags or ((f"--{name.replace('_', '-')}",) if kind is bool else ())
     option = typer.Option(
-        *flags,
+        *_flags(name, setting),
         help=setting.help,
         min=setting.minimum,
+        metavar=setting.metavar,
         show_default=True if setting.default is None else setting.default,
     )
     return _keyword(name, Annotated[kind, option], default)
+
+
+def _flags(name: str, setting: "Setting") -> tuple[str, ...]:
+    return setting.flags or (f"--{name.replace('_', '-')}",)
 
 
 def _keyword(name: str, annotation: Any, default: Any = MISSING) -> inspect.Parameter:

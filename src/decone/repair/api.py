@@ -115,7 +115,7 @@ def repair_directions(
         model: a folder of transformers, a hub name, a .safetensors file, or a run of decone; it stays as it is.
         components: taken out; None is a hundredth of the width, 0 the mean alone.
         centre: name of the formula, see `decone.repair.directions`.
-        rows: that change: all, rare, rare:SHARE, seen:SHARE, last:SHARE, or a file of ids.
+        rows: that change: all, rare, rare:SHARE, seen:SHARE, last:SHARE, or a list or file of ids and tokens.
         counts: file of token frequencies, for rare and seen.
         statistics: mean and components of all rows, or of the chosen ones.
         table: of two; tied ones are one.
@@ -192,7 +192,8 @@ def rebuild_definitions(
     Args:
         model: an encoder, or an encoder with a decoder: folder or hub name; it stays as it is.
         lexicon: file, or WordNet's folder; of several, earlier ones go first.
-        rows: that are rebuilt: doubtful, rare, rare:SHARE, seen:SHARE, last:SHARE, all, or a file of ids.
+        rows: that are rebuilt: doubtful, rare, rare:SHARE, seen:SHARE, last:SHARE, all, or a list or
+            file of ids and tokens.
         counts: file of token frequencies, for rare and seen.
         preset: "decone", or "paper" as released.
         settings: of the method, over those of the preset; see `decone.repair.definitions.recipe`.

@@ -1,12 +1,14 @@
 """Rows that a repair changes, named in one grammar by every repair.
 
-    all | rare | rare:SHARE | seen:SHARE | last:SHARE | a file of ids
+    all | rare | rare:SHARE | seen:SHARE | last:SHARE | a list of ids, ranges of ids and tokens | a file of such
 
-and for a repair that can tell them, `doubtful`. Shares are of the candidates: rows, or tokens with a definition.
+and for repairs that can tell them, `doubtful` and `untrained`. Shares are of the candidates: rows, or tokens with a
+definition.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,10 +20,11 @@ from decone.data.corpora import read_text
 from decone.files.foreign import plain
 from decone.repair.alignment.result import TokenAlignment
 
-RowKind = Literal["all", "rare", "seen", "last", "doubtful", "file"]
+RowKind = Literal["all", "rare", "seen", "last", "doubtful", "untrained", "list"]
 Strategy = Literal["index", "counts", "task"]
+_SPAN = re.compile(r"([0-9]{1,12})(?:-([0-9]{1,12}))?")
 RARE = 0.2  # of the candidates, where "rare" has no share
-GRAMMAR = "rare, rare:SHARE, seen:SHARE, last:SHARE, all, or a file of ids"
+GRAMMAR = "rare, rare:SHARE, seen:SHARE, last:SHARE, all, ids and tokens like 5,7-9,<s>, or a file of them"
 BY_INDEX = "rare is what has a high id; give --counts to go by how often a token occurs"
 
 
@@ -33,11 +36,15 @@ class RowSelection:
         text: as written.
         kind: of the name.
         share: behind the colon; None without one.
+        option: that the text stands behind, for messages.
+        names: that it may be, for messages.
     """
 
     text: str
     kind: RowKind
     share: float | None = None
+    option: str = "--rows"
+    names: str = GRAMMAR
 
     def strategy(self, counts: Int64[Tensor, " V"] | None) -> Strategy:
         """The strategy of `rarest` for a share of the candidates."""
@@ -46,48 +53,55 @@ class RowSelection:
         return "index" if self.kind == "last" or counts is None else "counts"
 
 
-def parse_rows(text: str, doubtful: bool = False) -> RowSelection:
+def parse_rows(text: str, special: RowKind | None = None, option: str = "--rows") -> RowSelection:
     """Reads the name of rows.
 
     Args:
         text: as on a command line.
-        doubtful: allow "doubtful".
+        special: "doubtful" or "untrained", for a repair that can tell such rows.
+        option: that the text stands behind, for messages.
 
     Raises:
-        ValueError: it is none of the names and no file, or its share is no number.
+        ValueError: a share is no number.
 
     Example:
-        >>> parse_rows("rare:0.1"), parse_rows("all").kind
-        (RowSelection(text='rare:0.1', kind='rare', share=0.1), 'all')
+        >>> parse_rows("rare:0.1").share, parse_rows("5,7-9").kind
+        (0.1, 'list')
     """
     word, _, number = text.partition(":")
-    if text == "all" or (doubtful and text == "doubtful"):
-        return RowSelection(text, "all" if text == "all" else "doubtful")
+    selection = RowSelection(text, "list", None, option, GRAMMAR if special is None else f"{special}, {GRAMMAR}")
+    if text == "all":
+        return replace(selection, kind="all")
+    if special is not None and text == special:
+        return replace(selection, kind=special)
     for kind in ("rare", "seen", "last"):
         if word == kind and (number or kind == "rare"):
             try:
-                return RowSelection(text, kind, float(number) if number else None)
+                return replace(selection, kind=kind, share=float(number) if number else None)
             except ValueError:
-                raise ValueError(f"--rows {plain(text, 40)!r} is no share; write e.g. {word}:0.2") from None
-    if not Path(text).is_file():
-        names = f"doubtful, {GRAMMAR}" if doubtful else GRAMMAR
-        raise ValueError(f"no file {plain(text, 80)}; --rows takes {names}")
-    return RowSelection(text, "file")
+                raise ValueError(f"{option} {plain(text, 40)!r} is no share; write e.g. {word}:0.2") from None
+    return selection
 
 
-def select_rows(selection: RowSelection, size: int, counts: Int64[Tensor, " V"] | None = None) -> Int64[Tensor, " M"]:
+def select_rows(
+    selection: RowSelection,
+    size: int,
+    counts: Int64[Tensor, " V"] | None = None,
+    tokens: Mapping[str, int] | None = None,
+) -> Int64[Tensor, " M"]:
     """Selects rows of a table by name.
 
     Args:
         selection: of rows.
         size: V of the table.
         counts: occurrences per row, [V].
+        tokens: ids of the tokens that a list may name.
 
     Returns:
         Rising ids.
 
     Raises:
-        ValueError: no row is selected, counts are missing, or a file holds anything but ids of the table.
+        ValueError: no row is selected, counts are missing, or a list names anything but ids and tokens of the table.
 
     Example:
         >>> select_rows(parse_rows("last:0.25"), 10).tolist()
@@ -96,8 +110,8 @@ def select_rows(selection: RowSelection, size: int, counts: Int64[Tensor, " V"] 
     everything = torch.arange(size)
     if selection.kind == "all":
         return everything
-    if selection.kind == "file":
-        return read_ids(Path(selection.text), size)
+    if selection.kind == "list":
+        return read_ids(selection, size, tokens)
     return _share(selection, everything, size, counts, f"{size:,} rows")
 
 
@@ -115,13 +129,14 @@ def select_defined_rows(
         Rising ids.
 
     Raises:
-        ValueError: no token is selected, counts are missing, or ids of a file are special or not defined.
+        ValueError: no token is selected, counts are missing, or tokens of a list are special or not defined.
     """
     defined = torch.tensor(alignment.defined_ids(), dtype=torch.long)
     if selection.kind == "all":
         return defined
-    if selection.kind == "file":
-        ids = read_ids(Path(selection.text), len(alignment.surfaces))
+    if selection.kind == "list":
+        tokens = {surface.token: index for index, surface in enumerate(alignment.surfaces)}
+        ids = read_ids(selection, len(alignment.surfaces), tokens)
         try:
             alignment.select(ids.tolist())
         except KeyError as error:
@@ -198,31 +213,67 @@ def rarest(
     return ranked[order[: int(ratio * len(ranked))]].sort().values
 
 
-def read_ids(path: Path, size: int) -> Int64[Tensor, " M"]:
-    """Reads a list of ids, separated by anything that is white or a comma; "#" begins a remark.
+def read_ids(selection: RowSelection, size: int, tokens: Mapping[str, int] | None = None) -> Int64[Tensor, " M"]:
+    """Reads a list of ids, ranges of ids such as 7-9, and tokens as they stand in the vocabulary.
+
+    In a text they stand between commas. In a file each token has a line to itself, ids and ranges are separated by
+    commas or anything that is white, and "#" begins a remark. What looks like an id is one, whatever tokens there are.
+
+    Args:
+        selection: of kind "list".
+        size: V of the table.
+        tokens: ids by token.
 
     Returns:
         The different ids, rising.
 
     Raises:
-        ValueError: the file cannot be read, or holds something else than ids of a table with `size` rows.
+        ValueError: the file cannot be read, or something is neither an id below `size` nor a token.
+
+    Example:
+        >>> read_ids(parse_rows("5, 7-9, <s>"), 10, {"<s>": 1}).tolist()
+        [1, 5, 7, 8, 9]
     """
-    if not path.is_file():
-        raise ValueError(f"no file {plain(path, 80)}; --rows takes {GRAMMAR}")
-    ids: set[int] = set()
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        for word in re.split(r"[\s,]+", line.partition("#")[0].strip()):
-            if word and not re.fullmatch(r"[0-9]{1,12}", word):
-                raise ValueError(f"{path}, line {number}: {word[:40]!r} is no id; write whole numbers from 0 on")
-            if word and int(word) >= size:
-                raise ValueError(
-                    f"{path}, line {number}: id {word} is beyond the table's {size:,} rows (0 to {size - 1})"
-                )
-            if word:
-                ids.add(int(word))
+    text, tokens, ids = selection.text, tokens or {}, set[int]()
+    words, source = _words(selection, tokens)
+    for where, word in words:
+        span = _SPAN.fullmatch(word)
+        if span is None and word not in tokens:
+            if word == text.strip():
+                raise ValueError(f"no file {plain(text, 80)}; {selection.option} takes {selection.names}")
+            raise ValueError(
+                f"{where}: {plain(word, 40)!r} is no id and no token of the model; write whole numbers from 0 on, "
+                "ranges like 5-9, or tokens as they stand in its vocabulary"
+            )
+        first, last = (tokens[word],) * 2 if span is None else (int(span[1]), int(span[2] or span[1]))
+        if max(first, last) >= size:
+            raise ValueError(f"{where}: id {max(first, last)} is beyond the table's {size:,} rows (0 to {size - 1})")
+        if last < first:
+            raise ValueError(f"{where}: {word} ends before it begins; write {last}-{first}")
+        ids.update(range(first, last + 1))
     if not ids:
-        raise ValueError(f"{path} lists no id; write one per line")
+        raise ValueError(f"{source} lists no id; write one per line")
     return torch.tensor(sorted(ids))
+
+
+def _words(selection: RowSelection, tokens: Mapping[str, int]) -> tuple[Iterator[tuple[str, str]], str]:
+    """The words of a list, each with its position for messages, and the name of the list."""
+    path, stated = Path(selection.text), f"{selection.option} {plain(selection.text, 40)}"
+    try:
+        is_file = path.is_file()
+    except (OSError, ValueError):  # a long list is no name of a file
+        is_file = False
+    if not is_file:
+        text = selection.text.strip()
+        parts = [text] if text in tokens else [part.strip() for part in text.split(",")]
+        return ((stated, part) for part in parts if part), stated
+    lines = ((f"{path}, line {number}", line.strip()) for number, line in enumerate(read_text(path).splitlines(), 1))
+    return (
+        (where, word)
+        for where, line in lines
+        for word in ([line] if line in tokens else re.split(r"[\s,]+", line.partition("#")[0]))
+        if word
+    ), str(path)
 
 
 def _share(
@@ -235,5 +286,7 @@ def _share(
     share = RARE if selection.share is None else selection.share
     ids = rarest(candidates, size, selection.strategy(counts), share, counts)
     if not len(ids):
-        raise ValueError(f"--rows {plain(selection.text, 40)} chooses none of {noun}; give a share above 0: last:0.2")
+        raise ValueError(
+            f"{selection.option} {plain(selection.text, 40)} chooses none of {noun}; give a share above 0: last:0.2"
+        )
     return ids

@@ -27,10 +27,11 @@ from decone.repair.delta import repair_targets
 
 @dataclass(frozen=True)
 class Scaling(RepairMethod):
-    """Multiplies all rows."""
+    """Multiply all rows.
 
-    summary = "Multiply all rows."
-    usage = "decone repair scaling MODEL --out DELTA.safetensors   multiply all rows\\n"
+    Each by the same.
+    """
+
     variants = (RepairVariant("scaling", "Twice the length", lambda: {"factor": 2.0}),)
 
     factor: Annotated[float, Setting("Factor of each row.")] = 1.0
@@ -81,7 +82,7 @@ def test_a_new_file_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
         return " ".join(capsys.readouterr().out.split())
 
     llama(Path("m"))
-    assert "multiply all rows decone repair show DELTA" in run("repair", "--help")
+    assert "DELTA.safetensors Multiply all rows. [--factor FACTOR] [--dry-run]" in run("repair", "--help")
     assert "Factor of each row. [default: 1.0]" in run("repair", "scaling", "--help")
     assert '"factor": 2.0' in run("repair", "scaling", "m", "--factor", "2", "--out", "d.safetensors", "--json")
     assert Path("d.safetensors").is_file()

@@ -10,6 +10,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from decone.files.settings import Progress, suggest
@@ -19,9 +20,10 @@ if TYPE_CHECKING:  # names are listed and settings are read for help, which need
     from decone.repair.delta import RowDelta
 
 TableChoice = Literal["input", "output", "both"]
+ROWS = "rare|rare:SHARE|seen:SHARE|last:SHARE|all|LIST|FILE"
 ROWS_HELP = (
     "rare or rare:SHARE (by --counts, or the order of ids), seen:SHARE (the rarest that occur in --counts), last:SHARE "
-    "of the ids, all, or a file of ids"
+    "of the ids, all, a list such as 5,7-9,<s> of ids and tokens, or a file of them"
 )
 _FOLDER = "decone.repair.methods"
 _NOT_REPAIRS = {"base"}
@@ -36,12 +38,20 @@ class Setting:
         flags: names of the option; without them the field's name.
         minimum: of a number.
         default: text in place of a default that depends on the model.
+        metavar: name of its value; without one the type's.
     """
 
     help: str
     flags: tuple[str, ...] = ()
     minimum: int | None = None
     default: str | None = None
+    metavar: str | None = None
+
+
+# Settings of several repairs.
+CountsFile = Annotated[Path | None, Setting("Token frequencies: lines of id or token, tab, count.", metavar="FILE")]
+InputName = Annotated[str | None, Setting("Name of the input table in the file.", metavar="NAME")]
+OutputName = Annotated[str | None, Setting("Name of the output table in the file.", metavar="NAME")]
 
 
 @dataclass(frozen=True)
@@ -87,27 +97,23 @@ class RepairVariant:
 
 
 class RepairMethod(ABC):
-    """A repair: settings in, new rows out.
+    """A repair: settings in, new rows out. Its docstring is the help of its command.
 
     Attributes:
-        summary: help of the command; a line, and more behind a blank one.
         model: help of the argument.
-        usage: of the command, as lines of the help of `decone repair`.
         seed: the option `--seed`.
         variants: rows of the downstream studies.
     """
 
-    summary: ClassVar[str]
     model: ClassVar[str] = "A Hugging Face model (folder or hub name), a file, or a decone run."
-    usage: ClassVar[str]
     seed: ClassVar[Setting] = Setting("Of the rows shown.")
     variants: ClassVar[tuple[RepairVariant, ...]] = ()
 
     def find_tables(self, model: str) -> "ModelTables":
-        """Finds the tables of a model; a repair with settings for their names passes them on."""
+        """Finds the tables of a model, under the names in the settings `embedding` and `head` where it has them."""
         from decone.models.find_tables import find_tables
 
-        return find_tables(model)
+        return find_tables(model, getattr(self, "embedding", None), getattr(self, "head", None))
 
     @abstractmethod
     def repair(self, model_tables: "ModelTables", seed: int, progress: Progress) -> RepairedRows:

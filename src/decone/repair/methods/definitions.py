@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from decone.data.lexicons import FORMATS
 from decone.files.settings import Progress
-from decone.repair.methods.base import ROWS_HELP, RepairedRows, RepairMethod, RepairVariant, Setting
+from decone.repair.methods.base import (
+    ROWS,
+    ROWS_HELP,
+    CountsFile,
+    InputName,
+    RepairedRows,
+    RepairMethod,
+    RepairVariant,
+    Setting,
+)
 
 if TYPE_CHECKING:
     from decone.models.tables import ModelTables
@@ -30,36 +39,35 @@ def _published_lexicon() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Definitions(RepairMethod):
-    """Rebuilds rows of a table from the definitions of their tokens, where these were lost."""
-
-    summary: ClassVar[str] = """\
-    Rebuild rows of a table from the definitions of their tokens (DefinitionEMB), where these were lost.
+    """Rebuild rows of a table from the definitions of their tokens (DefinitionEMB), where these were lost.
 
     Writes a delta, see apply. Tells by held-out tokens how much of a row a definition gives back.
     """
+
     model: ClassVar[str] = "An encoder, or an encoder with a decoder (folder or hub name)."
-    usage: ClassVar[str] = """\
-decone repair definitions MODEL --lexicon FILE --out DELTA.safetensors   rebuild rows from a dictionary
-       [--rows doubtful|rare|last:SHARE|seen:SHARE|all|FILE] [--counts FILE] [--preset decone|paper] [--set key=value]
-       [--format F] [--language L] [--case C] [--forms F] [--inflections] [--numbers] [--pieces] [--mask TOKEN]
-       [--embedding NAME] [--device D] [--dry-run] [--tokens N] [--seed S] [--json] [--quiet]
-"""
     seed: ClassVar[Setting] = Setting("Of training, folds and the rows shown.", minimum=0)
     variants: ClassVar[tuple[RepairVariant, ...]] = (RepairVariant("definitions", "DefinitionEMB", _published_lexicon),)
 
-    lexicon: Annotated[list[Path], Setting("File, or WordNet's folder; may be repeated.", flags=("--lexicon", "-l"))]
+    lexicon: Annotated[
+        list[Path], Setting("File, or WordNet's folder; may be repeated.", flags=("--lexicon", "-l"), metavar="FILE")
+    ]
     rows: Annotated[
         str,
         Setting(
             "doubtful (those of the rarest fifth that their definitions contradict), "
-            f"{ROWS_HELP}; shares are of the defined tokens."
+            f"{ROWS_HELP}; shares are of the defined tokens.",
+            metavar=f"doubtful|{ROWS}",
         ),
     ] = "doubtful"
-    counts: Annotated[Path | None, Setting("Token frequencies: lines of id or token, tab, count.")] = None
+    counts: CountsFile = None
     preset: Annotated[str, Setting("decone, or paper: as released with DefinitionEMB.")] = "decone"
     settings: Annotated[
         list[str] | None,
-        Setting("A setting of the method, key=value; see docs/repair.md. Repeat it for more.", flags=("--set",)),
+        Setting(
+            "A setting of the method, key=value; see docs/repair.md. Repeat it for more.",
+            flags=("--set",),
+            metavar="key=value",
+        ),
     ] = None
     format: Annotated[str, Setting(f"{', '.join(FORMATS)}; auto looks at the content.")] = "auto"
     language: Annotated[str, Setting("Of Wiktionary: the code of the entries wanted, or all.")] = "en"
@@ -69,14 +77,8 @@ decone repair definitions MODEL --lexicon FILE --out DELTA.safetensors   rebuild
     numbers: Annotated[bool, Setting("Spell out numbers without a definition.")] = False
     pieces: Annotated[bool, Setting("Define word pieces as parts of words.")] = False
     mask: Annotated[str | None, Setting("The token that stands for what is asked.")] = None
-    embedding: Annotated[str | None, Setting("Name of the table in the file.")] = None
+    embedding: InputName = None
     device: Annotated[str, Setting("auto, cpu, cuda, cuda:N or mps.")] = "auto"
-
-    def find_tables(self, model: str) -> "ModelTables":
-        """Finds the tables, under the name given."""
-        from decone.models.find_tables import find_tables
-
-        return find_tables(model, self.embedding)
 
     def repair(self, model_tables: "ModelTables", seed: int, progress: Progress) -> RepairedRows:
         """Makes rows from definitions; see `decone.repair.definitions.rebuild`."""
@@ -96,7 +98,7 @@ decone repair definitions MODEL --lexicon FILE --out DELTA.safetensors   rebuild
         matching = AlignmentSettings(
             self.case, "all", self.forms == "follow", self.inflections, self.numbers, self.pieces
         )
-        selection = parse_rows(self.rows, doubtful=True)
+        selection = parse_rows(self.rows, "doubtful")
         counts = None if self.counts is None else read_counts(self.counts, model_tables)
         (target,) = repair_targets(model_tables)
         separate = separate_inputs(model_tables, target)
@@ -111,7 +113,7 @@ decone repair definitions MODEL --lexicon FILE --out DELTA.safetensors   rebuild
         if selection.kind == "doubtful":
             ids, doubts = find_doubtful_rows(reconstructor, ids)
         delta, results, notes = rebuild_rows(target, reconstructor, ids)
-        if counts is None and selection.kind not in ("all", "file"):
+        if counts is None and selection.kind not in ("all", "list"):
             notes.append(BY_INDEX)
         if model_tables.head is not None:
             notes.append("the output table is one of its own and stays as it is")

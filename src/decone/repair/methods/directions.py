@@ -5,12 +5,15 @@ needs no torch.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from decone.files.settings import Progress
 from decone.repair.methods.base import (
+    ROWS,
     ROWS_HELP,
+    CountsFile,
+    InputName,
+    OutputName,
     RepairedRows,
     RepairMethod,
     RepairVariant,
@@ -33,19 +36,11 @@ CENTRE_HELP = (
 
 @dataclass(frozen=True)
 class Directions(RepairMethod):
-    """Takes the mean and the strongest principal components out of rows of a table."""
-
-    summary: ClassVar[str] = """\
-    Take the mean and the strongest principal components out of rows of a table.
+    """Take the mean and the strongest principal components out of rows of a table.
 
     All-but-the-top (Mu and Viswanath 2018); with --centre released, DelDirection. Writes a delta, see apply.
     """
-    usage: ClassVar[str] = """\
-decone repair directions MODEL --out DELTA.safetensors   take the mean and the strongest directions out of rows
-       [--components K] [--centre mean|released|kept|origin] [--rows all|rare|rare:SHARE|seen:SHARE|last:SHARE|FILE]
-       [--counts FILE] [--statistics all|chosen] [--table input|output|both] [--embedding NAME] [--head NAME]
-       [--dry-run] [--tokens N] [--seed S] [--json] [--quiet]
-"""
+
     variants: ClassVar[tuple[RepairVariant, ...]] = (
         RepairVariant("directions", "DelDirection, as released", lambda: {"components": 10, "centre": "released"}),
         RepairVariant("directions-mean", "All-but-the-top"),
@@ -55,18 +50,12 @@ decone repair directions MODEL --out DELTA.safetensors   take the mean and the s
         int | None, Setting("Components taken out; 0 is the mean alone.", minimum=0, default="width / 100")
     ] = None
     centre: Annotated[Centre, Setting(CENTRE_HELP)] = "mean"
-    rows: Annotated[str, Setting(f"Rows that change: {ROWS_HELP}.")] = "all"
-    counts: Annotated[Path | None, Setting("Token frequencies: lines of id or token, tab, count.")] = None
+    rows: Annotated[str, Setting(f"Rows that change: {ROWS_HELP}.", metavar=ROWS)] = "all"
+    counts: CountsFile = None
     statistics: Annotated[Statistics, Setting("Mean and components of all rows, or the chosen.")] = "all"
     table: Annotated[TableChoice, Setting("Which of two tables; tied ones are one.")] = "input"
-    embedding: Annotated[str | None, Setting("Name of the input table in the file.")] = None
-    head: Annotated[str | None, Setting("Name of the output table in the file.")] = None
-
-    def find_tables(self, model: str) -> "ModelTables":
-        """Finds the tables, under the names given."""
-        from decone.models.find_tables import find_tables
-
-        return find_tables(model, self.embedding, self.head)
+    embedding: InputName = None
+    head: OutputName = None
 
     def repair(self, model_tables: "ModelTables", seed: int, progress: Progress) -> RepairedRows:
         """Makes rows without the directions; see `repair.directions.remove_directions`."""
@@ -101,7 +90,7 @@ decone repair directions MODEL --out DELTA.safetensors   take the mean and the s
         return repaired
 
     def _rows(self, model_tables: "ModelTables") -> "tuple[Tensor, list[str]]":
-        from decone.frequencies import frequencies, read_counts
+        from decone.frequencies import frequencies, read_counts, rows_by_token
         from decone.repair.row_selection import BY_INDEX, parse_rows, select_rows
 
         selection = parse_rows(self.rows)
@@ -113,5 +102,5 @@ decone repair directions MODEL --out DELTA.safetensors   take the mean and the s
                 raise ValueError(f"no row of {model_tables.name} is rare; name rows with --rows FILE")
             return groups.groups["rare"], [groups.facts.warning] if groups.facts.warning else []
         counts = None if self.counts is None else read_counts(self.counts, model_tables)
-        ids = select_rows(selection, model_tables.embedding.shape[0], counts)
+        ids = select_rows(selection, model_tables.embedding.shape[0], counts, rows_by_token(model_tables))
         return ids, [BY_INDEX] if selection.kind == "rare" and counts is None else []

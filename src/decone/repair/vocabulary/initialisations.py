@@ -14,8 +14,8 @@ Sums are float64. A token of which the old tokenizer knows no piece gets mu. The
 that samples for input and output go together as their rows do. The bias of a new token is the mean of the biases of the
 rows that its row comes from; for `sample`, of all of W.
 
-A mean of rows never has the highest logit of all: for any state it lies between those of the rows it comes from, and for
-mu the token's probability is at most 1/n by Jensen's inequality (Hewitt 2021). A sample may win.
+A mean of rows never has the highest logit of all: for any state it lies between those of the rows it comes from, and
+for mu the token's probability is at most 1/n by Jensen's inequality (Hewitt 2021). A sample may win.
 """
 
 import re
