@@ -96,3 +96,13 @@ def test_equal_rows(unused: set[int], special: set[int], expected: list[int]) ->
 
 def test_a_table_of_zeros_is_untrained() -> None:
     assert untrained(torch.zeros(3, 4)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_at_the_mean_of_the_others_are_no_longer_untrained(dtype: torch.dtype) -> None:
+    weight = (torch.randn(60, 16) + 1).to(dtype)
+    weight[50:] = weight[:48].double().mean(0).to(dtype)  # padding too, as `decone grow` fills it
+    weight[48:50] = weight[59]
+    assert untrained(weight, unused=set(range(50, 60)), special={48, 49}) == []
+    weight[48:] = 0.1 * weight[59]
+    assert untrained(weight, unused=set(range(50, 60)), special={48, 49}) == list(range(48, 60))

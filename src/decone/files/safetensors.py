@@ -60,6 +60,11 @@ class StoredTensor:
         """Bytes of one row of a table."""
         return NUMBER_BYTES[self.dtype] * self.shape[1]
 
+    def column(self) -> Self:
+        """The same bytes as a table of width 1, where it is a vector or a matrix of one row."""
+        is_vector = len(self.shape) == 1 or (len(self.shape) == 2 and self.shape[0] == 1)
+        return replace(self, shape=(self.shape[-1], 1)) if is_vector else self
+
 
 @dataclass(frozen=True)
 class FileTable:
@@ -113,7 +118,11 @@ class Weights:
         return FileTable(tensor.file, name, (tensor.shape[0], tensor.shape[1]), self._dtype(name))
 
     def vector(self, name: str) -> Float[Tensor, " V"]:
-        """One vector, read completely, float32; a matrix of one row counts as a vector.
+        """One vector, read completely, float32; arguments and errors as of `column`."""
+        return self.column(name)[:, 0].float()
+
+    def column(self, name: str) -> Float[Tensor, "V 1"]:
+        """One vector as a matrix of width 1, read completely, as stored; a matrix of one row counts as a vector.
 
         Raises:
             ValueError: it is no vector, or its numbers are not floating point, or the file has changed.
@@ -123,7 +132,7 @@ class Weights:
             raise ValueError(f"{plain(name)} of {self.path} has shape {list(tensor.shape)}; a bias is [V]")
         self._dtype(name)
         numbers: Tensor = _with_open(tensor.file, lambda file: file.get_tensor(name))
-        return numbers.reshape(-1).float()
+        return numbers.reshape(-1, 1)
 
     def unread(self, files: Mapping[str, Path]) -> list[str]:
         """Names of those files that hold weights but none of these tensors."""

@@ -13,6 +13,7 @@ from decone.metrics.undertrained import distance_limit
 from decone.models.tables import Table, blocks
 
 LEAST = 8  # unused rows that make a reference; fewer may lie anywhere
+AT_MEAN = 0.01  # distance from the mean of trained rows, over its length: as far as rounding to bfloat16 moves a row
 NOTHING = 1e-6  # of the median length: rows that weight decay alone has moved end below it, at 1e-23 in Llama 3
 
 
@@ -21,6 +22,7 @@ class RowSurvey:
     """Measures of each row of a table from one pass over it.
 
     Attributes:
+        table: the rows.
         norm: length, NaN or infinity where a row is not finite, [V].
         zero: all entries are 0, [V].
         clusters: groups of rows that are equal byte by byte, neither zero nor non-finite.
@@ -29,6 +31,7 @@ class RowSurvey:
         limit: distance up to which a row lies as near to the centre as the unused rows do.
     """
 
+    table: Table
     norm: Float64[Tensor, " V"]
     zero: Bool[Tensor, " V"]
     clusters: list[list[int]]
@@ -50,7 +53,7 @@ class RowSurvey:
         """Rows that no training has shaped: not finite, as good as zero, like unused ones, or equal to such.
 
         Where rows equal each other to the last bit, they count if one of them is unused or all are special: a copy of
-        an ordinary row was made on purpose.
+        an ordinary row was made on purpose. So was a row at the mean of the trained ones, unless that is as good as 0.
 
         Args:
             unused: rows that no text leads to.
@@ -63,13 +66,27 @@ class RowSurvey:
             >>> measures.untrained(unused=set(), special={2, 3, 4}).tolist()
             [False, False, True, True, True]
         """
-        usable = self.norm[self.finite & ~self.zero]
-        shortest = NOTHING * float(usable.median()) if len(usable) else 0.0
-        result = ~self.finite | (self.norm <= shortest) | self.like_unused
+        usable = self.finite & ~self.zero
+        shortest = NOTHING * float(self.norm[usable].median()) if bool(usable.any()) else 0.0
+        result = ~self.finite | (self.norm <= shortest)
+        doubtful = self.like_unused.clone()
         for cluster in self.clusters:
             if not unused.isdisjoint(cluster) or special.issuperset(cluster):
-                result[cluster] = True
-        return result
+                doubtful[cluster] = True
+        doubtful &= ~result
+        if bool(doubtful.any()):
+            trained = ~result & ~doubtful
+            trained[[row for row in (*unused, *special) if row < len(trained)]] = False
+            doubtful &= ~self._at_mean(trained)
+        return result | doubtful
+
+    def _at_mean(self, trained: Bool[Tensor, " V"]) -> Bool[Tensor, " V"]:
+        """Rows at the mean of some."""
+        mean = torch.zeros(self.table.shape[1], dtype=torch.float64)
+        for start, block in blocks(self.table):
+            mean += block[trained[start : start + len(block)]].sum(0, dtype=torch.float64)
+        mean /= max(1, int(trained.sum()))
+        return distances(self.table, mean) <= AT_MEAN * float(mean.norm())
 
 
 def survey_rows(table: Table, unused: Int64[Tensor, " U"]) -> RowSurvey:
@@ -112,12 +129,12 @@ def survey_rows(table: Table, unused: Int64[Tensor, " U"]) -> RowSurvey:
         rows for rows in by_content.values() if len(rows) > 1 and not zero[rows[0]] and torch.isfinite(norm[rows[0]])
     ]
     if counted < LEAST:
-        return RowSurvey(norm, zero, clusters)
+        return RowSurvey(table, norm, zero, clusters)
     centre = total / counted
     distance = distances(table, centre)
     usable = torch.isfinite(norm) & ~zero
     limit = distance_limit(distance[usable & marked], distance[usable & ~marked])
-    return RowSurvey(norm, zero, clusters, centre, distance, limit)
+    return RowSurvey(table, norm, zero, clusters, centre, distance, limit)
 
 
 def _lengths(values: Float[Tensor, "n H"], largest: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:

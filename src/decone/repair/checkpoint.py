@@ -81,6 +81,8 @@ def _shards(weights: Weights, delta: Delta, backwards: bool) -> dict[Path, list[
     for rows in delta.tables:
         for name in rows.facts.tensors:
             entry = weights.tensors.get(name)
+            if entry is not None and rows.facts.role == "bias":
+                entry = entry.column()
             if entry is None or (entry.shape, entry.dtype) != (rows.facts.shape, rows.facts.dtype):
                 raise ValueError(
                     f"{delta.path} is for another model, {plain(delta.facts.model)}: {weights.path} has no "

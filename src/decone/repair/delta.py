@@ -2,7 +2,7 @@
 
 Tensors "N.ids" [M], "N.old" and "N.new" [M, H] hold table N; the metadata holds a `DeltaFacts`. Old and new rows have
 the bytes of the table itself, so that applying and undoing move bytes and compute nothing. A table may be stored in
-several tensors with the same bytes; a delta changes them all.
+several tensors with the same bytes; a delta changes them all. An output bias is a table of width 1.
 """
 
 import json
@@ -28,7 +28,7 @@ from decone.repair.methods.base import TableChoice
 from decone.repair.result import DELTA, DeltaFacts, TableDelta
 from decone.training.machine import provenance
 
-Role = Literal["input", "output"]
+Role = Literal["input", "output", "bias"]
 INPUTS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "shared.weight")  # of models with both
 SUFFIX = ".safetensors"
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -41,15 +41,15 @@ class RepairTarget:
     """A table to repair.
 
     Attributes:
-        role: of the table in the model; "input" where it is both.
+        role: of the table in the model; "input" where it is both, "bias" for what is added to the logits.
         table: its rows; without those that only one of two tables has.
         full_table: all rows that the file holds.
         names: its tensor, and then others with the same bytes: tied tables that are stored twice stay tied.
     """
 
     role: Role
-    table: FileTable
-    full_table: FileTable
+    table: Table
+    full_table: Table
     names: tuple[str, ...]
 
 

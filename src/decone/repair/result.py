@@ -26,7 +26,7 @@ class RepairModel(BaseModel):
 class TableDelta(RepairModel):
     """One table in a delta; its rows are the delta's tensors "N.ids", "N.old" and "N.new" with N its index."""
 
-    role: Literal["input", "output"]
+    role: Literal["input", "output", "bias"] = Field(description="a bias is a table of width 1")
     tensors: list[str] = Field(min_length=1, description="names of the tensors with the table's bytes, foreign strings")
     shape: tuple[int, int]
     dtype: str = Field(description="as in the header of safetensors")

@@ -102,11 +102,13 @@ class RepairMethod(ABC):
     Attributes:
         model: help of the argument.
         seed: the option `--seed`.
+        controlled: its gain is held against rows that merely shrink, which rows made anew are not.
         variants: rows of the downstream studies.
     """
 
     model: ClassVar[str] = "A Hugging Face model (folder or hub name), a file, or a decone run."
     seed: ClassVar[Setting] = Setting("Of the rows shown.")
+    controlled: ClassVar[bool] = True
     variants: ClassVar[tuple[RepairVariant, ...]] = ()
 
     def find_tables(self, model: str) -> "ModelTables":

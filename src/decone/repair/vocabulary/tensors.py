@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from decone.files.folder import inside, list_files, read_object
 from decone.files.foreign import join_names, plain
@@ -11,9 +11,7 @@ from decone.files.safetensors import FileTable, Weights, open_weights
 from decone.models.families import FAMILIES, family_of
 from decone.models.tables import ModelTables
 from decone.models.tokenizer_files import MAKE
-from decone.repair.delta import model_path, repair_targets
-
-Role = Literal["input", "output", "bias"]
+from decone.repair.delta import Role, model_path, repair_targets
 
 _INPUTS = tuple({name for family in FAMILIES.values() for name in family.embedding})
 _OUTPUTS = tuple({name for family in FAMILIES.values() for name in family.head})
@@ -111,7 +109,7 @@ def open_vocab_model(model_tables: ModelTables, leave: Collection[str] = ()) -> 
             f"the tokenizer of {name} gives the id {highest:,} but its tables have {rows:,} rows; save the model again "
             "after resize_token_embeddings"
         )
-    tensors += _biases(weights, rows, {name for table in tensors for name in table.names})
+    tensors += bias_tensors(weights, rows, {name for table in tensors for name in table.names})
     recognised = {name for tensor in tensors for name in tensor.names} | {*leave} - list_files(folder).keys()
     _refuse_unrecognised(weights, rows, recognised, name)
     return VocabModel(model_tables, folder, config, weights, rows, tensors)
@@ -131,7 +129,8 @@ def _tables(model_tables: ModelTables, weights: Weights) -> list[VocabTensor]:
     return tables
 
 
-def _biases(weights: Weights, rows: int, tables: set[str]) -> list[VocabTensor]:
+def bias_tensors(weights: Weights, rows: int, tables: set[str]) -> list[VocabTensor]:
+    """Finds what a checkpoint adds to its logits, beside tables of these names."""
     endings = (
         *_BIASES,
         *(name.removesuffix("weight") + "bias" for name in (*_OUTPUTS, *tables) if name[-6:] == "weight"),
