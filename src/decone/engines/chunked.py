@@ -149,37 +149,17 @@ def _sweep(
     floor = _has_floor(inputs)
     rare = inputs.gate.rare[inputs.tokens.target] if inputs.gate is not None and any(requires_grad) else None
     order = sort_positions(inputs.target_logit if floor and leaves_out_rows(inputs.weight, inputs.rule) else None, rare)
-    common = N if rare is None else N - int(rare.sum())
     rows = _chunk_rows(inputs, chunk_bytes, floor)
-    if order is None:
-        return _sweep_in_order(inputs, up, requires_grad, nll, rows, common, floor)
-    up = None if up is None else up[order]
-    losses, gradients = _sweep_in_order(inputs.select(order), up, requires_grad, nll, rows, common, floor)
-    if gradients is not None and gradients.hidden is not None:
-        gradients.hidden = restore_order(gradients.hidden, order)
-    return losses.restore(order), gradients
-
-
-def _sweep_in_order(
-    inputs: TableInputs,
-    up: Tensor | None,
-    requires_grad: Sequence[bool],
-    nll: bool,
-    rows: int,
-    common: int,
-    floor: bool,
-) -> tuple[SweepLosses, SweepGradients | None]:
-    N, V, rule = inputs.tokens.target.numel(), inputs.weight.size(0), inputs.rule
-    losses = SweepLosses.empty(inputs.target_logit, nll, inputs.detail)
-    gradients = None
-    if any(requires_grad):
-        gradients = zero_gradients(inputs, requires_grad, inputs.target_logit.dtype)
+    if order is not None:
+        inputs, up = inputs.select(order), None if up is None else up[order]
+    rule, losses = inputs.rule, SweepLosses.empty(inputs.target_logit, nll, inputs.detail)
+    gradients = zero_gradients(inputs, requires_grad, losses.loss.dtype) if any(requires_grad) else None
     # Plain cross-entropy is its own plain NLL.
     plain = nll and (floor or rule.scale() != 1.0 or rule.shift() is not None)
-    memory = inputs.target_logit.new_empty(0 if rule.general else min(rows, N) * V)
-    for positions, rare in chunk_positions(N, rows, common):
+    memory = inputs.target_logit.new_empty(0 if rule.general else min(rows, N) * inputs.weight.size(0))
+    for positions, is_rare in chunk_positions(N, rows, N if rare is None else N - int(rare.sum())):
         chunk_up = None if up is None else up[positions]
-        factor = None if gradients is None else inputs.gate_factor(rare)
+        factor = None if gradients is None else inputs.gate_factor(is_rare)
         chunk = None if rule.general else relative_chunk(inputs, positions, memory, plain)
         if chunk is None:
             accumulate_dense(inputs, positions, chunk_up, factor, losses, gradients)
@@ -187,7 +167,11 @@ def _sweep_in_order(
             accumulate(inputs, positions, chunk, chunk_up, factor, losses, gradients)
     if gradients is not None:
         gradients.add_target_logits(inputs)
-    return losses, gradients
+    if order is None:
+        return losses, gradients
+    if gradients is not None and gradients.hidden is not None:
+        gradients.hidden = restore_order(gradients.hidden, order)
+    return losses.restore(order), gradients
 
 
 def _has_floor(inputs: TableInputs) -> bool:
@@ -237,128 +221,46 @@ def accumulate_dense(
     losses: SweepLosses,
     gradients: SweepGradients | None,
 ) -> None:
-    """Writes a chunk's losses and adds its gradients, from its logits as they are, token-major.
+    """Writes a chunk's losses and adds its gradients, from its logits as they are, token-major, by autograd.
 
-    For rules that need autograd, and for numbers that exp cannot take: declarative rules come here with a chunk in
-    which a logit lies so far above the target's that its exponential overflows, or is no number. Arguments as of
+    For rules with `adjust` or `extra`, and for numbers that exp cannot take: declarative rules come here with a chunk
+    in which a logit lies so far above the target's that its exponential overflows, or is no number. Arguments as of
     `accumulate`.
     """
-    slope = _logit_gradient(inputs, positions, up, losses, gradients)
-    if gradients is not None and slope is not None:
-        _add_products(inputs, positions, slope, factor, gradients)
-
-
-def _logit_gradient(
-    inputs: TableInputs, positions: slice, up: Tensor | None, losses: SweepLosses, gradients: SweepGradients | None
-) -> Tensor | None:
-    """Gradient of the logits of the large product; the logits themselves are gone when it returns."""
+    learning, target = gradients is not None, inputs.tokens.target[positions, None]
     logits = inputs.readout(upcast(F.linear(inputs.hidden[positions], inputs.weight, inputs.bias)))
     if losses.nll is not None:
-        target = inputs.tokens.target[positions, None]
         losses.nll[positions] = logits.logsumexp(1) - logits.gather(1, target).squeeze(1)
     losses.touched += logits.numel()
-    readout = None
-    if gradients is not None and (inputs.readout.softcap is not None or inputs.readout.scale != 1.0):
-        readout = inputs.readout.slope(logits)
-    differentiate = _by_autograd if inputs.rule.general else _in_closed_form
-    slope = differentiate(inputs, positions, logits, up, losses, gradients)
-    return slope if slope is None or readout is None else slope.mul_(readout)
-
-
-def _in_closed_form(
-    inputs: TableInputs,
-    positions: slice,
-    logits: Tensor,
-    up: Tensor | None,
-    losses: SweepLosses,
-    gradients: SweepGradients | None,
-) -> Tensor | None:
-    """Declarative rules: softmax over the logits that were kept, minus one at the target."""
-    tokens = inputs.chunk_tokens(positions)
-    target = tokens.target[:, None]
-    logits = apply_rule(inputs.rule, logits, tokens, in_place=True)
-    logprob = logits.log_softmax(1)
-    _write(losses, positions, logits, -logprob.gather(1, target).squeeze(1))
-    charge = None
-    if inputs.rule.history:
-        charge = _add_charge(inputs, positions, logprob, tokens, losses, gradients is not None)
-    if gradients is None:
-        return None
-    dz = logprob.exp_()
-    if charge is not None:
-        # d sum_c f(log p_c) / dz = f'(log p_c) at each c, minus p times the sum of all f'.
-        entry, slope, total = charge
-        dz *= 1 - total[:, None]
-        dz.view(-1).index_add_(0, entry, slope)
-    dz.scatter_add_(1, target, dz.new_full((1, 1), -1.0).expand_as(target))
-    if inputs.rule.scale() != 1.0:
-        dz *= inputs.rule.scale()
-    return dz if up is None else dz.mul_(up[:, None])
-
-
-def _add_charge(
-    inputs: TableInputs, positions: slice, logprob: Tensor, tokens: Tokens, losses: SweepLosses, learning: bool
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Adds the charge for earlier targets to the loss.
-
-    Returns:
-        The entry of each pair in `logprob`, its slope, and the sum of slopes per position; None if not `learning`, or
-        without a charge.
-    """
-    pairs = tokens.pairs()
-    entry = pairs.position * logprob.size(1) + pairs.token
-    with torch.set_grad_enabled(learning):
-        leaf = logprob.view(-1)[entry].requires_grad_(learning)
-        cost = inputs.rule.charge(leaf, pairs)
-    if cost is None:
-        return None
-    zeros = losses.loss.new_zeros(tokens.target.numel())
-    losses.loss[positions] += zeros.index_add_(0, pairs.position, cost.detach())
-    if not learning:
-        return None
-    (slope,) = torch.autograd.grad(cost, leaf, torch.ones_like(cost))
-    return entry, slope, slope.new_zeros(tokens.target.numel()).index_add_(0, pairs.position, slope)
-
-
-def _by_autograd(
-    inputs: TableInputs,
-    positions: slice,
-    logits: Tensor,
-    up: Tensor | None,
-    losses: SweepLosses,
-    gradients: SweepGradients | None,
-) -> Tensor | None:
-    """Any rule; gradients of vectors that the rule used beside the logits are added at once."""
-    learning = gradients is not None
     with torch.set_grad_enabled(learning):
         tokens = inputs.chunk_tokens(positions, learning)
         leaves = [logits.detach().requires_grad_(learning)]
         leaves += [vectors for vectors in (tokens.hidden, tokens.target_row) if vectors is not None]
         ruled = apply_rule(inputs.rule, leaves[0], tokens)
         logprob = ruled.log_softmax(1)
-        loss = -logprob.gather(1, tokens.target[:, None]).squeeze(1)
-        _write(losses, positions, ruled.detach(), loss.detach())
+        loss = -logprob.gather(1, target).squeeze(1)
         for cost in (position_costs(inputs.rule, logprob, tokens), inputs.rule.extra(logprob, tokens)):
             loss = loss if cost is None else loss + cost
     losses.loss[positions] = loss.detach()
+    if losses.lse is not None and losses.support is not None:
+        losses.lse[positions] = ruled.detach().logsumexp(1)
+        losses.support[positions] = (ruled > -math.inf).sum(1)
     if gradients is None:
-        return None
+        return
     weights = torch.ones_like(loss) if up is None else up.to(loss.dtype)
-    dz, *past_logits = torch.autograd.grad(loss, leaves, weights, allow_unused=True)
+    # The gradients of vectors that the rule used beside the logits are added at once.
+    slope, *past_logits = torch.autograd.grad(loss, leaves, weights, allow_unused=True)
     if past_logits:
         to_hidden, to_row = past_logits
         if to_hidden is not None and gradients.hidden is not None:
             gradients.hidden[positions] += to_hidden
         if to_row is not None and gradients.table is not None:
             gradients.table.index_add_(0, tokens.target, to_row)
-    return dz if dz is not None else torch.zeros_like(logits)
-
-
-def _write(losses: SweepLosses, positions: slice, logits: Tensor, loss: Tensor) -> None:
-    losses.loss[positions] = loss
-    if losses.lse is not None and losses.support is not None:
-        losses.lse[positions] = logits.logsumexp(1)
-        losses.support[positions] = (logits > -math.inf).sum(1)
+    slope = torch.zeros_like(logits) if slope is None else slope
+    if inputs.readout.softcap is not None or inputs.readout.scale != 1.0:
+        slope = slope * inputs.readout.slope(logits)
+    del logits, leaves, ruled, logprob  # room for the products
+    _add_products(inputs, positions, slope, factor, gradients)
 
 
 def _add_products(

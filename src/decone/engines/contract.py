@@ -259,18 +259,13 @@ def to_float64(tensor: Tensor) -> Tensor:
     return tensor if tensor.device.type == "mps" else tensor.double()
 
 
-def apply_rule(
-    rule: Rule, logits: Float[Tensor, "n V"], tokens: Tokens, in_place: bool = False
-) -> Float[Tensor, "n V"]:
-    """Logits after scale, shift, adjust and floor; dropped entries are -inf, the target is never dropped.
-
-    With `in_place` the logits belong to the caller alone, need no gradient, and may be changed.
-    """
+def apply_rule(rule: Rule, logits: Float[Tensor, "n V"], tokens: Tokens) -> Float[Tensor, "n V"]:
+    """Logits after scale, shift, adjust and floor; dropped entries are -inf, the target is never dropped."""
     scale, shift = rule.scale(), rule.shift()
     if scale != 1.0:
         logits = logits * scale
     if shift is not None:
-        logits = _add_shift(logits, shift, tokens, in_place)
+        logits = _add_shift(logits, shift, tokens)
     if rule.general:
         logits = rule.adjust(logits, tokens)
     target = tokens.target[:, None]
@@ -291,12 +286,9 @@ def position_costs(rule: Rule, logprob: Float[Tensor, "n V"], tokens: Tokens) ->
     return None if cost is None else cost.new_zeros(tokens.target.numel()).index_add(0, pairs.position, cost)
 
 
-def _add_shift(logits: Tensor, shift: Shift, tokens: Tokens, in_place: bool) -> Tensor:
+def _add_shift(logits: Tensor, shift: Shift, tokens: Tokens) -> Tensor:
     """Touches only the logits of earlier targets, one per pair, where `novel` is zero."""
-    if shift.novel != 0.0:
-        logits = logits.add_(shift.novel) if in_place else logits + shift.novel
-    elif not in_place:
-        logits = logits.clone()
+    logits = logits.clone() if shift.novel == 0.0 else logits + shift.novel
     position, token, _ = tokens.pairs()
     step = logits.new_full((1,), shift.earlier - shift.novel).expand(position.numel())
     # No pair occurs twice, so nothing depends on the order of additions.

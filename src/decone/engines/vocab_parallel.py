@@ -112,32 +112,23 @@ def vocab_parallel(
 
 @dataclass(frozen=True)
 class _ShardCall(SweepCall):
-    """One call on one rank."""
-
-    shard: Shard
-    rows: int
-    requires_grad: tuple[bool, ...]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Decisions before the sweep: the order of positions, and the hooks that the rule uses.
+    """One call on one rank, and what `_plan` decides before the sweep.
 
     Attributes:
-        tokens: in the order of the sweep, with vectors where the rule asks for them.
+        rows: positions per chunk.
         order: of the positions; None as they come.
         common: positions before this have common targets, all later ones rare targets.
-        rows: positions per chunk.
         has_floor: the rule drops logits.
         has_charge: the rule charges earlier targets.
     """
 
-    tokens: Tokens
-    order: Tensor | None
-    common: int
+    shard: Shard
     rows: int
-    has_floor: bool
-    has_charge: bool
+    requires_grad: tuple[bool, ...]
+    order: Tensor | None = None
+    common: int = 0
+    has_floor: bool = False
+    has_charge: bool = False
 
 
 class _VocabParallel(torch.autograd.Function):
@@ -147,15 +138,15 @@ class _VocabParallel(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         ctx.types = input_types(hidden, table, bias)
         hidden, table, bias = autocast_inputs(hidden, table, bias)
-        plan = _plan(call, hidden, table)
+        call = _plan(call, hidden, table)
         learning = any(call.requires_grad)
-        losses, gradients = _sweep(call, plan, hidden, table, bias, None, learning and not call.request.per_token)
-        result = _join(call, plan, losses)
+        losses, gradients = _sweep(call, hidden, table, bias, None, learning and not call.request.per_token)
+        result = _join(call, losses)
         ctx.call = None
         if gradients is not None:
             ctx.save_for_backward(*gradients.cast(storage_types(ctx.types)))
         elif learning:
-            ctx.call, ctx.plan = call, plan
+            ctx.call = call
             ctx.save_for_backward(hidden, table, bias)
         ctx.mark_non_differentiable(*(values for values in result[1:] if values is not None))
         return result
@@ -165,14 +156,14 @@ class _VocabParallel(torch.autograd.Function):
         refuse_second_derivative("vocab_parallel", "pass weight.full_tensor() with engine='reference'")
         if ctx.call is not None:
             hidden, table, bias = ctx.saved_tensors
-            gradients = _sweep(ctx.call, ctx.plan, hidden, table, bias, up, True)[1]
+            gradients = _sweep(ctx.call, hidden, table, bias, up, True)[1]
             assert gradients is not None
             return *gradients.cast(ctx.types), None
         return *cast_gradients([None if g is None else upcast(g) * up for g in ctx.saved_tensors], ctx.types), None
 
 
-def _plan(call: _ShardCall, hidden: Tensor, table: Tensor) -> _Plan:
-    """Decides what the sweep must know beforehand; ranks call it together."""
+def _plan(call: _ShardCall, hidden: Tensor, table: Tensor) -> _ShardCall:
+    """Decides what the sweep must know beforehand, and takes tokens in its order; ranks call it together."""
     tokens, shard, rule, dtype = call.tokens, call.shard, call.rule, upcast(hidden[:0]).dtype
     if tokens.importance is not None:  # of another type it would change that of the loss
         tokens = replace(tokens, importance=tokens.importance.to(dtype))
@@ -193,47 +184,38 @@ def _plan(call: _ShardCall, hidden: Tensor, table: Tensor) -> _Plan:
     tokens = tokens.select(every, *(None if vectors is None else vectors[every] for vectors in (states, target_row)))
     common = logit.numel() - (0 if rare is None else int(rare.sum()))
     rows = min(call.rows, FLOOR_ROWS) if has_floor and hidden.device.type == "cpu" else call.rows
-    return _Plan(tokens, order, common, rows, has_floor, charges_earlier(rule, logit))
+    return replace(
+        call,
+        tokens=tokens,
+        order=order,
+        common=common,
+        rows=rows,
+        has_floor=has_floor,
+        has_charge=charges_earlier(rule, logit),
+    )
 
 
 def _sweep(
-    call: _ShardCall,
-    plan: _Plan,
-    hidden: Tensor,
-    table: Tensor,
-    bias: Tensor | None,
-    up: Tensor | None,
-    learning: bool,
+    call: _ShardCall, hidden: Tensor, table: Tensor, bias: Tensor | None, up: Tensor | None, learning: bool
 ) -> tuple[ShardLosses, SweepGradients | None]:
     """Goes over all positions once; values in the order of the sweep, gradients in that of the hidden states."""
-    order, importance, N, rule = plan.order, plan.tokens.importance, hidden.size(0), call.rule
-    ordered = hidden if order is None else hidden[order]
-    inputs = ShardInputs(
-        ordered,
-        table,
-        bias,
-        plan.tokens,
-        rule,
-        call.gate,
-        call.request.readout,
-        call.shard,
-        plan.has_floor,
-        plan.has_charge,
-    )
+    order, importance, N, rule = call.order, call.tokens.importance, hidden.size(0), call.rule
+    ordered, flags = hidden if order is None else hidden[order], (call.has_floor, call.has_charge)
+    inputs = ShardInputs(ordered, table, bias, call.tokens, rule, call.gate, call.request.readout, call.shard, *flags)
     dtype = upcast(hidden[:0]).dtype
     weights = hidden.new_ones(N, dtype=dtype) if up is None else up.to(dtype)
     weights = weights if up is None or order is None else weights[order]
     weights = weights if importance is None else weights * importance
     # A rule that leaves logits as the readout gives them has the plain log-sum-exp.
-    plain = call.request.nll and (plan.has_floor or rule.shift() is not None or rule.scale() != 1.0)
+    plain = call.request.nll and (call.has_floor or rule.shift() is not None or rule.scale() != 1.0)
 
     def zeros(requested: bool) -> Tensor | None:
         return hidden.new_zeros(N, dtype=dtype) if requested else None
 
     nll, lse = hidden.new_zeros(2, N, dtype=dtype)
-    losses = ShardLosses(nll, lse, zeros(plan.has_charge), zeros(plain), zeros(plain), zeros(call.request.detail))
+    losses = ShardLosses(nll, lse, zeros(call.has_charge), zeros(plain), zeros(plain), zeros(call.request.detail))
     gradients = zero_gradients(inputs, call.requires_grad, dtype) if learning else None
-    for positions, rare in chunk_positions(N, plan.rows, plan.common):
+    for positions, rare in chunk_positions(N, call.rows, call.common):
         accumulate_shard(inputs, positions, weights, inputs.gate_factor(rare), losses, gradients)
     if gradients is not None and gradients.hidden is not None:
         total = call.shard.total(gradients.hidden)
@@ -241,9 +223,9 @@ def _sweep(
     return losses, gradients
 
 
-def _join(call: _ShardCall, plan: _Plan, losses: ShardLosses) -> tuple[Tensor | None, ...]:
+def _join(call: _ShardCall, losses: ShardLosses) -> tuple[Tensor | None, ...]:
     """Joins the results of all ranks: loss, NLL, log-sum-exp, kept logits and live share, as positions came."""
-    N, order, importance, request = losses.nll.numel(), plan.order, plan.tokens.importance, call.request
+    N, order, importance, request = losses.nll.numel(), call.order, call.tokens.importance, call.request
     local = [losses.cost, losses.plain_target, losses.support, losses.plain_lse]
     requested = [values for values in local if values is not None]
     gathered = iter(call.shard.gather(torch.stack(requested)).unbind(1) if requested else ())
