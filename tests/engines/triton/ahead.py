@@ -50,7 +50,6 @@ def compile_all(arch: int, dtype: torch.dtype) -> dict[str, list[str]]:
     from triton.runtime.jit import JITFunction
 
     import decone.engines.triton.engine as engine
-    import decone.engines.triton.gradients as gradients
     from decone.engines.contract import Gate, Readout, Request, Tokens
     from decone.objectives import Threshold, get
     from decone.objectives.compose import Compose
@@ -83,7 +82,7 @@ def compile_all(arch: int, dtype: torch.dtype) -> dict[str, list[str]]:
         return choices[0]
 
     JITFunction.run = run
-    engine.quickest = gradients.quickest = every
+    engine.quickest = every
     engine.check = lambda device: None
     torch.empty = torch.zeros  # nobody fills it, and some of it is an index
     # Widths that leave a rest, and a table whose launch grid needs no room: nothing is computed.
