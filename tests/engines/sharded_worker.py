@@ -185,16 +185,20 @@ def train_beside_data_ranks(mesh: Any) -> dict[str, Tensor]:
 
 
 def gather_over_data_ranks(mesh: Any) -> dict[str, Tensor]:
-    """What the engine advises for a table cut for data parallelism: gather it, and let gradients add up."""
+    """What the engine advises for a table cut for data parallelism beside a body that FSDP2 shards."""
+    from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import Partial, Shard, distribute_tensor
 
     net = Net()
     table: Any = nn.Parameter(distribute_tensor(net.table.detach(), mesh, [Shard(0)]))
     ids, target = (t[mesh.get_local_rank(), None] for t in batch())
+    fully_shard(net.body, mesh=mesh)
     hidden = torch.tanh(net.body(F.embedding(ids, net.table.detach())))
-    loss = net.objective(hidden, table.full_tensor(grad_placements=[Partial()]), target, engine="chunked")
-    loss.tokens.backward()
-    return {"gathered": whole(table.grad)}
+    loss = net.objective(hidden, table.full_tensor(grad_placements=[Partial("avg")]), target, engine="chunked")
+    (loss.tokens * mesh.size()).backward()
+    return {"gathered": whole(table.grad)} | {
+        f"gathered {name}": whole(value.grad) for name, value in net.body.named_parameters()
+    }
 
 
 def said(call: Callable[[], Any]) -> str:

@@ -80,5 +80,7 @@ def test_a_cut_table_is_not_guessed_about() -> None:
 
     weight = torch.randn(4, 3).as_subclass(Cut)
     for engine in ("auto", "chunked", "reference"):
-        with pytest.raises(ValueError, match=r"pass engine='vocab_parallel', if they differ pass weight.full_tensor"):
+        with pytest.raises(
+            ValueError, match=r"pass engine='vocab_parallel', if they differ pass weight.full_tensor.*Partial..avg"
+        ):
             MLE()(torch.randn(2, 3), weight, torch.tensor([1, 2]), engine=engine)

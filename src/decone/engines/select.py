@@ -109,7 +109,7 @@ def get(
         raise ValueError(
             "the weight is a DTensor, and its cut does not say whether hidden states differ between ranks; if they "
             "are the same pass engine='vocab_parallel', if they differ pass "
-            "weight.full_tensor(grad_placements=[Partial()])"
+            "weight.full_tensor(grad_placements=[Partial('avg')]), which averages gradients as FSDP2 and DDP do"
         )
     return ENGINES[choose(engine, hidden.device, product_dtype(hidden), rule).name]
 

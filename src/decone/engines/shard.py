@@ -64,8 +64,8 @@ class Shard:
         if any(row[2:3] + row[-3:] != every[0][2:3] + every[0][-3:] for row in every):
             raise ValueError(
                 "the ranks of this mesh dimension hold different targets; give them the same hidden states and "
-                "targets, or, if the table is cut for data parallelism, gather it and let gradients add up: "
-                "weight.full_tensor(grad_placements=[Partial()]) with engine='chunked'"
+                "targets, or, if the table is cut for data parallelism, gather it, with gradients averaged as "
+                "FSDP2 averages the others: weight.full_tensor(grad_placements=[Partial('avg')]) with engine='chunked'"
             )
         lengths, expected = [row[1] for row in every], _lengths(self.vocabulary, self.ranks)
         if any(row[0] != self.vocabulary for row in every) or lengths != expected:

@@ -155,12 +155,17 @@ class AGG(Objective):
     def extra(self, logprob: Float[Tensor, "n V"], tokens: Tokens) -> Float[Tensor, " n"] | None:
         return self.smoothing.extra(logprob, tokens)
 
-    def get_extra_state(self) -> dict[str, Any]:
-        return {"steps": self.steps, "frozen": self.frozen}
+    def get_extra_state(self) -> Int64[Tensor, " S"]:
+        """The steps, then the frozen group if there is one."""
+        steps = torch.tensor([self.steps])
+        return steps if self.frozen is None else torch.cat((steps, self.frozen.cpu().long()))
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.steps = state["steps"]
-        self.frozen = None if state["frozen"] is None else state["frozen"].clone()
+    def set_extra_state(self, state: Int64[Tensor, " S"] | dict[str, Any]) -> None:
+        """Takes over a saved state; earlier versions saved a dict."""
+        if isinstance(state, dict):
+            self.steps, self.frozen = state["steps"], None if state["frozen"] is None else state["frozen"].clone()
+        else:
+            self.steps, self.frozen = int(state[0]), state[1:].bool() if len(state) > 1 else None
 
     def _total(self) -> Int64[Tensor, " V"]:
         if self.recent.total is None:

@@ -78,7 +78,8 @@ class Objective(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._observed = False
+        self._observed = False  # inside `step`
+        self._unrecorded = 0  # training calls without gradients that a checkpoint may repeat in its backward pass
         self.processes: distributed.ProcessGroup | None = None
 
     @property
@@ -131,16 +132,17 @@ class Objective(nn.Module):
     def step(self, target: Int[Tensor, "..."], ignore_index: int = -100) -> Iterator[None]:
         """Observes the targets of a whole optimiser step once, before its micro-batches are evaluated inside.
 
-        Without it, every training call observes its own targets, which is right for one call per step. An objective
-        with counters needs `prepare` to have been called, or one evaluation before.
+        Without it, every training call is a step of its own and observes its targets, which is right for one call per
+        step. Nothing is observed in evaluation, without gradients, or when activation checkpointing repeats a call. An
+        objective with counters needs `prepare` to have been called, or one evaluation before.
         """
-        if self.training:
-            self.observe(target[target != ignore_index])
-        self._observed = True
+        outer, self._observed = self._observed, True
         try:
+            if self.training and torch.is_grad_enabled() and not outer:
+                self.observe(target[target != ignore_index])
             yield
         finally:
-            self._observed = False
+            self._observed = outer
 
     def forward(
         self,
@@ -200,8 +202,7 @@ class Objective(nn.Module):
                     f"mark positions that do not count with ignore_index ({ignore_index})"
                 )
         self.prepare(weight.size(0))
-        if self.training and not self._observed:
-            self.observe(tokens.target)
+        self._observe_call(tokens.target)
         rows = hidden.reshape(-1, hidden.size(-1))
         request = Request(per_token=reduction == "none", nll=nll, detail=detail, readout=readout)
         rows = rows if index is None else rows.index_select(0, index)
@@ -223,6 +224,18 @@ class Objective(nn.Module):
             support=None if result.support is None else scatter(result.support),
             live=result.live,
         )
+
+    def _observe_call(self, target: Int[Tensor, " N"]) -> None:
+        """Observes the targets of a call outside `step`, once, and only if it trains."""
+        if not self.training:
+            return
+        recorded, counts = torch.is_grad_enabled(), not self._observed
+        if torch._C._current_graph_task_id() == -1:  # no backward pass is under way
+            self._unrecorded = self._unrecorded + counts if not recorded else 0
+        else:  # activation checkpointing calls again; it is new only if the first call recorded no gradients
+            counts, self._unrecorded = counts and self._unrecorded > 0, max(0, self._unrecorded - 1)
+        if counts and recorded:
+            self.observe(target)
 
     def evaluate(
         self,

@@ -74,16 +74,23 @@ class Compose(Objective):
             member.prepare(vocabulary)
 
     def observe(self, target: Int[Tensor, " N"]) -> None:
+        for member in self._members_of_step():
+            member.observe(target)
+
+    def _observe_call(self, target: Int[Tensor, " N"]) -> None:
+        for member in self._members_of_step():
+            member._observe_call(target)
+
+    def _members_of_step(self) -> list[Objective]:
+        """The members, which count over the processes of the whole unless they have their own."""
         for member in self.members:
-            if not member._observed:
-                member.processes = member.processes or self.processes
-                member.observe(target)
+            member.processes = member.processes or self.processes
+        return self.members
 
     @contextmanager
     def step(self, target: Int[Tensor, "..."], ignore_index: int = -100) -> Iterator[None]:
-        # Each member decides itself what a step is; `observe` leaves those alone that have seen theirs.
         with ExitStack() as stack:
-            for member in self.members:
+            for member in self._members_of_step():  # each decides itself what a step is
                 stack.enter_context(member.step(target, ignore_index))
             yield
 

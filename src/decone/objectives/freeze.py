@@ -13,7 +13,7 @@ The rare group is the least frequent share of the types. `optim.FrozenRows` free
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from decone.engines.contract import Engine, Evaluation, Gate, Request, Tokens
@@ -132,11 +132,13 @@ class Freeze(Objective):
             bias = None if bias is None else _WithoutGradient.apply(bias, gate.rare)  # type: ignore[no-untyped-call]  # likewise
         return super().evaluate(hidden, weight, bias, tokens, engine=engine, request=request)
 
-    def get_extra_state(self) -> dict[str, Any]:
-        return {"steps": self.steps}
+    def get_extra_state(self) -> Int64[Tensor, ""]:
+        """The steps."""
+        return torch.tensor(self.steps)
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.steps, self._group = state["steps"], None
+    def set_extra_state(self, state: Int64[Tensor, ""] | dict[str, int]) -> None:
+        """Takes over a saved state; earlier versions saved a dict."""
+        self.steps, self._group = int(state["steps"] if isinstance(state, dict) else state), None
 
 
 class _WithoutGradient(torch.autograd.Function):

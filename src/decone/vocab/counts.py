@@ -156,31 +156,36 @@ class RecentCounts(nn.Module):
             old_ids, old_counts = (values.to(counts.device) for values in self._steps.popleft())
             self.total.index_add_(0, old_ids, -old_counts)
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """The state as a few tensors and numbers; the steps one after another."""
-        ids, counts = zip(*self._steps, strict=True) if self._steps else ((), ())
-        return {
-            "total": self.total,
-            "lengths": [step.numel() for step in ids],
-            "ids": torch.cat([step.cpu() for step in ids]) if ids else None,
-            "counts": torch.cat([step.cpu() for step in counts]) if counts else None,
-        }
+    def get_extra_state(self) -> Int64[Tensor, " S"]:
+        """The state as one tensor: V or 0, the number of steps, the tokens of each, all their ids, all their counts."""
+        steps = [(ids.cpu(), counts.cpu()) for ids, counts in self._steps]
+        size = 0 if self.total is None else self.total.numel()
+        sizes = torch.tensor([size, len(steps), *(ids.numel() for ids, _ in steps)])
+        return torch.cat((sizes, *(ids for ids, _ in steps), *(counts for _, counts in steps)))
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes over a saved state; ValueError if it is of another vocabulary or of a longer window."""
-        if len(state["lengths"]) > self.window:
+    def set_extra_state(self, state: Int64[Tensor, " S"] | dict[str, Any]) -> None:
+        """Takes over a saved state; earlier versions saved a dict.
+
+        Raises:
+            ValueError: it is of another vocabulary or of a longer window.
+        """
+        if isinstance(state, dict):
+            size, lengths = 0 if state["total"] is None else state["total"].numel(), state["lengths"]
+            saved = torch.stack((state["ids"], state["counts"])) if lengths else torch.zeros(2, 0, dtype=torch.int64)
+        else:
+            size, steps = state[:2].tolist()
+            lengths, saved = state[2 : 2 + steps].tolist(), state[2 + steps :].view(2, -1)
+        if len(lengths) > self.window:
             raise ValueError(
-                f"the saved counters remember {len(state['lengths'])} steps, the window is {self.window}; "
+                f"the saved counters remember {len(lengths)} steps, the window is {self.window}; "
                 "use the window they were saved with"
             )
         self._steps.clear()
-        if state["total"] is None:
+        if not size:
             self.total = None
             return
-        self.prepare(state["total"].numel())
+        self.prepare(size)
         assert self.total is not None
-        self.total.copy_(state["total"])
-        if state["lengths"]:
-            device, lengths = self.total.device, state["lengths"]
-            ids, counts = (state[name].to(device, copy=True).split(lengths) for name in ("ids", "counts"))
-            self._steps.extend(zip(ids, counts, strict=True))
+        ids, counts = saved.to(self.total.device, copy=True)
+        self._steps.extend(zip(ids.split(lengths), counts.split(lengths), strict=True))
+        self.total.zero_().index_add_(0, ids, counts)
