@@ -157,7 +157,7 @@ PLACES = {
         "out",
         "--out out is not empty and holds no decone run; choose another folder",
     ),
-    "proc": Place(lambda: None, "/proc/decone", "cannot write to --out /proc/decone"),
+    "proc": Place(lambda: None, "/proc/decone", "cannot write to /proc/decone"),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,10 @@ import pytest
 
 from decone import __version__, objectives
 from decone.cli.console import Watcher, bars, print_json, say
+from decone.files.failure import WriteError
 from decone.studies.pool import RunJob, StepCounter
 from decone.training.config import RunConfig
+from decone.training.interrupt import Terminated
 
 Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
 
@@ -48,7 +51,15 @@ def test_no_command_shows_the_help(decone: Decone) -> None:
     ("error", "code", "sentence"),
     [
         (ValueError("first\n  second"), 2, "decone: first second\n"),
-        (OSError(28, "No space left on device"), 2, "decone: [Errno 28] No space left on device\n"),
+        (OSError(28, "No space left on device"), 1, "decone: No space left on device\n"),
+        (PermissionError(13, "Permission denied", "a.txt"), 2, "decone: a.txt: Permission denied\n"),
+        (
+            WriteError("a.txt", "Input/output error"),
+            1,
+            "decone: cannot write a.txt: Input/output error; free space or choose another place\n",
+        ),
+        (Terminated(signal.SIGTERM), 143, "stopped; the same command resumes\n"),
+        (Terminated(signal.SIGHUP), 129, "stopped; the same command resumes\n"),
         (ValueError("[bold]margin[/bold] \\[x]"), 2, "decone: [bold]margin[/bold] \\[x]\n"),
         (ValueError("word " * 60 + "end"), 2, "decone: " + "word " * 60 + "end\n"),
         (KeyboardInterrupt(), 130, "stopped; the same command resumes\n"),

@@ -90,9 +90,11 @@ def test_a_full_disk_is_one_sentence(decone: Decone, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("decone.files.safetensors.save_file", full)
     code, out, err = decone("train", "tiny.toml", "--out", "run")
-    assert (code, out) == (2, "")
+    assert (code, out) == (1, "")
     assert re.fullmatch(
-        r"decone: cannot write run/\S+: No space left on device; free space or choose another place\n", err
+        r"decone: cannot write run/\S+: No space left on device; free space and run the same command again; "
+        r"there was no checkpoint yet\n",
+        err,
     )
     monkeypatch.undo()
     assert decone("train", "--resume", str(Path(Path.cwd(), "run"))).code in (0, 2)

@@ -114,7 +114,7 @@ def test_a_folder_takes_the_place_of_another_only_when_asked_to() -> None:
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("file", "file exists; remove it, or choose another folder with --out"),
+        ("file", "file exists; remove it, or choose another --out"),
         ("link", "link exists"),
         ("model/new", "lies in the model's own folder, which stays as it is; choose another place"),
         ("model/../model/new", "lies in the model's own folder"),

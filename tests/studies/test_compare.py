@@ -129,7 +129,9 @@ def test_a_damaged_plan_is_refused(content: str, build: Build) -> None:
     OUT.mkdir()
     (OUT / "compare.json").write_text(content)
     for use in (Comparison(build(), PAIR, [1], OUT).claim, lambda: reopen(OUT)):
-        with pytest.raises(ValueError, match=r"out/compare\.json is damaged \(.+\); choose another --out") as error:
+        with pytest.raises(
+            ValueError, match=r"out/compare\.json is damaged \(.+\); compare again in a new folder"
+        ) as error:
             use()
         assert "\n" not in str(error.value)
 

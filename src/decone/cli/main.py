@@ -8,13 +8,15 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
 from decone.cli import repair, scan, studies, train
 from decone.cli.console import say
-from decone.training.interrupt import Interrupted, Stopped
+from decone.files.failure import WriteError, is_full
+from decone.files.foreign import plain
+from decone.training.interrupt import Interrupted, Stopped, exit_code, raise_on_termination
 
 app = typer.Typer(
     name="decone",
@@ -27,7 +29,11 @@ app = typer.Typer(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; exit 0 good, 1 a check failed, 2 the input is wrong, 130 interrupted."""
+    """Runs the command line.
+
+    Exit 0 good, 1 a check failed or the disk did, 2 the input is wrong, 130, 143 or 129 stopped by Ctrl-C, SIGTERM or
+    SIGHUP.
+    """
     app(arguments)  # wrong options are answered by typer itself, with the same exit code 2
 
 
@@ -43,20 +49,35 @@ def answering(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**arguments: Any) -> None:
-        try:
-            command(**arguments)
-            sys.stdout.flush()
-        except (Interrupted, Stopped, KeyboardInterrupt) as error:
-            say(str(error) or "stopped; the same command resumes")
-            raise typer.Exit(130) from None
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(141) from None  # what a shell reports for a reader that left
-        except (ValueError, OSError) as error:
-            say(f"decone: {' '.join(str(error).split())}")
-            raise typer.Exit(2) from None
+        with raise_on_termination():
+            try:
+                command(**arguments)
+                sys.stdout.flush()
+            except (Interrupted, Stopped, KeyboardInterrupt) as error:
+                _end(str(error) or "stopped; the same command resumes", exit_code(error))
+            except BrokenPipeError:
+                _end("", 141)  # what a shell reports for a reader that left
+            except WriteError as error:
+                _end(f"decone: {error}", 1)
+            except ValueError as error:
+                _end(f"decone: {' '.join(str(error).split())}", 2)
+            except OSError as error:
+                file = f"{plain(error.filename)}: " if error.filename else ""
+                _end(f"decone: {file}{error.strerror or plain(error)}", 1 if is_full(error) else 2)
 
     return run
+
+
+def _end(sentence: str, code: int) -> NoReturn:
+    """Says a sentence and ends; where it cannot be written, as after SIGHUP, the code alone speaks."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is sys.stderr and sentence:
+                say(sentence)
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    raise typer.Exit(code) from None
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -207,7 +207,7 @@ def lexicon(
     """
     from decone.repair.api import lexicon_coverage
 
-    with stages(quiet) as progress:
+    with stages(quiet) as progress, _nothing_written():
         report = lexicon_coverage(
             model,
             lexicon,
@@ -258,7 +258,7 @@ def grow(
     from decone.repair.vocabulary.grow import grow
 
     _require_out(out, dry_run)
-    with stages(quiet) as progress:
+    with stages(quiet) as progress, _nothing_written():
         report = grow(
             model,
             tokens,
@@ -304,7 +304,7 @@ def trim(
     from decone.repair.vocabulary.trim import trim
 
     _require_out(out, dry_run)
-    with stages(quiet) as progress:
+    with stages(quiet) as progress, _nothing_written():
         report = trim(
             model,
             None if dry_run else out,
@@ -331,8 +331,9 @@ def _nothing_written() -> Iterator[None]:
     """Answers Ctrl-C: a repair is written as a whole at its end, so there is nothing to go on from."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("stopped; nothing was written, and the same command begins anew") from None
+    except KeyboardInterrupt as error:
+        error.args = ("stopped; nothing was written, and the same command begins anew",)
+        raise
 
 
 def _parameter(name: str, kind: Any, setting: "Setting", default: Any) -> inspect.Parameter:

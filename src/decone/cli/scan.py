@@ -50,6 +50,7 @@ def scan(
     from decone.diagnosis.result import ScanResult
     from decone.document import html, markdown, terminal
     from decone.files.atomic import write_text
+    from decone.files.failure import make_folder
     from decone.training.run import require_creatable
 
     if schema:
@@ -77,7 +78,7 @@ def scan(
             checks=checks,
             progress=progress,
         )
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     content = result.to_dict()
     write_text(target / "scan.json", json.dumps(content, indent=1) + "\n")  # ASCII: strangers' characters are escaped
     document = result.to_document()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decone.files.atomic import atomic_file
+from decone.files.failure import make_folder
 from decone.files.foreign import plain
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _download(public: Published, name: str, otherwise: str) -> Path:
             ) from None
         except ValueError:  # what pooch raises for another digest
             raise ValueError(f"{public.address} no longer gives the published {name} text (SHA-256 differs)") from None
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with atomic_file(path) as beside:
             shutil.copyfile(file, beside)
     return path

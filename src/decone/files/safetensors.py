@@ -4,6 +4,7 @@ A scan needs two tensors, not the model; a repair replaces the bytes of one and 
 """
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -208,14 +209,15 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
-        raise OSError(str(error)) from None
+        number = re.search(r"os error (\d+)", str(error))  # the system's own words are clearer than the library's
+        raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes a safetensors file atomically.
 
     Raises:
-        ValueError: as `atomic_file`.
+        WriteError: as `atomic_file`.
     """
     with atomic_file(path) as beside:
         save_tensors(beside, tensors)

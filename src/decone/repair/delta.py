@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from decone import __version__
-from decone.files.atomic import atomic_file
+from decone.files.atomic import atomic_file, require_vacant, reserve
 from decone.files.foreign import plain
 from decone.files.safetensors import DTYPES, NUMBER_BYTES, FileTable, StoredTensor, open_weights, read_header
 from decone.models.tables import ModelTables, Table, blocks, same_table
@@ -148,15 +148,11 @@ def require_vacant_delta(path: Path, model_tables: ModelTables) -> None:
     """Refuses a path where a delta cannot be written.
 
     Raises:
-        ValueError: the name does not end in .safetensors, something is there, or it lies inside the model's folder.
+        ValueError: the name does not end in .safetensors, or as `require_vacant`.
     """
     if path.suffix != SUFFIX:
         raise ValueError(f"--out {plain(path)} must end in {SUFFIX}; a delta is one such file")
-    if path.exists() or path.is_symlink():
-        raise ValueError(f"{path} exists; remove it, or choose another name for the delta")
-    source = model_path(model_tables)
-    if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"{path} lies in the model's own folder, which a repair never changes; choose another place")
+    require_vacant(path, model_path(model_tables))
 
 
 def write_delta(
@@ -197,10 +193,8 @@ def write_delta(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         provenance=provenance(),
     )
-    with atomic_file(path) as beside:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("xb") as file:
-            _write(file, facts, changes)
+    with reserve(path, model_path(model_tables)), atomic_file(path) as beside, beside.open("xb") as file:
+        _write(file, facts, changes)
     return facts
 
 

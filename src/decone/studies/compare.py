@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ from decone.data import corpora
 from decone.document import figures, html, markdown
 from decone.document.blocks import Document, DocumentModel
 from decone.files.atomic import write_text
+from decone.files.failure import folders_above, write_failures
+from decone.files.lock import lock
 from decone.files.settings import Progress
 from decone.studies.exhibits import ModelExhibit, load_exhibits
 from decone.studies.pool import RunJob, StepCounter, Watch, run_all
@@ -23,7 +26,7 @@ from decone.studies.view import comparison_document
 from decone.training import inputs
 from decone.training.config import RunConfig
 from decone.training.machine import provenance
-from decone.training.run import read_result, require_unclaimed, require_writable
+from decone.training.run import LOCKS, read_result, require_unclaimed
 
 PLAN = "compare.json"
 RUN_ONLY = {"method", "seed", "machine"}  # keys that may differ between runs of one comparison
@@ -98,7 +101,7 @@ def compare(
         progress: called with the name of a run, its steps done and all its steps; "all runs" is all of them.
 
     Raises:
-        Stopped: Ctrl-C; the same call resumes.
+        Stopped: Ctrl-C, SIGTERM or SIGHUP; the same call resumes.
         ValueError: the folder holds something else, a method or setting does not exist, or a run failed.
     """
     options = {"corpus.name": corpus, "steps": steps, "machine.device": device}
@@ -107,10 +110,10 @@ def compare(
     names = split_methods(methods) if isinstance(methods, str) else list(methods)
     plan = Comparison(shared, names, parse_seeds(seeds), Path(out))
     figures.graph_objects()  # hours of training must not end in a missing package
-    plan.claim()
-    counter = StepCounter(progress, shared.steps * len(plan.jobs()))
-    result = ComparisonResult(plan=plan, results=plan.run(jobs, counter.watch, counter.done))
-    result.save()
+    with plan.lock():
+        counter = StepCounter(progress, shared.steps * len(plan.jobs()))
+        result = ComparisonResult(plan=plan, results=plan.run(jobs, counter.watch, counter.done))
+        result.save()
     return result
 
 
@@ -183,10 +186,19 @@ class Comparison:
         return self.out / "runs" / slug(method) / f"seed-{seed}"
 
     def claim(self) -> None:
-        """Claims the output folder, which may hold this very comparison already (more methods or seeds may be added).
+        """Claims the output folder; ValueError as `lock`."""
+        with self.lock():
+            pass
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps the output folder for this process, and writes the plan into it.
+
+        The folder may hold this very comparison already; more methods or seeds may be added.
 
         Raises:
-            ValueError: the folder holds something else, or what the runs need cannot be had; then nothing is written.
+            ValueError: the folder holds something else, another process has it, or what the runs need cannot be had;
+                then nothing is written.
         """
         shared = json.loads(json.dumps(self.config.model_dump(exclude=RUN_ONLY)))
         plan = _read_plan(self.out) if (self.out / PLAN).exists() else None
@@ -200,9 +212,11 @@ class Comparison:
             raise ValueError(
                 f"{self.config.corpus.name} has changed since the comparison in {self.out} began; choose another --out"
             )
-        require_writable(self.out)
         content = {"config": shared, "corpus": digest, "methods": list(self.methods), "seeds": list(self.seeds)}
-        write_text(self.out / PLAN, json.dumps(content, indent=1) + "\n")
+        subject = f"the comparison in {self.out} is under way"
+        with folders_above(self.out / PLAN), lock(self.out / LOCKS[1], subject, "choose another --out"):
+            write_text(self.out / PLAN, json.dumps(content, indent=1) + "\n")
+            yield
 
     def run(
         self, processes: int = 0, watch: Watch | None = None, done: Watch | None = None
@@ -220,7 +234,8 @@ class Comparison:
     def result_path(self, method: str, seed: int) -> Path:
         """File of one run's result in the folder of the comparison."""
         path = self.out / "results" / f"{slug(method)}-seed-{seed}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_failures(path):
+            path.parent.mkdir(exist_ok=True)  # only this one: the folder of the comparison may have been removed
         return path
 
     def table(self, results: Results) -> StudyTable:
@@ -271,7 +286,7 @@ def _read_plan(folder: Path) -> dict[str, Any]:
         if not plan["seeds"] or not all(isinstance(seed, int) for seed in plan["seeds"]):
             raise ValueError("no seeds")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); choose another --out") from None
+        raise ValueError(f"{path} is damaged ({error}); compare again in a new folder") from None
     content: dict[str, Any] = plan
     return content
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from decone.files.failure import make_folder
 from decone.files.settings import explain_mistake
 from decone.models.find_tables import find_tables
 from decone.repair.api import apply_delta, read_delta, repair_with
@@ -457,7 +458,7 @@ def repaired_model(model: str, delta: Path, folder: Path) -> Path:
     facts = read_delta(delta).facts
     out = folder / f"{facts.method}-{facts.tables[0].after[:16]}"
     if not out.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         source = Path(model) if Path(model).exists() else model_path(find_tables(model))
         apply_delta(model, delta, out, link=source.stat().st_dev == folder.stat().st_dev)
     return out

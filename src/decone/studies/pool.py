@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -16,12 +16,23 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
+from decone.files.failure import WriteError
+from decone.files.lock import lock
 from decone.files.settings import Progress
 from decone.training import inputs
 from decone.training.config import RunConfig
-from decone.training.interrupt import Interrupted, Stopped
+from decone.training.interrupt import (
+    SIGNALS,
+    Interrupted,
+    StopEvent,
+    Stopped,
+    Terminated,
+    handled,
+    raise_on_termination,
+    signal_number,
+)
 from decone.training.loop import Trainer
-from decone.training.run import Run, read_log
+from decone.training.run import LOCKS, Run, read_log
 
 POLL = 0.5  # seconds between looks at the logs
 
@@ -127,6 +138,8 @@ def run_all(
     results, waiting = dict[Path, dict[str, Any]](), list[RunJob]()
     for run in [Run.plan(job.path, job.config) for job in jobs]:
         run.claim()
+        with _study_lock(run.path):  # removes that of a study which was killed
+            pass
     for job in jobs:
         result = Run(job.path, job.config).result()
         if result is None:
@@ -163,8 +176,9 @@ def work_off(
         watch: called with a item and its step while it is under way.
 
     Raises:
-        Stopped: Ctrl-C; what was kept stays.
-        ValueError: a item failed; the message says which and why.
+        Stopped: Ctrl-C, SIGTERM or SIGHUP; what was kept stays.
+        WriteError: the disk is full, or a folder was removed meanwhile.
+        ValueError: an item failed, or another process works on it; the message says which and why.
     """
     if not items:
         return
@@ -173,14 +187,23 @@ def work_off(
     # Spawned, not forked: a forked child inherits the parent's thread pools in an unknown state.
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_ready, initargs=(stop,)) as pool:
+    with (
+        raise_on_termination(),
+        ExitStack() as stack,
+        ProcessPoolExecutor(count, mp_context=context, initializer=_ready, initargs=(stop,)) as pool,
+    ):
         try:
+            locks = {item.path: stack.enter_context(ExitStack()) for item in items}
+            for item in items:
+                locks[item.path].enter_context(_study_lock(item.path))
             with _children_spared():
                 futures = {pool.submit(_work, work, item, threads): item for item in items}
             while futures:
                 for future in [future for future in futures if future.done()]:
                     item = futures.pop(future)
-                    keep(item, _result(future, item))
+                    result = _result(future, item)
+                    locks[item.path].close()  # before the result: what a kill leaves is then seen to by the next call
+                    keep(item, result)
                 if watch is not None:
                     for item in futures.values():
                         watch(item, _step(item.path))
@@ -188,7 +211,9 @@ def work_off(
         except BaseException as error:
             _wind_up(pool, stop)
             if isinstance(error, KeyboardInterrupt | Interrupted):
-                raise Stopped from None
+                raise Stopped(signal_number(error)) from None
+            if isinstance(error, WriteError):
+                raise error.continued(" and run the same command again; what is finished stays") from None
             raise
 
 
@@ -198,6 +223,10 @@ def check(configs: Sequence[RunConfig]) -> None:
     texts = {(c.corpus, c.tokenizer, c.language, c.model.context, c.model.vocabulary, c.machine): c for c in configs}
     for config in texts.values():
         inputs.check(config)
+
+
+def _study_lock(folder: Path) -> AbstractContextManager[object]:
+    return lock(folder / LOCKS[1], f"{folder} belongs to a study that is under way", "choose another --out")
 
 
 def _wind_up(pool: ProcessPoolExecutor, stop: Event) -> None:
@@ -218,6 +247,8 @@ def _result(future: Future[dict[str, Any]], item: WorkItem) -> dict[str, Any]:
             f"the process of {item.name} was killed (out of memory?); run the same command again to resume, "
             "with fewer --jobs if memory is short"
         ) from None
+    except WriteError:
+        raise
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{item.name}: {error}") from None
 
@@ -229,7 +260,7 @@ def _processes(items: Sequence[WorkItem]) -> int:
 
 @contextmanager
 def _children_spared() -> Iterator[None]:
-    """Holds Ctrl-C back while workers are started: neither they nor the handing over of their work is cut short.
+    """Holds signals back while workers are started: neither they nor the handing over of their work is cut short.
 
     Workers inherit the mask until `_ready`. The mask holds for this thread alone, and another thread of the
     process may take the signal, whose handler would then interrupt this one; hence the handler that only notes it.
@@ -237,16 +268,20 @@ def _children_spared() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
         yield
         return
-    noted = threading.Event()
-    handler = signal.signal(signal.SIGINT, lambda *_: noted.set())
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what was pending reaches the noting handler here
-        signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
-    if noted.is_set():
-        raise KeyboardInterrupt
+    event = StopEvent()
+
+    def note(number: int, frame: object) -> None:
+        event.number = number
+        event.set()
+
+    with handled(SIGNALS, note):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what was pending reaches the noting handler here
+    if event.is_set():
+        raise KeyboardInterrupt if event.number == signal.SIGINT else Terminated(event.number)
 
 
 _stop: Event | None = None  # of this worker; the parent sets it
@@ -256,9 +291,10 @@ def _ready(stop: Event) -> None:
     """Prepares a worker: the parent alone decides when it stops, and it does not outlive its parent."""
     global _stop
     _stop = stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS:  # SIGTERM is sent by the pool too, to the workers of a killed one
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_follow, daemon=True).start()
 
 
@@ -274,11 +310,16 @@ def _work(work: Callable[[P, int, Stop], dict[str, Any]], item: P, threads: int)
     if _stop.is_set():
         raise Interrupted(item.path, 0)
     torch.set_num_threads(threads)
-    return work(item, threads, _stop.is_set)
+    try:
+        return work(item, threads, _stop.is_set)
+    except Interrupted as error:
+        if error.number != signal.SIGINT:  # sent to this process, which the pool waits for to end
+            os._exit(128 + error.number)
+        raise
 
 
 def _train(job: RunJob, threads: int, stop: Stop) -> dict[str, Any]:
-    return Trainer(job.config, Run.create(job.path, job.config)).train(stop=stop)
+    return Trainer(job.config, Run(job.path, job.config)).train(stop=stop)
 
 
 def _step(path: Path) -> int:

@@ -15,6 +15,7 @@ from pydantic import ConfigDict
 from decone.document import markdown
 from decone.document.blocks import Document, DocumentModel
 from decone.files.atomic import write_text
+from decone.files.failure import make_folder
 from decone.files.settings import Progress, merge_settings
 from decone.studies import definitionemb
 from decone.studies.pool import RunJob, StepCounter, Watch, check, run_all
@@ -228,7 +229,7 @@ class ReproductionResult(DocumentModel):
 
     def save(self) -> Path:
         """Writes the table as markdown and gives its file."""
-        self.page.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.page.parent)
         write_text(self.page, markdown.render(self.to_document()))
         return self.page
 
@@ -269,7 +270,7 @@ def reproduce(
         progress: called with the name of a run, its steps done and all its steps; "all runs" is all of them.
 
     Raises:
-        Stopped: Ctrl-C; the same call resumes.
+        Stopped: Ctrl-C, SIGTERM or SIGHUP; the same call resumes.
         ValueError: there is no such exhibit, row or setting, a result is damaged, or a run failed.
 
     Example:

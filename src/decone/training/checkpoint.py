@@ -44,10 +44,15 @@ def save(run: Path, step: int, model: dict[str, Tensor], state: dict[str, Any]) 
         save_tensors(beside / "state.safetensors", tensors)
         content = json.dumps({"format": FORMAT, "step": step, "state": tree})
         (beside / "state.json").write_text(content, encoding="utf-8")
-    for old in folder.iterdir():
-        if old != final and (old.name.startswith(("step-", "writing-")) or old.name.endswith(UNFINISHED)):
-            shutil.rmtree(old, ignore_errors=True)
+    remove_others(final)
     return final
+
+
+def remove_others(newest: Path) -> None:
+    """Removes older checkpoints, and those that a killed process was writing."""
+    for old in newest.parent.iterdir():
+        if old != newest and (old.name.startswith(("step-", "writing-")) or old.name.endswith(UNFINISHED)):
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def latest(run: Path) -> Path | None:

@@ -21,7 +21,7 @@ from decone.objectives import Loss, Objective
 from decone.training import checkpoint, inputs
 from decone.training.config import Method, RunConfig
 from decone.training.evaluation import measure, validation_loss
-from decone.training.interrupt import Interrupted, catch_interrupt
+from decone.training.interrupt import Interrupted, catch_interrupt, signal_number
 from decone.training.machine import accelerator, provenance
 from decone.training.run import Run, RunLog
 from decone.vocab.counts import count_tokens
@@ -52,7 +52,7 @@ class Trainer:
 
     Args:
         config: the resolved configuration.
-        run: its folder; it is not touched before `train`, and has to be claimed by then.
+        run: its folder; it is not touched before `train`, which makes it if need be.
 
     Raises:
         ValueError: the text, the device or the engine is not here or will not do.
@@ -105,15 +105,22 @@ class Trainer:
             The content of `result.json`.
 
         Raises:
-            Interrupted: Ctrl-C; a checkpoint has been written.
-            ValueError: the checkpoint cannot be read, or the loss is no longer finite.
+            Interrupted: Ctrl-C, SIGTERM or SIGHUP; a checkpoint has been written.
+            WriteError: the disk is full, or the folder was removed; the sentence says what survives.
+            ValueError: another process trains the run, the checkpoint cannot be read, or the loss is no longer finite.
         """
-        self._restore()
-        if self.main:
+        if not self.main:
+            self._restore()
+            return self._train(None, progress, stop)
+        with self.run.rescued(), self.run.lock():
             self.run.forget_unfinished()
+            self._restore()
+            self.run.forget_best(except_step=self.best["step"])
             self.run.save_tokenizer(self.tokenizer)
+            return self._train(RunLog(self.run.path, self.step, self.config.machine.tensorboard), progress, stop)
+
+    def _train(self, log: RunLog | None, progress: Progress | None, stop: Stop | None) -> dict[str, Any]:
         config, started = self.config, time.perf_counter() - self.seconds
-        log = RunLog(self.run.path, self.step, config.machine.tensorboard) if self.main else None
         with catch_interrupt() as interrupted, log or nullcontext():
             while self.step < config.steps:
                 logging = (self.step + 1) % LOG_EVERY == 0 or self.step + 1 == config.steps
@@ -132,11 +139,11 @@ class Trainer:
                 if self.step % config.machine.checkpoint_every == 0 or self.step == config.steps or stopped:
                     self._save()
                 if stopped and self.step < config.steps:
-                    raise Interrupted(self.run.path, self.step)
+                    raise Interrupted(self.run.path, self.step, interrupted.number)
         try:
             return self._finish()
-        except KeyboardInterrupt:
-            raise Interrupted(self.run.path, self.step) from None
+        except KeyboardInterrupt as error:
+            raise Interrupted(self.run.path, self.step, signal_number(error)) from None
 
     def _agreed(self, stop: bool) -> bool:
         """True if any process is to stop; all must stop after the same step, or the others wait for ever."""
@@ -196,6 +203,7 @@ class Trainer:
         if loss < self.best["loss"]:
             self.best = {"step": self.step, "loss": loss}
             if self.main:
+                self.run.require_present()
                 write_tensors(self.run.best(self.step), model.state_dict())
         return fields
 
@@ -212,6 +220,7 @@ class Trainer:
             "best": self.best,
             "seconds": self.seconds,
         }
+        self.run.require_present()
         checkpoint.save(self.run.path, self.step, self.plain.model.state_dict(), state)
         self.run.forget_best(except_step=self.best["step"])
 
@@ -269,6 +278,7 @@ class Trainer:
             delivered = best if self.config.evaluation.select == "best" else model.state_dict()
             write_tensors(self.run.model_path, delivered)
             write_text(self.run.result_path, json.dumps(result, indent=1) + "\n")
+            self.run.require_present()
         self.accelerator.wait_for_everyone()
         return result
 

@@ -7,11 +7,15 @@ checkpoints/        the last good state, see `training.checkpoint`
 best-*.safetensors  weights of the lowest validation loss so far
 model.safetensors   weights the run delivers, once it is done
 result.json         every metric, once it is done
+run.lock            process id and host of the process that trains; there no longer than that
 """
 
+import contextlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -23,13 +27,17 @@ from decone.document import DocumentModel
 from decone.document.blocks import Document, Grid, GridColumn, Note, Section, Title
 from decone.document.numbers import DASH, number
 from decone.files.atomic import UNFINISHED, write_text
+from decone.files.failure import WriteError, folders_above, write_failures
+from decone.files.lock import FolderLock, lock, require_present
 from decone.files.settings import explain_mistake
 from decone.models.load import RUN_CONFIG
 from decone.models.nano import Nano
-from decone.training.checkpoint import load_weights
+from decone.training import checkpoint
 from decone.training.config import RunConfig
 
 LOG = "metrics.jsonl"
+LOCKS = ("run.lock", "study.lock")  # of the process that trains, and of the one that waits for it
+PATIENCE = 10.0  # seconds in which a worker ends whose study was killed
 MEASURES = ("PPL", "PPL best", "T best", "bits/byte", "accuracy", "Recall@5", "MRR", "I(W)")
 GROUPS = (GridColumn("tokens", "left"), "types", "targets", "PPL", "accuracy")
 
@@ -184,6 +192,8 @@ def _group(language: str, group: str, values: Mapping[str, Any]) -> tuple[str, .
 class Run:
     """The folder of one run. Use `create` or `open`."""
 
+    _lock: FolderLock
+
     def __init__(self, path: Path, config: RunConfig) -> None:
         self.path, self.config = path, config
         self.model_path, self.result_path = path / "model.safetensors", path / "result.json"
@@ -203,9 +213,50 @@ class Run:
 
     def claim(self) -> None:
         """Makes the folder and writes the configuration into it; ValueError when that cannot be done."""
-        if not (self.path / RUN_CONFIG).is_file():
-            claim(self.path)
-            write_text(self.path / RUN_CONFIG, self.config.dump())
+        with self.lock():
+            pass
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps the folder, which is made if need be, for this process alone.
+
+        Raises:
+            ValueError: another process trains the run, or the folder holds something else or cannot be written.
+        """
+        file, patience = self.path / LOCKS[0], PATIENCE if (self.path / LOCKS[1]).exists() else 0.0
+        with (
+            folders_above(file),
+            lock(file, f"{self.path} is being trained", "choose another --out", patience) as folder_lock,
+        ):
+            self.plan(self.path, self.config)
+            if not (self.path / RUN_CONFIG).is_file():
+                write_text(self.path / RUN_CONFIG, self.config.dump())
+            self._lock = folder_lock
+            yield
+
+    def require_present(self) -> None:
+        """Refuses to write into a folder that was removed or renamed since it was locked; WriteError then."""
+        self._lock.require()
+
+    @contextmanager
+    def rescued(self) -> Iterator[None]:
+        """Adds to a failure to write what survives of the run, and how to go on.
+
+        Raises:
+            WriteError: the block raised it, or an OSError.
+        """
+        try:
+            yield
+        except (WriteError, OSError) as error:
+            failure = error if isinstance(error, WriteError) else WriteError.of(self.path, error)
+            newest = checkpoint.latest(self.path)
+            if newest is not None:
+                step = int(newest.name.removeprefix("step-"))
+                command = f"decone train --resume {shlex.quote(str(self.path))}"
+                failure = failure.continued(f" and go on after step {step} with: {command}")
+            elif (self.path / RUN_CONFIG).is_file():
+                failure = failure.continued(" and run the same command again; there was no checkpoint yet")
+            raise failure from None
 
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> Self:
@@ -247,9 +298,12 @@ class Run:
                 old.unlink(missing_ok=True)
 
     def forget_unfinished(self) -> None:
-        """Removes files that a killed process was writing."""
+        """Removes what a killed process was writing or was about to remove."""
         for file in self.path.glob(f"*{UNFINISHED}"):
             file.unlink(missing_ok=True)
+        newest = checkpoint.latest(self.path)
+        if newest is not None:
+            checkpoint.remove_others(newest)
 
     def log_lines(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl."""
@@ -264,7 +318,7 @@ class Run:
         tokenizer = self.tokenizer()
         if tokenizer is None or not self.model_path.exists():
             raise ValueError(f"the run {self.path} is not done; finish it with: decone train --resume {self.path}")
-        weights = load_weights(self.model_path)
+        weights = checkpoint.load_weights(self.model_path)
         table = weights.get("embedding.weight")
         if table is None:
             raise ValueError(f"{self.model_path} holds no embedding.weight; is it from this program?")
@@ -291,7 +345,7 @@ def read_result(path: Path) -> RunResult:
 def require_unclaimed(path: Path) -> None:
     """Refuses an output folder that holds other things or cannot be made; writes nothing."""
     require_creatable(path)
-    if path.is_dir() and not all(entry.name.endswith(UNFINISHED) for entry in path.iterdir()):
+    if path.is_dir() and not all(entry.name.endswith((UNFINISHED, *LOCKS)) for entry in path.iterdir()):
         raise ValueError(f"--out {path} is not empty and holds no decone run; choose another folder")
 
 
@@ -306,21 +360,12 @@ def require_creatable(path: Path) -> None:
         raise ValueError(f"cannot write to --out {path}: no permission for {above}; choose another folder")
 
 
-def claim(path: Path) -> None:
-    """Makes an output folder; ValueError when it is a file, holds other things, or cannot be written."""
-    require_unclaimed(path)
-    require_writable(path)
-
-
 def require_writable(path: Path) -> None:
     """Makes a folder if need be and tries to write there; ValueError when that cannot be done."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f"probe.{os.getpid()}{UNFINISHED}"  # another process may claim the folder at this moment
+    probe = path / f"probe.{os.getpid()}{UNFINISHED}"  # another process may claim the folder at this moment
+    with folders_above(probe), write_failures(path):
         probe.touch()
         probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot write to --out {path}: {error.strerror}; choose another folder") from None
 
 
 class RunLog:
@@ -345,17 +390,25 @@ class RunLog:
             self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def __enter__(self) -> Self:
-        self._file = self.path.open("a", encoding="utf-8", buffering=1)
+        with write_failures(self.path):
+            self._file = self.path.open("a", encoding="utf-8", buffering=1)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # `write` has said it
+            self._file.close()
         if self._writer is not None:
             self._writer.close()
 
     def write(self, kind: str, step: int, fields: dict[str, float]) -> None:
-        """Writes one line, e.g. kind "train" or "validation"."""
-        self._file.write(json.dumps({"kind": kind, "step": step, **fields}) + "\n")
+        """Writes one line, e.g. kind "train" or "validation".
+
+        Raises:
+            WriteError: the disk is full, or the folder was removed or renamed.
+        """
+        require_present(self._file.fileno(), self.path)
+        with write_failures(self.path):
+            self._file.write(json.dumps({"kind": kind, "step": step, **fields}) + "\n")
         if self._writer is not None:
             for name, value in fields.items():
                 self._writer.add_scalar(f"{kind}/{name}", value, step)
@@ -363,10 +416,11 @@ class RunLog:
 
 def read_log(run: Path) -> Iterator[dict[str, Any]]:
     """The log's lines up to the first that is damaged; a kill may have cut the last one short."""
-    path = run / LOG
-    if not path.exists():
+    try:
+        content = (run / LOG).read_text(encoding="utf-8", errors="replace")
+    except OSError:  # there is none, or it is being removed
         return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in content.splitlines():
         try:
             fields = json.loads(line)
         except json.JSONDecodeError:

@@ -74,7 +74,8 @@ def train(
         The result of the run; `path` is its folder.
 
     Raises:
-        Interrupted: Ctrl-C; a checkpoint has been written and the same call continues.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP; a checkpoint has been written and the same call continues.
+        WriteError: the disk is full, or the folder was removed meanwhile; the sentence says what survives.
         ValueError: the configuration, the text or the folder will not do; nothing has been written then.
 
     Example:
@@ -97,8 +98,6 @@ def train(
     if result is not None:
         return result
     trainer = Trainer(run.config, run)  # refuses what cannot be before the folder is made
-    if trainer.main:
-        run.claim()
     content = trainer.train(_steps_reported(progress, run.config.steps) if trainer.main else None)
     return RunResult.model_validate(content).model_copy(update={"path": run.path, "main_process": trainer.main})
 
