@@ -10,9 +10,8 @@ import pytest
 
 from decone.cli import console, main
 from decone.diagnosis.checks import check_names
-from decone.repair.vocabulary.grow import DEFINITIONS
-from decone.repair.vocabulary.initialisations import INITIALISATIONS
-from decone.repair.vocabulary.tokenizer import Match
+from decone.repair.vocabulary.initialisations import DEFINITIONS, INITIALISATIONS
+from decone.repair.vocabulary.spelling import Match, Special
 
 HEAVY = ("torch", "transformers", "numpy", "safetensors", "rich", "plotly")
 RUN = f"""
@@ -72,6 +71,7 @@ def test_every_module_of_the_room_is_quick() -> None:
         (console.CHECKS, tuple(check_names())),
         (console.INITIALISATIONS, (*INITIALISATIONS, DEFINITIONS)),
         (get_args(console.Match), get_args(Match)),
+        (get_args(console.Special), get_args(Special)),
     ],
 )
 def test_choices_are_those_of_their_rooms(copy: tuple[Any, ...], source: tuple[Any, ...]) -> None:

@@ -23,6 +23,7 @@ CHECKS = (
 )
 INITIALISATIONS = ("pieces", "mean", "sample", "neighbours", "definitions")
 Match = Literal["word", "anywhere"]
+Special = Literal["marks", "all", "none"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

@@ -28,6 +28,7 @@ from decone.cli.console import (
     Match,
     NewFolder,
     Quiet,
+    Special,
     print_result,
     say,
     stages,
@@ -64,7 +65,11 @@ INIT = (
     "rows), sample (drawn from a normal with their mean and covariance), neighbours (mean of rows near the pieces), "
     "like=TOKEN (the row of that one), definitions (rebuilt from a --lexicon)."
 )
-MATCH = "word: a token is not found inside longer words, but in scripts without spaces; anywhere: inside words too."
+MATCH = (
+    "word: words are not found inside longer words; letters, marks and scripts without spaces are. anywhere: all are."
+)
+SPECIAL = "New tokens that decoding can leave out: those like <|…|>, <…> or […], all, or none."
+LITERAL = "Ġword, ▁word and ##word are those letters, not the spelling of the vocabulary."
 TEXT = "UTF-8 text whose tokens stay; may be repeated. It is cut exactly as before."
 Model = Annotated[str, typer.Argument(help="A Hugging Face model: folder or hub name.")]
 
@@ -240,6 +245,8 @@ def grow(
     text: Annotated[Path | None, typer.Option(help="UTF-8 text: compare the outputs before and after on it.")] = None,
     multiple: Annotated[int | None, typer.Option(min=1, help="Make the number of rows a multiple of this.")] = None,
     match: Annotated[Match, typer.Option(help=MATCH)] = "word",
+    special: Annotated[Special, typer.Option(help=SPECIAL)] = "marks",
+    literal: Annotated[bool, typer.Option("--literal", help=LITERAL)] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of --init sample and definitions.")] = 0,
     leave: Leave = None,
     embedding: Embedding = None,
@@ -270,6 +277,8 @@ def grow(
             device=device,
             multiple=multiple,
             match=match,
+            special=special,
+            literal=literal,
             seed=seed,
             text=text,
             leave=leave or (),

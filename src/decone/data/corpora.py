@@ -12,6 +12,7 @@ from decone.data.published import Published
 
 DEFAULT = "default"
 MAX_BYTES = 4 * 2**30
+LONGER = "give a text of some thousand characters or more"
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def load(name: str = DEFAULT) -> Corpus:
     return _corpus(name, read_text(Path(name)), f"the file {Path(name).name}")
 
 
-def read_text(path: Path) -> str:
-    """Reads a UTF-8 text file; raises ValueError with the mend when it is missing, a folder, empty or not text."""
+def read_text(path: Path, mend: str = LONGER) -> str:
+    """Reads a UTF-8 text file; raises ValueError when it is missing, a folder, not text, or empty, with that mend."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a text file in it")
     if not path.exists():
@@ -77,13 +78,13 @@ def read_text(path: Path) -> str:
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path} is larger than {MAX_BYTES >> 30} GiB; cut it into a smaller text")
     try:
-        return decode(path.read_bytes(), path)
+        return decode(path.read_bytes(), path, mend)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}; check its permissions") from None
 
 
-def decode(data: bytes, path: Path) -> str:
-    """Bytes as text: UTF-8, not empty, no NUL; raises ValueError with the mend otherwise."""
+def decode(data: bytes, path: Path, mend: str = LONGER) -> str:
+    """Bytes as text: UTF-8, no NUL, and not empty, for which there is a mend; raises ValueError otherwise."""
     if b"\0" in data:
         raise ValueError(f"{path} is a binary file; give plain text in UTF-8")
     try:
@@ -91,7 +92,7 @@ def decode(data: bytes, path: Path) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 (byte {error.start}); convert it, e.g. with iconv -t UTF-8") from None
     if not text.strip():
-        raise ValueError(f"{path} is empty; give a text of some thousand characters or more")
+        raise ValueError(f"{path} is empty; {mend}")
     return text
 
 

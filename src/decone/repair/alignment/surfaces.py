@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from string import ascii_letters
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -58,7 +58,7 @@ def surfaces(tokenizer: Tokenizer, rows: int | None = None, special: Collection[
         tokens.setdefault(index, name)
     added = tokenizer.get_added_tokens_decoder()
     special_ids = {index for index, token in added.items() if token.special} | set(special)
-    read = _reader(json.loads(tokenizer.to_str()))
+    read = surface_reader(json.loads(tokenizer.to_str()))
     size = max(tokens, default=-1) + 1 if rows is None else rows
     result = []
     for index in range(size):
@@ -94,7 +94,7 @@ def kind_of(text: str) -> SurfaceKind:
     return "letters" if text.isalpha() else "other"
 
 
-def _reader(described: dict[str, Any]) -> Callable[[str], Surface]:
+def surface_reader(described: Mapping[str, Any]) -> Callable[[str], Surface]:
     """The function that reads the tokens of a tokenizer."""
     model = described["model"]
     around = json.dumps([described.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")], ensure_ascii=False)

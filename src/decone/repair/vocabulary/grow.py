@@ -4,7 +4,6 @@ New tokens take rows of the tables that no token has yet, and only then make the
 get the mean of the trained ones, so that no logit of theirs stands out.
 """
 
-import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +27,12 @@ from decone.models.tables import ModelTables, Table, blocks
 from decone.repair.alignment.surfaces import surfaces
 from decone.repair.comparison import NEIGHBOURS, TOKEN_LENGTH, norm_quantiles
 from decone.repair.result import NeighbourRow
+from decone.repair.vocabulary.addition import Addition, add_tokens
 from decone.repair.vocabulary.check import KINDS, compare_outputs
-from decone.repair.vocabulary.companions import TOKENIZER, find_companions
+from decone.repair.vocabulary.companions import find_companions
 from decone.repair.vocabulary.config_ids import VocabularyChange, language_configs
 from decone.repair.vocabulary.initialisations import (
+    DEFINITIONS,
     Initialisation,
     NewRows,
     RowRequest,
@@ -47,20 +48,12 @@ from decone.repair.vocabulary.result import (
     NormComparison,
     read_history,
 )
+from decone.repair.vocabulary.spelling import Match, Special, Spelling, read_tokens, select_new
 from decone.repair.vocabulary.tensors import VocabModel, open_vocab_model
-from decone.repair.vocabulary.tokenizer import (
-    Match,
-    add_tokens,
-    build_tokenizer,
-    encode,
-    read_spec,
-    read_tokens,
-    select_new,
-    unknown_ids,
-)
+from decone.repair.vocabulary.tokenizer import build_tokenizer, read_spec, unknown_ids
+from decone.repair.vocabulary.trial import try_tokens
 from decone.repair.vocabulary.write import ResizedTensor, RowLayout, write_model
 
-DEFINITIONS = "definitions"  # the name of the initialisation that needs a lexicon
 _UNTRAINED = ("special", "unused", "padding")  # kinds of surfaces
 
 
@@ -70,27 +63,30 @@ class GrowthPlan:
 
     Attributes:
         model: the source.
-        tokens: the new tokens.
-        ids: their ids.
+        spellings: the new tokens.
+        addition: their names, ids, pieces, and the new files of the tokenizer.
         pieces: ids that the old tokenizer cuts each of them into, without unknown ones.
-        piece_texts: the same pieces as strings, unknown ones too.
+        unknown: ids for whatever it does not know.
         ordinary: mask of rows of old tokens that are neither special nor reserved by name, [V].
         layout: order of the new rows.
         vocabulary: the old one, ids by token.
-        files: new content of the tokenizer's files, by name.
         notes: sentences for the user.
     """
 
     model: VocabModel
-    tokens: list[str]
-    ids: list[int]
+    spellings: list[Spelling]
+    addition: Addition
     pieces: list[list[int]]
-    piece_texts: list[list[str]]
+    unknown: set[int]
     ordinary: Bool[Tensor, " V"]
     layout: RowLayout
     vocabulary: dict[str, int]
-    files: dict[str, bytes]
     notes: list[str]
+
+    @property
+    def ids(self) -> list[int]:
+        """Ids of the new tokens."""
+        return self.addition.ids
 
     @property
     def in_padding(self) -> int:
@@ -120,6 +116,8 @@ def grow(
     device: str = "auto",
     multiple: int | None = None,
     match: Match = "word",
+    special: Special = "marks",
+    literal: bool = False,
     seed: int = 0,
     text: str | Path | None = None,
     leave: Collection[str] = (),
@@ -133,8 +131,8 @@ def grow(
 
     Args:
         model: folder of transformers, or its name at a hub; it is never changed.
-        tokens: new tokens as they stand in text, or a file with one per line, or a string with commas between them;
-            those the tokenizer has already are left out.
+        tokens: new tokens as they stand in text or in the vocabulary (Ġword, ▁word, ##word), or a file with one per
+            line, or a string with commas between them; those the tokenizer has already are left out.
         out: the new folder; None is a dry run.
         init: how rows are made: a name of `INITIALISATIONS`, "like=TOKEN", "definitions", or a function.
         neighbours: K, for "neighbours".
@@ -142,7 +140,10 @@ def grow(
         settings: settings of `definitions.recipe.DefinitionRecipe`, for "definitions".
         device: device for "definitions".
         multiple: the number of rows becomes a multiple of it.
-        match: "word": tokens are not found inside longer words; "anywhere": inside them too.
+        match: "word": tokens are not found inside longer words, but for letters, punctuation, and scripts without
+            spaces; "anywhere": inside them too.
+        special: tokens that decoding can leave out: those in marks such as <|…|>, <…> and […], all, or none.
+        literal: True takes Ġ, ▁ and ## in tokens for letters of a text.
         seed: seed of "sample" and "definitions".
         text: UTF-8 file on which the outputs before and after are compared.
         leave: names of tensors that are as long as the vocabulary by chance, and of files without tokens.
@@ -174,8 +175,10 @@ def grow(
         read_text(text)
     advance("tables", 0, 1)
     model_tables = find_tables(name, embedding, head)
-    plan = plan_growth(model_tables, requested, multiple, match, leave)
+    plan = plan_growth(model_tables, requested, multiple, match, leave, special, literal)
     source, notes = plan.model, [*model_tables.notes, *plan.notes]
+    if isinstance(tokens, str) and [tokens.strip()] == requested:
+        notes.append(f"there is no file {plain(tokens)}, so it is the new token itself")
     if out is not None:
         require_vacant(out, source.folder)
     history = read_history(source.folder)
@@ -183,19 +186,22 @@ def grow(
     if text is not None and kind not in KINDS:
         notes.append("the model has no outputs, so none were compared; only its input table grew")
     files = _files(plan, leave, notes)
+    advance("tokens", 0, 1)
+    notes += try_tokens(source.folder, files, plan.spellings, plan.ids, plan.unknown)
     advance("new rows", 0, 1)
     tensors = new_tensors(plan, make_rows, neighbours, seed)
     options: dict[str, Any] = {"init": init if isinstance(init, str) else getattr(init, "__name__", "given")}
     options |= {"neighbours": neighbours if init == "neighbours" else None, "multiple": multiple, "match": match}
+    options |= {"special": special, "literal": literal}
     options |= {"seed": seed if init == "sample" else None, "leave": sorted(leave)}
     report = GrowthReport(
         schema=GROW_SCHEMA,
         model=name,
         settings=options,
-        added=len(plan.tokens),
+        added=len(plan.ids),
         in_padding=plan.in_padding,
         tokens_before=len(plan.vocabulary),
-        tokens_after=len(plan.vocabulary) + len(plan.tokens),
+        tokens_after=len(plan.vocabulary) + len(plan.ids),
         rows_before=source.rows,
         rows_after=plan.layout.rows,
         norms=compare_norms(plan, tensors),
@@ -210,7 +216,7 @@ def grow(
 
     def check(folder: Path) -> None:
         new = find_tables(str(folder), embedding, head)
-        ids = [None if new.tokenizer is None else new.tokenizer.token_to_id(token) for token in plan.tokens]
+        ids = [None if new.tokenizer is None else new.tokenizer.token_to_id(name) for name in plan.addition.names]
         if new.embedding.shape[0] != plan.layout.rows or new.tied != model_tables.tied or ids != plan.ids:
             raise ValueError(f"{plain(out)} does not come back as it was written; please report this model")
         if text is not None and kind in KINDS:
@@ -229,6 +235,8 @@ def plan_growth(
     multiple: int | None = None,
     match: Match = "word",
     leave: Collection[str] = (),
+    special: Special = "marks",
+    literal: bool = False,
 ) -> GrowthPlan:
     """Finds ids for new tokens: rows without a token first, then rows behind the table.
 
@@ -236,8 +244,10 @@ def plan_growth(
         model_tables: tables and tokenizer of the model.
         tokens: tokens to add.
         multiple: the number of rows becomes a multiple of it.
-        match: as in `tokenizer.add_tokens`.
+        match: as in `spelling.select_new`.
         leave: as in `tensors.open_vocab_model`.
+        special: as in `spelling.select_new`.
+        literal: likewise.
 
     Raises:
         ValueError: the model's vocabulary cannot be changed, or no token is new, or the tokenizer cannot take one.
@@ -249,30 +259,29 @@ def plan_growth(
     spec = read_spec(model.folder)
     tokenizer = build_tokenizer(spec, model.folder)
     unknown = unknown_ids(spec, tokenizer)
-    new = select_new(tokens, tokenizer, unknown)
-    files, ids = add_tokens(model.folder, spec, new.tokens, match)
+    new = select_new(tokens, spec, tokenizer, unknown, match, special, literal)
+    addition = add_tokens(model.folder, spec, new.spellings)
+    ids = addition.ids
     rows = max(model.rows, max(ids) + 1)
     rows = rows if multiple is None else -(-rows // multiple) * multiple
     origin = torch.full((rows,), -1)
     origin[: model.rows] = torch.arange(model.rows)
     origin[torch.tensor(ids)] = -1
-    encodings = encode(tokenizer, new.tokens)
-    pieces = [[index for index in encoding.ids if index not in unknown] for encoding in encodings]
+    pieces = [[index for index in piece_ids if index not in unknown] for piece_ids, _ in addition.pieces]
     notes = new.notes()
-    if pieceless := [token for token, piece_ids in zip(new.tokens, pieces, strict=True) if not piece_ids]:
-        names = join_names(pieceless)
+    if pieceless := [spelling for spelling, piece_ids in zip(new.spellings, pieces, strict=True) if not piece_ids]:
+        names = join_names([spelling.request for spelling in pieceless])
         notes.append(f"the old tokenizer knows no piece of {names}; they start from the mean of all rows")
     kinds = [surface.kind for surface in surfaces(tokenizer, model.rows, model_tables.special)]
     return GrowthPlan(
         model=model,
-        tokens=new.tokens,
-        ids=ids,
+        spellings=new.spellings,
+        addition=addition,
         pieces=pieces,
-        piece_texts=[encoding.tokens for encoding in encodings],
+        unknown=unknown,
         ordinary=torch.tensor([kind not in _UNTRAINED for kind in kinds]),
         layout=RowLayout(origin),
         vocabulary=tokenizer.get_vocab(with_added_tokens=True),
-        files=files,
         notes=notes,
     )
 
@@ -294,7 +303,8 @@ def new_tensors(plan: GrowthPlan, make_rows: Initialisation, neighbours: int, se
         if tensor.role == "bias":
             continue
         table = plan.model.table(tensor)
-        request = RowRequest(plan.tokens, plan.pieces, table, plan.trained(table), neighbours, seed, plan.vocabulary)
+        texts = [spelling.text for spelling in plan.spellings]
+        request = RowRequest(texts, plan.pieces, table, plan.trained(table), neighbours, seed, plan.vocabulary)
         new_rows.append(make_rows(request))
         rows = _with_padding(plan, new_rows[-1].rows, trained_mean(request)).to(table.dtype)
         if not bool(torch.isfinite(rows).all()):
@@ -335,7 +345,7 @@ def describe_tokens(plan: GrowthPlan, resized: ResizedTensor, limit: int) -> lis
         resized: the input table with their rows.
         limit: how many at most.
     """
-    count = min(limit, len(plan.tokens))
+    count = min(limit, len(plan.ids))
     if not count:
         return []
     table, rows = plan.model.table(resized.tensor), resized.fresh[plan.fresh_indices][:count]
@@ -344,8 +354,8 @@ def describe_tokens(plan: GrowthPlan, resized: ResizedTensor, limit: int) -> lis
     return [
         NewToken(
             id=plan.ids[index],
-            token=plan.tokens[index][:TOKEN_LENGTH],
-            pieces=[piece[:TOKEN_LENGTH] for piece in plan.piece_texts[index]],
+            token=plan.addition.names[index][:TOKEN_LENGTH],
+            pieces=[piece[:TOKEN_LENGTH] for piece in plan.addition.pieces[index][1]],
             norm=length,
             neighbours=[
                 NeighbourRow(id=row, token=names[row][:TOKEN_LENGTH]) for row in near[index].tolist() if row >= 0
@@ -375,20 +385,15 @@ def _definitions(
 
 def _files(plan: GrowthPlan, leave: Collection[str], notes: list[str]) -> dict[str, bytes | None]:
     """New content of all files but the weights; what is left out is told in the notes."""
-    companions = find_companions(plan.model, plan.vocabulary, leave, grown=True)
+    addition = plan.addition
+    companions = find_companions(plan.model, plan.vocabulary, leave, grown=addition.model is None)
     companions.require_unnamed(plan.ids)
     tokens = {index: index for index in range(plan.model.rows)}
-    change = VocabularyChange(
-        plan.vocabulary, plan.model.rows, tokens, len(plan.vocabulary) + len(plan.tokens), plan.layout.rows
-    )
-    entries = [
-        entry for entry in json.loads(plan.files[TOKENIZER] or b"")["added_tokens"] if entry["id"] in set(plan.ids)
-    ]
-    files, more = companions.follow(
-        change, lambda spec: {**spec, "added_tokens": [*(spec.get("added_tokens") or []), *entries]}
-    )
+    number = len(plan.vocabulary) + len(plan.ids)
+    change = VocabularyChange(plan.vocabulary, plan.model.rows, tokens, number, plan.layout.rows)
+    files, more = companions.follow(change, addition.respell)
     notes += more
-    return {**files, **plan.files, IDS_FILE: None}
+    return {**files, **addition.files, IDS_FILE: None}
 
 
 def _require_room(model: VocabModel) -> None:

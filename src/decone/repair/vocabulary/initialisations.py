@@ -33,6 +33,7 @@ from decone.files.foreign import plain
 from decone.metrics.neighbours import nearest_rows
 from decone.models.tables import Table, blocks
 
+DEFINITIONS = "definitions"  # the initialisation that needs a lexicon, which `grow` builds
 LIKE = "like="  # begins the name of a method that copies the row of the token behind it
 SAMPLE_ROWS = 1 << 12  # rows of the table in memory at once while sampling
 
@@ -189,7 +190,7 @@ def find_initialisation(name: str) -> Initialisation:
     if name.startswith(LIKE):
         return like(name.removeprefix(LIKE))
     if name not in INITIALISATIONS:
-        names = ", ".join((*INITIALISATIONS, f"{LIKE}TOKEN"))
+        names = ", ".join((*INITIALISATIONS, DEFINITIONS, f"{LIKE}TOKEN"))
         raise ValueError(f"--init {plain(name, 40)!r} is not known; take one of {names}")
     return INITIALISATIONS[name]
 

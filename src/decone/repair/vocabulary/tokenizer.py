@@ -1,4 +1,4 @@
-"""tokenizer.json and the older files beside it: tokens added, tokens taken out.
+"""tokenizer.json and the older files beside it: reading, merges, tokens taken out.
 
 `spec` is the content of a tokenizer.json throughout. In byte-pair encoding a token needs the smaller ones that merges
 build it from. Where a token comes out of a text, all merges inside it happened in the order of their ranks, and none
@@ -7,29 +7,19 @@ step the merge of the lowest rank is one that is kept, and in the end no merge i
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from tokenizers import AddedToken, Encoding, Tokenizer
+from tokenizers import Encoding, Tokenizer
 
-from decone.data import corpora
-from decone.files.folder import read_object, read_text
+from decone.files.folder import read_text
 from decone.files.foreign import join_names, plain
 from decone.models.tokenizer_files import MAKE, SIZE_LIMIT, declared_tokens
-from decone.repair.vocabulary.config_ids import json_bytes
-from decone.vocab.scripts import script
 
-Match = Literal["word", "anywhere"]
 Pair = tuple[str, str]
 T = TypeVar("T")
-
-# Written without spaces between words: there a token stands between letters of other words.
-_UNSPACED = {"Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Yi", "mixed"}
-_LIKE_FILES = (".txt", ".tsv", ".csv", ".list", ".json")
 
 
 # Reading.
@@ -72,7 +62,7 @@ def build_tokenizer(spec: Mapping[str, Any], source: object) -> Tokenizer:
     def refuse(reason: str) -> ValueError:
         return ValueError(f"the tokenizer of {source} cannot be read ({reason}); {MAKE}")
 
-    tokenizer = _guard(lambda: Tokenizer.from_str(json.dumps(spec)), refuse)
+    tokenizer = guard(lambda: Tokenizer.from_str(json.dumps(spec)), refuse)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -94,7 +84,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoding]:
             "tokenizer with an unknown token"
         )
 
-    return _guard(lambda: list(tokenizer.encode_batch(texts, add_special_tokens=False)), refuse)
+    return guard(lambda: list(tokenizer.encode_batch(texts, add_special_tokens=False)), refuse)
 
 
 def unknown_ids(spec: Mapping[str, Any], tokenizer: Tokenizer) -> set[int]:
@@ -188,186 +178,6 @@ def merge_components(tokens: Iterable[str], merges: Iterable[Pair], prefix: str 
     return components
 
 
-# Tokens added.
-
-
-@dataclass
-class NewTokens:
-    """Tokens to add.
-
-    Attributes:
-        tokens: those that are new, in the order of the request.
-        skipped: all others, by the reason.
-    """
-
-    tokens: list[str]
-    skipped: dict[str, list[str]] = field(default_factory=dict)
-
-    def notes(self) -> list[str]:
-        """One sentence on the tokens that are skipped, or none."""
-        reasons = [
-            f"{len(names):,} {reason}" + (f" ({join_names(names)})" if any(names) else "")
-            for reason, names in self.skipped.items()
-        ]
-        return [f"left out: {'; '.join(reasons)}"] if reasons else []
-
-
-def read_tokens(argument: str) -> list[str]:
-    """Reads tokens as the command line names them, without white space around them.
-
-    Args:
-        argument: a UTF-8 file with one token per line, or the tokens themselves with commas between them.
-
-    Raises:
-        ValueError: there is no such file, or it is not text.
-
-    Example:
-        >>> read_tokens("covid, blog")
-        ['covid', 'blog']
-    """
-    path = Path(argument)
-    try:
-        is_file = path.is_file()
-    except (OSError, ValueError):  # a long list is no name of a file
-        is_file = False
-    if is_file:
-        return [line.strip() for line in corpora.read_text(path).removesuffix("\n").split("\n")]
-    if "," not in argument and (argument.endswith(_LIKE_FILES) or os.sep in argument):
-        raise ValueError(f"no file {plain(argument)}; name a file with one token per line, or tokens: covid,blog")
-    try:
-        argument.encode()
-    except UnicodeEncodeError:
-        raise ValueError("the tokens are not UTF-8; write them into a file, one per line") from None
-    return [token.strip() for token in argument.split(",")]
-
-
-def select_new(tokens: Iterable[str], tokenizer: Tokenizer, unknown: set[int]) -> NewTokens:
-    """Selects the tokens that a tokenizer does not have.
-
-    Args:
-        tokens: requested tokens.
-        tokenizer: the old tokenizer.
-        unknown: its ids for whatever it does not know.
-
-    Raises:
-        ValueError: none is new.
-
-    Example:
-        >>> from tokenizers import models
-        >>> selection = select_new(["a", "b", "b", ""], Tokenizer(models.WordLevel({"a": 0}, unk_token="a")), {0})
-        >>> selection.tokens, selection.notes()
-        (['b'], ['left out: 1 known already (a); 1 given twice (b); 1 empty'])
-    """
-    new: dict[str, None] = {}
-    skipped: dict[str, list[str]] = {
-        "known already": [],
-        "read as one token already": [],
-        "given twice": [],
-        "empty": [],
-    }
-    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    for token in tokens:
-        if not token.strip():
-            skipped["empty"].append(token)
-        elif token in vocabulary:
-            skipped["known already"].append(token)
-        elif token in new:
-            skipped["given twice"].append(token)
-        else:
-            new[token] = None
-    added = tokenizer.get_added_tokens_decoder()
-    for token, encoding in zip(list(new), encode(tokenizer, list(new)), strict=True):
-        ids = encoding.ids
-        if len(ids) == 1 and ids[0] not in unknown and ids[0] not in added:
-            skipped["read as one token already"].append(token)
-            del new[token]
-    selection = NewTokens(list(new), {reason: names for reason, names in skipped.items() if names})
-    if not new:
-        reason = "; ".join(selection.notes()) or "none was given"
-        raise ValueError(f"there is no new token ({reason}); give some that the tokenizer does not have")
-    return selection
-
-
-def add_tokens(
-    folder: Path, spec: dict[str, Any], tokens: list[str], match: Match = "word"
-) -> tuple[dict[str, bytes], list[int]]:
-    """Adds tokens to the files of a tokenizer.
-
-    Args:
-        folder: folder of the model.
-        spec: its tokenizer.json.
-        tokens: tokens, all new.
-        match: "word": a token is not found inside a longer word, but for those of scripts that put no spaces between
-            words; "anywhere": inside words too.
-
-    Returns:
-        New content by name of the file, and the ids of the tokens.
-
-    Raises:
-        ValueError: the tokenizer does not find a token again, or its ids have gaps that new ones would collide with.
-    """
-    tokenizer = build_tokenizer(spec, folder)
-    old = tokenizer.get_vocab(with_added_tokens=True)
-    tokenizer.add_tokens([_added_token(token, tokenizer, match) for token in tokens])
-    entries = [entry for entry in json.loads(tokenizer.to_str())["added_tokens"] if entry["content"] not in old]
-    new_spec = {**spec, "added_tokens": [*(spec.get("added_tokens") or []), *entries]}
-    tokenizer = build_tokenizer(new_spec, folder)  # the library numbers tokens itself, in the order of these ids
-    new = tokenizer.get_vocab(with_added_tokens=True)
-    ids = [new[token] for token in tokens]
-    moved = any(new[token] != index for token, index in old.items())
-    if moved or len(set(ids)) < len(ids) or set(ids) & set(old.values()):
-        raise ValueError(
-            f"the ids of the tokenizer of {folder} have gaps, so that new tokens would get ids of old ones; "
-            "load it with transformers, fill the gaps, and save it again"
-        )
-    for entry in entries:
-        entry["id"] = new[entry["content"]]
-    _require_matches(tokenizer, tokens, ids)
-    return {"tokenizer.json": json_bytes(new_spec)} | _list_added(folder, entries), ids
-
-
-def _added_token(token: str, tokenizer: Tokenizer, match: Match) -> AddedToken:
-    normal = token if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(token)
-    return AddedToken(
-        token,
-        single_word=match == "word" and script(token) not in _UNSPACED,
-        # Found in any case where the tokenizer knows one only; but a mark for a space would become part of it.
-        normalized=normal.strip() != "" and "▁" not in normal,
-        special=False,
-    )
-
-
-def _require_matches(tokenizer: Tokenizer, tokens: list[str], ids: list[int]) -> None:
-    """Refuses tokens that the tokenizer does not find in a text again, alone or between words."""
-    alone = encode(tokenizer, tokens)
-    between = encode(tokenizer, [f"x {token} x" for token in tokens])
-    missed = [
-        token
-        for token, index, *encodings in zip(tokens, ids, alone, between, strict=True)
-        if not all(index in encoding.ids for encoding in encodings)
-    ]
-    if missed:
-        raise ValueError(
-            f"the tokenizer does not find {join_names(missed)} in a text again: its normalizer makes another token or "
-            "nothing of it; leave it out, or write it as the tokenizer does, e.g. in lower case"
-        )
-
-
-def _list_added(folder: Path, entries: list[dict[str, Any]]) -> dict[str, bytes]:
-    """Adds the same tokens to the older files that list added ones, where there are such."""
-    files: dict[str, bytes] = {}
-    config = read_object(folder, "tokenizer_config.json") or {}
-    if isinstance(config.get("added_tokens_decoder"), dict):
-        for entry in entries:
-            properties = {key: value for key, value in entry.items() if key != "id"}
-            config["added_tokens_decoder"][str(entry["id"])] = properties
-        files["tokenizer_config.json"] = json_bytes(config)
-    added = read_object(folder, "added_tokens.json")
-    if added is not None:
-        files["added_tokens.json"] = json_bytes(added | {entry["content"]: entry["id"] for entry in entries})
-    return files
-
-
 # Tokens taken out.
 
 
@@ -409,7 +219,7 @@ def trim_spec(spec: Mapping[str, Any], new_ids: Mapping[int, int]) -> dict[str, 
     return new
 
 
-def _guard(call: Callable[[], T], refuse: Callable[[str], ValueError]) -> T:
+def guard(call: Callable[[], T], refuse: Callable[[str], ValueError]) -> T:
     """Calls the library, which raises bare Exception and panics beside it, and turns those into one sentence."""
     try:
         return call()
