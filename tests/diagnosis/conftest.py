@@ -93,7 +93,7 @@ def full_scan() -> ScanResult:
             "model": {
                 "name": ALL, "family": ALL, "kind": "causal", "embedding": ALL, "head": ALL, "tied": False,
                 "rows": 5000, "width": 4, "dtype": ALL, "vocabulary": 4990, "padded": 10, "bias": True,
-                "softcap": 30.0, "logit_scale": 0.5, "notes": [ALL],
+                "softcap": 30.0, "state_scale": 0.25, "logit_scale": 0.5, "notes": [ALL],
             },
             "frequencies": {
                 "source": "merges", "tokens": 900, "types": 80, "warning": ALL,

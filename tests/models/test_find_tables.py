@@ -20,6 +20,7 @@ from decone.models.families import FAMILIES
 from decone.models.find_tables import find_tables, match_name, match_tables
 from decone.models.nano import Nano, NanoConfig
 from decone.models.tables import ModelTables
+from decone.objectives import MLE
 from decone.training.config import RunConfig
 
 V, TOKENS = 96, 90
@@ -51,6 +52,7 @@ class Case:
     bias: str = ""
     kind: str = "causal"
     softcap: float | None = None
+    state_scale: float = 1.0
     scale: float = 1.0
     changed: dict[str, Any] = field(default_factory=dict)
 
@@ -78,7 +80,7 @@ CASES = {
     "cohere2": Case("Cohere2ForCausalLM", DECODER, scale=0.5, changed={"logit_scale": 0.5}),
     "granite": Case("GraniteForCausalLM", DECODER, scale=0.125, changed={"logits_scaling": 8.0}),
     "hyperclovax": Case("HyperCLOVAXForCausalLM", DECODER, scale=4.0, changed={"logits_scaling": 4.0}),
-    "minicpm3": Case("MiniCPM3ForCausalLM", {**ENCODER, **MINICPM}, scale=0.5, changed={"dim_model_base": 8}),
+    "minicpm3": Case("MiniCPM3ForCausalLM", {**ENCODER, **MINICPM}, state_scale=0.5, changed={"dim_model_base": 8}),
     "opt": Case("OPTForCausalLM", OPT, "model.decoder.embed_tokens"),
     "bloom": Case("BloomForCausalLM", BLOOM, "transformer.word_embeddings"),
     "falcon": Case("FalconForCausalLM", ENCODER, "transformer.word_embeddings"),
@@ -125,9 +127,9 @@ CASES = {
     "modernbert": Case(
         "ModernBertForMaskedLM", ENCODER, "model.embeddings.tok_embeddings", "decoder", "decoder.bias", "masked"
     ),
-    "t5": Case("T5ForConditionalGeneration", T5, "shared", kind="seq2seq", scale=0.25),
+    "t5": Case("T5ForConditionalGeneration", T5, "shared", kind="seq2seq", state_scale=0.25),
     "mt5": Case("MT5ForConditionalGeneration", T5, "shared", kind="seq2seq"),
-    "umt5": Case("UMT5ForConditionalGeneration", T5, "shared", kind="seq2seq", scale=0.25),
+    "umt5": Case("UMT5ForConditionalGeneration", T5, "shared", kind="seq2seq", state_scale=0.25),
     "bart": Case("BartForConditionalGeneration", BART, "model.shared", bias=LOGITS_BIAS, kind="seq2seq"),
     "mbart": Case("MBartForConditionalGeneration", BART, "model.shared", bias=LOGITS_BIAS, kind="seq2seq"),
     "pegasus": Case("PegasusForConditionalGeneration", BART, "model.shared", bias=LOGITS_BIAS, kind="seq2seq"),
@@ -193,8 +195,9 @@ def stored(folder: Path, **changes: Tensor | None) -> None:
 
 
 def by_hand(model_tables: ModelTables, hidden: Tensor) -> Tensor:
-    logits = hidden @ model_tables.output.read().T * model_tables.logit_scale
-    logits = logits if model_tables.bias is None else logits + model_tables.bias
+    """Logits of the states that the head is given."""
+    logits = hidden @ model_tables.output.read().T
+    logits = (logits if model_tables.bias is None else logits + model_tables.bias) * model_tables.logit_scale
     return logits if model_tables.softcap is None else model_tables.softcap * torch.tanh(logits / model_tables.softcap)
 
 
@@ -211,7 +214,8 @@ def test_tables_are_those_of_the_model(name: str, tied: bool, tiny: Callable[...
     assert torch.equal(found.output.read(), outputs)
     assert found.embedding.shape == inputs.shape
     assert found.embedding.dtype == torch.float32
-    assert (found.softcap, found.logit_scale, found.copies) == (case.softcap, case.scale, 1)
+    assert (found.softcap, found.copies) == (case.softcap, 1)
+    assert (found.state_scale, found.logit_scale) == (case.state_scale, case.scale)
     assert (found.bias is not None) is bool(case.bias)
     assert found.tokenizer is not None
     assert found.special == {1}
@@ -222,24 +226,48 @@ def test_tables_are_those_of_the_model(name: str, tied: bool, tiny: Callable[...
 @torch.no_grad()
 def test_tables_make_the_logits_of_the_model(name: str, tied: bool, tiny: Callable[..., Saved]) -> None:
     """Scale, softcap and bias are right, and each of them is needed."""
-    case, (folder, model) = CASES[name], tiny(name, tied)
-    ids = torch.randint(3, V, (2, 7))
-    if case.kind == "masked":
-        seen: list[Tensor] = []
-        hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        logits, hidden = model(input_ids=ids).logits, seen[0]
-        hook.remove()
-    elif case.kind == "causal":
-        logits, hidden = model(input_ids=ids).logits, model.base_model(input_ids=ids).last_hidden_state
-    else:
-        inputs = {"input_features": torch.randn(2, 4, 16)} if name == "whisper" else {"input_ids": ids}
-        output = model(**inputs, decoder_input_ids=ids, output_hidden_states=True)
-        logits, hidden = output.logits, output.decoder_hidden_states[-1]
+    folder, _ = tiny(name, tied)
+    logits, hidden, states = passed(name, tied, tiny)
     found = find_tables(str(folder))
     torch.testing.assert_close(by_hand(found, hidden), logits, rtol=1e-4, atol=1e-4)
+    if states is not None:
+        torch.testing.assert_close(states * found.state_scale, hidden, rtol=1e-6, atol=1e-6)
+        assert torch.allclose(states, hidden, rtol=1e-3) is (found.state_scale == 1)
     plain = ModelTables("", "", "causal", found.embedding, found.head)
     quirks = (found.softcap, found.logit_scale, found.bias) != (None, 1.0, None)
     assert torch.allclose(by_hand(plain, hidden), logits, rtol=1e-3, atol=1e-3) is not quirks
+
+
+@pytest.mark.parametrize(("name", "tied"), BOTH)
+@torch.no_grad()
+def test_an_objective_with_the_readout_has_the_loss_of_the_model(
+    name: str, tied: bool, tiny: Callable[..., Saved]
+) -> None:
+    folder, _ = tiny(name, tied)
+    logits, hidden, _ = passed(name, tied, tiny)
+    found, target = find_tables(str(folder)), torch.randint(3, V, logits.shape[:-1])
+    loss = MLE()(hidden, found.output.read(), target, bias=found.bias, readout=found.readout)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1).double(), target.flatten())
+    torch.testing.assert_close(loss.mean().double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def passed(name: str, tied: bool, tiny: Callable[..., Saved]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Logits of a model, the states that its head was given, and the last states of its body; masked ones hide them."""
+    case, (_, model) = CASES[name], tiny(name, tied)
+    ids = torch.randint(3, V, (2, 7))
+    seen: list[Tensor] = []
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        if case.kind == "seq2seq":
+            inputs = {"input_features": torch.randn(2, 4, 16)} if name == "whisper" else {"input_ids": ids}
+            output = model(**inputs, decoder_input_ids=ids, output_hidden_states=True)
+            states = output.decoder_hidden_states[-1]
+        else:
+            output = model(input_ids=ids)
+            states = None if case.kind == "masked" else model.base_model(input_ids=ids).last_hidden_state
+    finally:
+        hook.remove()
+    return output.logits, seen[0], states
 
 
 @pytest.mark.parametrize(("name", "tied"), [("llama", True), ("llama", False), ("t5", True), ("bert", False)])
@@ -293,10 +321,10 @@ def test_of_a_tied_table_any_of_its_names_may_be_stored(tiny: Callable[..., Save
 
 def test_t5_of_version_1_1_is_neither_tied_nor_scaled(tiny: Callable[..., Saved]) -> None:
     folder = copied(tiny("t5")[0], tie_word_embeddings=False, scale_decoder_outputs=None)
-    assert find_tables(str(folder)).logit_scale == 1.0
+    assert find_tables(str(folder)).state_scale == 1.0
     stored(folder, lm_head__weight=torch.randn(V, 16))
     found = find_tables(str(folder))
-    assert (found.tied, found.logit_scale, found.head and found.head.name) == (False, 1.0, "lm_head.weight")
+    assert (found.tied, found.state_scale, found.head and found.head.name) == (False, 1.0, "lm_head.weight")
 
 
 def test_a_missing_head_is_noted(tiny: Callable[..., Saved]) -> None:

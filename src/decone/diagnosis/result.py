@@ -52,7 +52,8 @@ class ModelFacts(ScanRecord):
     padded: int = Field(0, description="rows beyond the tokenizer's last id")
     bias: bool = False
     softcap: float | None = None
-    logit_scale: float = 1.0
+    state_scale: float = Field(1.0, description="factor of the last states before the head is given them")
+    logit_scale: float = Field(1.0, description="factor of the logits that the head makes")
     notes: list[str] = Field(default_factory=list, description="what a reader of the numbers must know")
 
 

@@ -168,6 +168,7 @@ def _model_facts(model_tables: ModelTables, rows: RowKinds) -> ModelFacts:
         padded=len(rows.of("padded")),
         bias=model_tables.bias is not None,
         softcap=model_tables.softcap,
+        state_scale=model_tables.state_scale,
         logit_scale=model_tables.logit_scale,
         notes=list(model_tables.notes),
     )

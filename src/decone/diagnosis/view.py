@@ -173,6 +173,7 @@ def model_line(result: ScanResult) -> str:
         f"{model.vocabulary:,} tokens" if model.vocabulary is not None else "",
         count(model.padded, "padded row") if model.padded else "",
         f"softcap {model.softcap:g}" if model.softcap is not None else "",
+        f"states before the head times {model.state_scale:g}" if model.state_scale != 1 else "",
         f"logit scale {model.logit_scale:g}" if model.logit_scale != 1 else "",
         "bias" if model.bias else "",
     ]

@@ -30,17 +30,17 @@ def positive(config: Config, key: str, default: float) -> float:
 
 
 def unscaled(config: Config) -> float:
-    """Logits as they come."""
+    """Numbers as they come."""
     return 1.0
 
 
 def factor(key: str, default: float = 1.0) -> Callable[[Config], float]:
-    """Logits times a number of the configuration."""
+    """Numbers times one of the configuration."""
     return lambda config: positive(config, key, default)
 
 
 def divisor(key: str, default: float = 1.0) -> Callable[[Config], float]:
-    """Logits, or the states before the head, divided by a number of the configuration."""
+    """Numbers divided by one of the configuration."""
     return lambda config: 1 / positive(config, key, default)
 
 
@@ -68,7 +68,8 @@ class Family:
         head: names of the output table.
         bias: names of what is added to the logits.
         tied: the output table is the input table where the configuration says nothing.
-        scale: factor of the logits.
+        state_scale: factor of the last states before the head is given them.
+        logit_scale: factor of the logits that the head makes.
         softcap: key in the configuration, and default.
         note: what a reader of the numbers must know.
         two_vocabularies: source and target have vocabularies of their own.
@@ -82,7 +83,8 @@ class Family:
     head: tuple[str, ...]
     bias: tuple[str, ...] = ()
     tied: bool = True
-    scale: Callable[[Config], float] = unscaled
+    state_scale: Callable[[Config], float] = unscaled
+    logit_scale: Callable[[Config], float] = unscaled
     softcap: tuple[str, float | None] | None = None
     note: str = ""
     two_vocabularies: bool = False
@@ -113,8 +115,8 @@ _NEOX = Family("causal", ("embed_in.weight",), ("embed_out.weight", "lm_head.wei
 _MAMBA = replace(_TIED, embedding=("backbone.embeddings.weight", "backbone.embedding.weight", "embeddings.weight"))
 _GEMMA = replace(_TIED, softcap=("final_logit_softcapping", None), note=SCALED)
 _GEMMA2 = replace(_GEMMA, softcap=("final_logit_softcapping", 30.0))
-_GRANITE = replace(_UNTIED, scale=divisor("logits_scaling"))
-_COHERE = replace(_TIED, scale=factor("logit_scale", 0.0625))
+_GRANITE = replace(_UNTIED, logit_scale=divisor("logits_scaling"))
+_COHERE = replace(_TIED, logit_scale=factor("logit_scale", 0.0625))
 
 _BERT = Family(
     "masked",
@@ -139,7 +141,7 @@ _CLIP = replace(_SIGLIP, reads_highest_id=True)
 _SHARED = ("shared.weight", "decoder.embed_tokens.weight", "encoder.embed_tokens.weight")
 _BART = Family("seq2seq", _SHARED, ("lm_head.weight",), ("final_logits_bias",))
 _MT5 = replace(_BART, bias=())
-_T5 = replace(_MT5, scale=by_width)
+_T5 = replace(_MT5, state_scale=by_width)
 _T5GEMMA = replace(
     _GEMMA2, kind="seq2seq", embedding=(_SHARED[1], "text_model.embed_tokens.weight"), head=("lm_head.out_proj.weight",)
 )
@@ -189,9 +191,9 @@ FAMILIES: dict[str, Family] = {
     **_rows("cohere cohere2 cohere2_moe", _COHERE),
     **_rows("granite granitemoe granitemoeshared granitemoehybrid granitemoe_swa", _GRANITE),
     "granite_swa": replace(_GRANITE, tied=True),
-    "falcon_h1": replace(_UNTIED, scale=factor("lm_head_multiplier")),
-    "hyperclovax": replace(_UNTIED, scale=factor("logits_scaling")),
-    "minicpm3": replace(_TIED, scale=by_base_width),
+    "falcon_h1": replace(_UNTIED, logit_scale=factor("lm_head_multiplier")),
+    "hyperclovax": replace(_UNTIED, logit_scale=factor("logits_scaling")),
+    "minicpm3": replace(_TIED, state_scale=by_base_width),
     **_rows("mamba falcon_mamba", _MAMBA),
     "mamba2": replace(_MAMBA, tied=False),
     "xlstm": replace(_MAMBA, tied=False, softcap=("output_logit_soft_cap", 30.0)),

@@ -93,7 +93,6 @@ def _model(name: str, folder: Path, outer: dict[str, Any], embedding: str | None
         )
     elif family.note:
         notes.append(family.note)
-    scale, softcap = row.scale(config), row.cap(config)
     weights, rows = open_weights(folder), config.get("vocab_size")
     names = match_tables(weights.shapes, family, rows if isinstance(rows, int) else None, embedding, head)
     table, output = _equally_long(weights, *names, notes)
@@ -111,8 +110,9 @@ def _model(name: str, folder: Path, outer: dict[str, Any], embedding: str | None
         head=output,
         tied=tied,
         bias=bias if has_output else None,
-        softcap=softcap if has_output else None,
-        logit_scale=scale if has_output else 1.0,
+        softcap=row.cap(config) if has_output else None,
+        state_scale=row.state_scale(config) if has_output else 1.0,
+        logit_scale=row.logit_scale(config) if has_output else 1.0,
         tokenizer=tokens.tokenizer,
         special=frozenset(index for index in tokens.special if index < table.shape[0]),
         notes=[*notes, *tokens.notes],

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from decone.engines.contract import Readout
+
 BLOCK = 1 << 24  # entries read at once: 64 MiB in float32
 
 Kind = Literal["causal", "masked", "encoder", "seq2seq", "run", "tables"]
@@ -106,7 +108,8 @@ class ModelTables:
         tied: the output table is the input table.
         bias: of the output, [V].
         softcap: c in c * tanh(logits / c).
-        logit_scale: factor of the logits.
+        state_scale: factor of the last states before the head is given them.
+        logit_scale: factor of the logits that the head makes.
         tokenizer: cuts texts as the model's does; None where that cannot be had, and `notes` say why.
         names: id of each token where there are names without such a tokenizer; see `vocabulary`.
         chat: ids of the marks that the chat templates write, ids beyond the table among them.
@@ -123,6 +126,7 @@ class ModelTables:
     tied: bool = False
     bias: Float[Tensor, " V"] | None = None
     softcap: float | None = None
+    state_scale: float = 1.0
     logit_scale: float = 1.0
     tokenizer: Tokenizer | None = None
     copies: int = 1
@@ -135,6 +139,14 @@ class ModelTables:
     def vocabulary(self) -> Mapping[str, int] | None:
         """Id of each token, added ones included; None where tokens have no names. Several may have one id."""
         return self.names if self.tokenizer is None else self.tokenizer.get_vocab(with_added_tokens=True)
+
+    @property
+    def readout(self) -> Readout:
+        """Treatment of the logits behind the head, for an objective that is given the states that the head is given.
+
+        Where it is given the last states of the model's body instead, multiply them by `state_scale`.
+        """
+        return Readout(self.logit_scale, self.softcap)
 
     @property
     def output(self) -> Table:
