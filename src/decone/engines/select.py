@@ -1,6 +1,5 @@
 """The choice of an engine by device, precision and objective, with its reason."""
 
-from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -10,38 +9,28 @@ import torch
 from torch import Tensor
 
 from decone.engines.chunked import chunked
-from decone.engines.contract import LOSS, Engine, Evaluation, Request, Rule, Tokens, reference
+from decone.engines.contract import Engine, Evaluation, Rule, reference
 from decone.engines.sweep import product_dtype
 
 TRUSTED = False  # whether "auto" takes the triton engine: not before the tests marked `gpu` have passed on a GPU
 AMPERE = (8, 0)  # the oldest compute capability that multiplies bfloat16
 
 
-class LazyEngine:
+def _lazy(module: str) -> Engine:
     """An engine whose module is imported at the first call, because its dependencies are slow to import or missing."""
 
-    def __init__(self, module: str, name: str) -> None:
-        self.module, self.name = module, name
+    def engine(*inputs: Any, **settings: Any) -> Evaluation:
+        evaluation: Evaluation = getattr(import_module(f"decone.engines.{module}"), module)(*inputs, **settings)
+        return evaluation
 
-    def __call__(
-        self,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        tokens: Tokens,
-        rule: Rule,
-        request: Request = LOSS,
-        **settings: Any,
-    ) -> Evaluation:
-        engine: Callable[..., Evaluation] = getattr(import_module(self.module), self.name)
-        return engine(hidden, weight, bias, tokens, rule, request, **settings)
+    return engine
 
 
 ENGINES: dict[str, Engine] = {
     "reference": reference,
     "chunked": chunked,
-    "triton": LazyEngine("decone.engines.triton", "triton"),
-    "vocab_parallel": LazyEngine("decone.engines.vocab_parallel", "vocab_parallel"),
+    "triton": _lazy("triton"),
+    "vocab_parallel": _lazy("vocab_parallel"),
 }
 
 

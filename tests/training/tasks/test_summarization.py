@@ -85,7 +85,7 @@ def test_lengths_of_what_is_written_are_settings(model: Path) -> None:
         one = learner(model, shortest=shortest, longest=longest, beams=3)
         one.model.eval()
         with torch.inference_mode():
-            found = one.model.generate(**one._padded(one.dev))  # type: ignore[operator]
+            found = one.model.generate(**one.padded(one.dev))  # type: ignore[operator]
             alone = one.write()
         start = one.model.generation_config.decoder_start_token_id  # type: ignore[union-attr]
         assert set(found[:, 0].tolist()) == {start}

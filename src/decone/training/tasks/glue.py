@@ -6,7 +6,7 @@ F1 and accuracy, STS-B by correlations, the others by accuracy. CoLA is its publ
 development sentences are of the same sources as the training ones.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from decone.data.corpora import decode
 from decone.data.published import Published, find
 from decone.metrics.benchmark import accuracy, correlations, f1, matthews
-from decone.training.finetuning import FinetuneConfig, batch_count, finetune, length_batches, shuffled_batches
-from decone.training.tasks import LOADER, FinetuneTask, Split, load_model
+from decone.training.finetuning import FinetuneConfig, finetune, length_batches
+from decone.training.tasks import LOADER, EncodedExamples, FinetuneTask, Split, lengths, load_model
 
 HEADS = ("classifier", "classification_head", "score")
 CLASSIFIERS = replace(LOADER, may_lack=(*HEADS, "pooler"))  # modules that a pretrained model need not have
@@ -79,13 +79,13 @@ class GlueTask(FinetuneTask):
     def count(self, config: FinetuneConfig) -> int:
         """Number of training examples; ValueError where a file cannot be had."""
         load(self, "dev")
-        return len(self._training_examples(config))
+        return len(load(self, "train")[: config.examples or None])
 
     def run(
         self, config: FinetuneConfig, model: str, folder: Path, device: str, stop: Callable[[], bool]
     ) -> dict[str, Any]:
         """Fine-tunes a model with a fresh head; see `FinetuneTask.run`."""
-        train, dev = self._training_examples(config), load(self, "dev")
+        train, dev = load(self, "train")[: config.examples or None], load(self, "dev")
         network, tokenizer = load_classifier(model, self.outputs, config.seed)
         untuned = None
         if self.untuned_heading is not None and not network.config.is_encoder_decoder:
@@ -108,10 +108,6 @@ class GlueTask(FinetuneTask):
         else:
             answers, truth = logits.squeeze(1).double().numpy(), np.array(labels, dtype=np.float64)
         return {key: function(answers, truth) for key, (_, function) in self.measures.items()}
-
-    def _training_examples(self, config: FinetuneConfig) -> list[Example]:
-        examples = load(self, "train")
-        return examples[: config.examples] if config.examples else examples
 
 
 def load(task: GlueTask | str, split: Split) -> list[Example]:
@@ -183,7 +179,7 @@ def _labels(task: GlueTask) -> str:
     return ", ".join(task.classes) if task.classes else f"scores from {task.scores[0]:g} to {task.scores[1]:g}"
 
 
-class Classification:
+class Classification(EncodedExamples):
     """A classifier with the examples of a task, as the loop trains it; it gives `logits` for token ids."""
 
     def __init__(
@@ -195,20 +191,14 @@ class Classification:
         dev: Sequence[Example],
         config: FinetuneConfig,
     ) -> None:
-        self.model, self.tokenizer, self.task, self.config = model, tokenizer, task, config
-        self.train = [self._encode(example) for example in train]
-        self.dev = [self._encode(example) for example in dev]
+        def encode(example: Example) -> dict[str, list[int]]:
+            pair = () if example.second is None else (example.second,)
+            return dict(tokenizer(example.first, *pair, truncation=True, max_length=config.length))
+
+        super().__init__(model, tokenizer, config, list(map(encode, train)), list(map(encode, dev)))
+        self.task = task
         self.labels = [example.label for example in train]
         self.dev_labels = [example.label for example in dev]
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of one epoch."""
-        return batch_count(len(self.train), self.config.batch)
-
-    def batches(self, epoch: int) -> Iterable[Sequence[int]]:
-        """Examples of similar length together; the seed and the epoch decide the order."""
-        return shuffled_batches(_lengths(self.train), self.config.batch, (self.config.seed, epoch))
 
     def loss(self, indices: Sequence[int]) -> Tensor:
         """Cross-entropy of classes, or the squared error of scores."""
@@ -222,19 +212,12 @@ class Classification:
         """Measures of the task on the development set."""
         rows = torch.empty(len(self.dev), self.task.outputs)
         # Twice the training batch fits: no activations are kept for backward.
-        for indices in length_batches(_lengths(self.dev), 2 * self.config.batch):
+        for indices in self.dev_batches(2 * self.config.batch):
             rows[indices] = self._logits([self.dev[index] for index in indices]).cpu()
         return self.task.score(rows, self.dev_labels)
 
-    def _encode(self, example: Example) -> dict[str, list[int]]:
-        pair = () if example.second is None else (example.second,)
-        encoding: Any = self.tokenizer(example.first, *pair, truncation=True, max_length=self.config.length)
-        return dict(encoding)
-
     def _logits(self, encoded: Sequence[dict[str, list[int]]]) -> Float[Tensor, "B C"]:
-        device = next(self.model.parameters()).device
-        inputs = self.tokenizer.pad(list(encoded), return_tensors="pt").to(device)
-        logits: Tensor = self.model(**inputs).logits
+        logits: Tensor = self.model(**self.padded(encoded)).logits
         return logits.float()
 
 
@@ -263,7 +246,7 @@ def sentence_vectors(encoder: nn.Module, tokenizer: Any, sentences: Sequence[str
     device = next(encoder.parameters()).device
     encoded = [dict(tokenizer(sentence, truncation=True, max_length=length)) for sentence in sentences]
     rows: list[Tensor | None] = [None] * len(encoded)
-    for indices in length_batches(_lengths(encoded), SENTENCES):
+    for indices in length_batches(lengths(encoded), SENTENCES):
         inputs = tokenizer.pad([encoded[index] for index in indices], return_tensors="pt").to(device)
         hidden = encoder(**inputs).last_hidden_state
         mask = inputs["attention_mask"][:, :, None].to(hidden.dtype)
@@ -281,10 +264,6 @@ def similarity_correlation(encoder: nn.Module, tokenizer: Any, pairs: Sequence[E
     encoder.train(training)
     scores = torch.tensor([float(pair.label) for pair in pairs], dtype=torch.float64)
     return correlations(F.cosine_similarity(first, second).double().numpy(), scores.numpy())[1]
-
-
-def _lengths(encoded: Sequence[Mapping[str, Any]]) -> list[int]:
-    return [len(example["input_ids"]) for example in encoded]
 
 
 _COPY = "https://raw.githubusercontent.com/F0restL1n/BERT/0d0288be08079531c7b3a85af3d532f9adb0f13a/glue_data"

@@ -6,13 +6,12 @@ DialogSum is its development set, that of CNN/DailyMail 1,000 pairs of its valid
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from jaxtyping import Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,8 +20,8 @@ from torch.nn.utils.rnn import pad_sequence
 from decone.data.corpora import decode
 from decone.data.published import Published, find
 from decone.metrics.generation import rouge, scorer
-from decone.training.finetuning import FinetuneConfig, batch_count, finetune, length_batches, shuffled_batches
-from decone.training.tasks import LOADER, FinetuneTask, Split, load_model, quiet_library
+from decone.training.finetuning import FinetuneConfig, batch_count, finetune
+from decone.training.tasks import LOADER, EncodedExamples, FinetuneTask, Split, load_model, quiet_library
 
 IGNORED = -100  # what transformers takes for "no target" when it shifts targets into inputs
 INPUTS = ("input_ids", "attention_mask")  # some tokenizers give more than an encoder-decoder takes
@@ -162,7 +161,7 @@ class SummaryTask(FinetuneTask):
     def count(self, config: FinetuneConfig) -> int:
         """Number of training pairs; ValueError where they or rouge-score cannot be had."""
         scorer()  # better missed now than after an epoch
-        return len(self._training_pairs(config))
+        return len(load(self.name, "train")[: config.examples or None])
 
     def run(
         self, config: FinetuneConfig, model: str, folder: Path, device: str, stop: Callable[[], bool]
@@ -170,17 +169,13 @@ class SummaryTask(FinetuneTask):
         """Fine-tunes an encoder-decoder; see `FinetuneTask.run`."""
         if not isinstance(config, SummaryConfig):
             raise TypeError("settings of summaries are made by SummaryTask.build")
-        train, dev = self._training_pairs(config), load(self.name, "dev")
+        train, dev = load(self.name, "train")[: config.examples or None], load(self.name, "dev")
         network, tokenizer = load_encoder_decoder(model, max(config.length, config.target, config.longest))
         epochs = finetune(Summarization(network, tokenizer, train, dev, config), config, folder, device, stop)
         return {"epochs": epochs, "examples": {"train": len(train), "dev": len(dev)}}
 
-    def _training_pairs(self, config: FinetuneConfig) -> list[Pair]:
-        pairs = load(self.name, "train")
-        return pairs[: config.examples] if config.examples else pairs
 
-
-class Summarization:
+class Summarization(EncodedExamples):
     """An encoder-decoder with documents and their summaries, as the loop trains it; how it decodes is set here."""
 
     def __init__(
@@ -191,23 +186,17 @@ class Summarization:
         dev: Sequence[Pair],
         config: SummaryConfig,
     ) -> None:
-        self.model, self.tokenizer, self.config = model, tokenizer, config
-        self.train = [self._document(pair) for pair in train]
-        self.dev = [self._document(pair) for pair in dev]
-        self.targets = [self._target(pair) for pair in train]
+        def encode(pair: Pair) -> dict[str, list[int]]:
+            text = f"{config.prefix} {pair.document}" if config.prefix else pair.document
+            encoded = tokenizer(text, truncation=True, max_length=config.length)
+            return {key: encoded[key] for key in INPUTS}
+
+        super().__init__(model, tokenizer, config, list(map(encode, train)), list(map(encode, dev)))
+        self.smoothing = config.smoothing
+        targets = (tokenizer(text_target=pair.summary, truncation=True, max_length=config.target) for pair in train)
+        self.targets = [torch.tensor(target["input_ids"]) for target in targets]
         self.references = [pair.summary for pair in dev]
         model.generation_config = generation_config(model, config)
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of one epoch."""
-        return batch_count(len(self.train), self.config.batch)
-
-    def batches(self, epoch: int) -> Iterable[Sequence[int]]:
-        """Documents of similar length together; the seed and the epoch decide the order."""
-        return shuffled_batches(
-            [len(document["input_ids"]) for document in self.train], self.config.batch, (self.config.seed, epoch)
-        )
 
     def loss(self, indices: Sequence[int]) -> Tensor:
         """Cross-entropy of the tokens of the summaries, the decoder being given those before.
@@ -215,7 +204,7 @@ class Summarization:
         The sum is divided by the mean length of a training summary, not that of these: then every token counts alike,
         and parts of a batch add up to it.
         """
-        inputs = self._padded([self.train[index] for index in indices])
+        inputs = self.padded([self.train[index] for index in indices])
         targets = [self.targets[index] for index in indices]
         labels = pad_sequence(targets, batch_first=True, padding_value=IGNORED).to(inputs["input_ids"].device)
         logits = self.model(**inputs, labels=labels).logits.float()
@@ -224,7 +213,7 @@ class Summarization:
             labels.flatten(),
             ignore_index=IGNORED,
             reduction="sum",
-            label_smoothing=self.config.smoothing,
+            label_smoothing=self.smoothing,
         )
         mean = sum(map(len, self.targets)) / len(self.targets)
         return total / (len(indices) * mean)
@@ -239,24 +228,11 @@ class Summarization:
         # As many at once as in training: beams take the memory that backward takes there.
         size = batch_count(self.config.batch, self.config.accumulate)
         generate: Any = self.model.generate
-        for indices in length_batches([len(document["input_ids"]) for document in self.dev], size):
-            tokens = generate(**self._padded([self.dev[index] for index in indices]))
+        for indices in self.dev_batches(size):
+            tokens = generate(**self.padded([self.dev[index] for index in indices]))
             for index, text in zip(indices, self.tokenizer.batch_decode(tokens, skip_special_tokens=True), strict=True):
                 texts[index] = text.strip()
         return texts
-
-    def _document(self, pair: Pair) -> dict[str, list[int]]:
-        text = f"{self.config.prefix} {pair.document}" if self.config.prefix else pair.document
-        encoded: Any = self.tokenizer(text, truncation=True, max_length=self.config.length)
-        return {key: encoded[key] for key in INPUTS}
-
-    def _target(self, pair: Pair) -> Int[Tensor, " T"]:
-        encoded: Any = self.tokenizer(text_target=pair.summary, truncation=True, max_length=self.config.target)
-        return torch.tensor(encoded["input_ids"])
-
-    def _padded(self, encoded: Sequence[dict[str, list[int]]]) -> Any:
-        device = next(self.model.parameters()).device
-        return self.tokenizer.pad(list(encoded), return_tensors="pt").to(device)
 
 
 def generation_config(model: Any, config: SummaryConfig) -> Any:
