@@ -9,7 +9,8 @@ from typing import Any, get_args
 import pytest
 
 from decone.cli import console, main
-from decone.diagnosis.checks import check_names
+from decone.cli.scan import METRICS
+from decone.diagnosis.checks import CHECKS, check_names
 from decone.repair.vocabulary.initialisations import DEFINITIONS, INITIALISATIONS
 from decone.repair.vocabulary.spelling import Match, Special
 
@@ -68,7 +69,8 @@ def test_every_module_of_the_room_is_quick() -> None:
 @pytest.mark.parametrize(
     ("copy", "source"),
     [
-        (console.CHECKS, tuple(check_names())),
+        (console.CHECKS, tuple(CHECKS)),
+        (tuple(sorted((*console.CHECKS, *METRICS))), tuple(sorted(check_names()))),
         (console.INITIALISATIONS, (*INITIALISATIONS, DEFINITIONS)),
         (get_args(console.Match), get_args(Match)),
         (get_args(console.Special), get_args(Special)),

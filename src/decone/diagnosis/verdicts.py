@@ -235,71 +235,61 @@ def undertrained(result: ScanResult) -> int:
     return sum(suspect.score > UNUSUAL for suspect in result.suspects)
 
 
-def _not_numbers(rows: RowFinding) -> Finding:
+def _row_finding(
+    severity: Severity, title: str, rows: RowFinding, meaning: str, remedy: str, source: str, share: float | None = None
+) -> Finding:
+    """Verdict on rows that are ill by themselves, however many."""
+    evidence = {"count": rows.count, "ids": rows.ids[:20]} | ({} if share is None else {"share": share})
     return Finding(
-        code="non-finite",
-        severity="serious",
-        title="Rows that are not numbers",
-        meaning=f"{_rows(rows.count)} NaN or infinite entries; a single such row turns every softmax into NaN.",
-        remedy="Go back to the last checkpoint without them and look at the learning rate and the gradient norms.",
-        evidence={"count": rows.count, "ids": rows.ids[:20]},
-        source="a softmax over NaN is NaN",
+        code=rows.kind,
+        severity=severity,
+        title=title,
+        meaning=meaning,
+        remedy=remedy,
+        evidence=evidence,
+        source=source,
     )
+
+
+def _not_numbers(rows: RowFinding) -> Finding:
+    meaning = f"{_rows(rows.count)} NaN or infinite entries; a single such row turns every softmax into NaN."
+    remedy = "Go back to the last checkpoint without them and look at the learning rate and the gradient norms."
+    return _row_finding("serious", "Rows that are not numbers", rows, meaning, remedy, "a softmax over NaN is NaN")
 
 
 def _beyond(tokens: RowFinding, rows: int) -> Finding:
-    highest = max(tokens.ids)
-    resize = f"resize_token_embeddings({highest + 1}) of transformers, save, then `decone repair rows MODEL --ids "
-    resize += f"{rows}-{highest} --init mean` so that they do not begin as noise; or "
-    return Finding(
-        code="beyond",
-        severity="serious",
-        title="More tokens than rows",
-        meaning=f"{tokens.count:,} {_plural(tokens.count, 'token has an id', 'tokens have ids')} beyond the table of "
-        f"{rows:,} rows: {_by_name(tokens)}. A text or a chat template with such a token stops the model.",
-        remedy=f"{f'Give them rows: {resize}' if highest < SANE * rows else ''}take them out of the tokenizer's files.",
-        evidence={"count": tokens.count, "ids": tokens.ids[:20], "rows": rows},
-        source="an id without a row is an error of index",
+    have = "token has an id" if tokens.count == 1 else "tokens have ids"
+    meaning = (
+        f"{tokens.count:,} {have} beyond the table of {rows:,} rows: {_by_name(tokens)}. A text or a chat template "
     )
+    meaning += "with such a token stops the model."
+    remedy = "Take the tokens out of the tokenizer's files"
+    if max(tokens.ids) < SANE * rows:
+        remedy += f"; or give them rows: `model.resize_token_embeddings({max(tokens.ids) + 1})` of transformers, save, "
+        remedy += f"then `decone repair rows MODEL --ids {_selection(tokens)} --init mean`, for the new ones are noise"
+    return _row_finding("serious", "More tokens than rows", tokens, meaning, f"{remedy}.", "an id needs a row")
 
 
 def _chat(tokens: RowFinding) -> Finding:
-    ids = id_ranges(tokens.ids, LISTED)
-    selection = "untrained" if "…" in ids else ids.replace(" ", "").replace("–", "-")
-    return Finding(
-        code="chat",
-        severity="warning",
-        title="Chat tokens never trained",
-        meaning=f"The chat template writes {tokens.count:,} {_plural(tokens.count, 'token', 'tokens')} that seem never "
-        f"trained: {_by_name(tokens)}. Every conversation begins with this noise, as it does in most base models.",
-        remedy=f"`decone repair rows MODEL --ids {selection} --init mean` gives them rows that do no harm; then "
-        "fine-tune with the embedding and the head among the trained weights.",
-        evidence={"count": tokens.count, "ids": tokens.ids[:20]},
-        source="rows like those of tokens that no training text held, Land and Bartolo 2024",
-    )
+    seem = "token that seems" if tokens.count == 1 else "tokens that seem"
+    meaning = f"The chat template writes {tokens.count:,} {seem} never trained: {_by_name(tokens)}. Every conversation "
+    meaning += "begins with this noise, as it does in most base models."
+    remedy = f"`decone repair rows MODEL --ids {_selection(tokens)} --init mean` gives them rows that do no harm; then "
+    remedy += "fine-tune with the embedding and the head among the trained weights."
+    source = "rows like those of tokens that no training text held, Land and Bartolo 2024"
+    return _row_finding("warning", "Chat tokens never trained", tokens, meaning, remedy, source)
 
 
 def _shared(tokens: RowFinding) -> Finding:
-    return Finding(
-        code="shared",
-        severity="note",
-        title="Ids used twice",
-        meaning=f"{_rows(tokens.count)} several tokens each, which the model cannot tell apart: {_by_name(tokens)}.",
-        remedy="Number the tokens of vocab.json and added_tokens.json so that each has an id of its own.",
-        evidence={"count": tokens.count, "ids": tokens.ids[:20]},
-        source="one row is one token",
-    )
+    meaning = f"{_rows(tokens.count)} several tokens each, which the model cannot tell apart: {_by_name(tokens)}."
+    remedy = "Number the tokens of vocab.json and added_tokens.json so that each has an id of its own."
+    return _row_finding("note", "Ids used twice", tokens, meaning, remedy, "one row is one token")
 
 
 def _gap(holes: RowFinding, rows: int) -> Finding:
-    return Finding(
-        code="gap",
-        severity="note",
-        title="Holes in the vocabulary",
-        meaning=f"{_rows(holes.count)} no token though higher ids do; nothing ever trains them.",
-        remedy=SHRINK,
-        evidence={"count": holes.count, "share": holes.count / rows, "ids": holes.ids[:20]},
-        source="ids of the tokenizer",
+    meaning = f"{_rows(holes.count)} no token though higher ids do; nothing ever trains them."
+    return _row_finding(
+        "note", "Holes in the vocabulary", holes, meaning, SHRINK, "ids of the tokenizer", holes.count / rows
     )
 
 
@@ -309,8 +299,10 @@ def _by_name(tokens: RowFinding) -> str:
     return ", ".join([*names[:LISTED], *(["…"] if tokens.count > LISTED else [])])
 
 
-def _plural(count: int, one: str, several: str) -> str:
-    return one if count == 1 else several
+def _selection(tokens: RowFinding) -> str:
+    """The ids of a finding for `--ids`; all untrained ones where they are many."""
+    ids = id_ranges(tokens.ids, LISTED)
+    return "untrained" if "…" in ids else ids.replace(" ", "").replace("–", "-")
 
 
 def _undertrained(result: ScanResult) -> Finding:

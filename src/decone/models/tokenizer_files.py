@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from decone.files.folder import JSON_LIMIT, inside, read_object, read_text
 from decone.files.foreign import plain
@@ -38,6 +38,7 @@ PYTHON_CLASSES = (
     *("RoCBertTokenizer", "Speech2TextTokenizer", "TapasTokenizer", "VitsTokenizer", "Wav2Vec2CTCTokenizer"),
     *("Wav2Vec2PhonemeCTCTokenizer", "XLMTokenizer"),
 )
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _NAMES = (*(f"{role}_token" for role in _ROLES), "additional_special_tokens", "extra_special_tokens")
 _LOADER = Loader(needs="a tokenizer without tokenizer.json needs", refusal="{reason}", incomplete="{weight}")
@@ -75,7 +76,7 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any] | None = None) -> Fol
     """
     notes: list[str] = []
     settings: list[dict[str, Any]] = []
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+    for name in SETTINGS:
         try:
             content = read_object(folder, name)
         except ValueError as error:
@@ -87,11 +88,15 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any] | None = None) -> Fol
         tokenizer.no_truncation()  # some come with a length to cut and fill texts to
         tokenizer.no_padding()
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        highest = max(vocabulary.values(), default=0)
         special = {index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        if highest > MOST:  # the library takes memory for every id below the highest whenever it copies a tokenizer
+            tokenizer = None
+            notes.append(f"the tokenizer gives the id {highest:,}, which no table has, {UNJUDGED}; take that token out")
     if not vocabulary:
         return FolderTokenizer(notes=notes)
-    contents = [content for setting in settings for name in _NAMES for content in _contents(setting.get(name))]
-    special |= {vocabulary[content] for content in (*contents, *_declared(settings)) if content in vocabulary}
+    contents = (*_special_tokens(settings), *_declared(settings))
+    special |= {vocabulary[content] for content in contents if content in vocabulary}
     added = set() if tokenizer is None else tokenizer.get_added_tokens_decoder().keys()
     marks = [token for token, index in vocabulary.items() if index in added or index in special]
     chat: frozenset[int] = frozenset()
@@ -108,14 +113,15 @@ def declared_tokens(folder: Path) -> list[str]:
     Raises:
         ValueError: such a file is damaged.
     """
-    names = ("tokenizer_config.json", "special_tokens_map.json")
-    settings = [read_object(folder, name) or {} for name in names]
-    tokens = [content for setting in settings for name in _NAMES for content in _contents(setting.get(name))]
+    settings = [read_object(folder, name) or {} for name in SETTINGS]
     added = [setting.get("added_tokens_decoder") for setting in settings]
-    tokens += [
-        content for tokens_by_id in added if isinstance(tokens_by_id, dict) for content in _contents(tokens_by_id)
-    ]
-    return list(dict.fromkeys([*tokens, *(read_object(folder, "added_tokens.json") or {})]))
+    tokens = [content for by_id in added if isinstance(by_id, dict) for content in _contents(by_id)]
+    tokens += read_object(folder, "added_tokens.json") or {}
+    return list(dict.fromkeys([*tokens, *_special_tokens(settings)]))
+
+
+def _special_tokens(settings: list[dict[str, Any]]) -> list[str]:
+    return [content for setting in settings for name in _NAMES for content in _contents(setting.get(name))]
 
 
 _Parts = tuple[Tokenizer | None, Mapping[str, int] | None, set[int]]
@@ -132,6 +138,9 @@ def _guarded(folder: Path, config: Mapping[str, Any], settings: list[dict[str, A
         if path.stat().st_size > SIZE_LIMIT:
             raise ValueError(f"it has {path.stat().st_size:,} bytes")
         tokenizer = Tokenizer.from_file(str(path))
+        if not notes:  # transformers adds what the other files declare; damaged ones are left alone
+            absent = [content for content in declared_tokens(folder) if tokenizer.token_to_id(content) is None]
+            tokenizer.add_tokens([AddedToken(content, normalized=False) for content in absent if content])
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library raises bare Exception, and panics beside it
@@ -201,7 +210,7 @@ def _copied(folder: Path, name: str, target: Path) -> bool:
     return True
 
 
-def _is_safe(key: str, value: object) -> bool:
+def _is_safe(key: str, value: Any) -> bool:
     if any(name in key for name in _UNSAFE):
         return False
     if key == "added_tokens_decoder":
