@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from decone.data import corpora, published
+from decone.files.foreign import quoted
 from decone.models.load import is_run
 from decone.models.tables import ModelTables
 from decone.training import inputs
@@ -136,9 +137,9 @@ def read_counts(path: Path, model_tables: ModelTables) -> Int64[Tensor, " V"]:
     for key, count, where in entries:
         row = rows.get(key)
         if row is None:
-            raise ValueError(f"{where}: {key[:40]!r} {missing}")
+            raise ValueError(f"{where}: {quoted(key)} {missing}")
         if row in counted:
-            raise ValueError(f"{where}: {key[:40]!r} is counted twice; add the counts up")
+            raise ValueError(f"{where}: {quoted(key)} is counted twice; add the counts up")
         counted.add(row)
         total += count
         if total > MOST:
@@ -246,7 +247,7 @@ def _count_entries(text: str, path: Path) -> list[tuple[str, int, str]]:
         else:
             if not isinstance(content, dict):
                 raise ValueError(f'{path} is no JSON object; write {{"token": count, ...}}')
-            return [(key, _count(value, f"{path}, {key[:40]!r}"), str(path)) for key, value in content.items()]
+            return [(key, _count(value, f"{path}, {quoted(key)}"), str(path)) for key, value in content.items()]
     entries = []
     for number, line in enumerate(text.split("\n"), 1):
         key, tab, count = line.removesuffix("\r").rpartition("\t")
@@ -254,7 +255,7 @@ def _count_entries(text: str, path: Path) -> list[tuple[str, int, str]]:
         if tab:
             entries.append((key, _count(count, where), where))
         elif line.strip():
-            raise ValueError(f'{where}: {line[:40]!r} is not "id<TAB>count" or "token<TAB>count"')
+            raise ValueError(f'{where}: {quoted(line)} is not "id<TAB>count" or "token<TAB>count"')
     return entries
 
 
@@ -263,7 +264,7 @@ def _count(value: object, where: str) -> int:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18:
         return value
-    raise ValueError(f"{where}: {str(value)[:40]!r} is no count; write a whole number from 0 on")
+    raise ValueError(f"{where}: {quoted(str(value))} is no count; write a whole number from 0 on")
 
 
 def _counts_in_text(model_tables: ModelTables, text: str) -> Int64[Tensor, " V"]:

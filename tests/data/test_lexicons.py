@@ -90,7 +90,7 @@ def test_lexicons_follow_one_another() -> None:
         (b"word\tgloss\n", "auto", "holds no sense that can be used; name another file"),
         (b"word\tmeaning\tpos\nice\tfrozen\tn\n", "auto", "line 1: the columns word, meaning, pos are not known"),
         (TWO.encode(), "oewn", "words.txt, line 1: the columns are ice, frozen water; a table of Open English"),
-        (TWO.encode(), "wordnet", "words.txt, line 1: 'ice\\\\tfrozen water' is no line of a data file of WordNet"),
+        (TWO.encode(), "wordnet", "words.txt, line 1: 'ice\\tfrozen water' is no line of a data file of WordNet"),
         (TWO.encode(), "wiktionary", "words.txt, line 1: not JSON"),
         (TWO.encode(), "yaml", "there is no format 'yaml'; choose one of auto, oewn, wordnet, wiktionary, tsv"),
         (OEWN.replace("examples", "exampels").encode(), "auto", "line 1: the columns are lemma, pos, sense, synset"),

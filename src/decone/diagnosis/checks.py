@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from decone.diagnosis.result import Check, ScanResult
 from decone.diagnosis.table_metrics import table_metrics
 from decone.diagnosis.verdicts import output_table, undertrained
+from decone.files.foreign import quoted
 
 
 def _count(kind: str) -> Callable[[ScanResult], float | None]:
@@ -79,7 +80,7 @@ def parse_limits(text: str) -> dict[str, float]:
     for item in filter(None, (item.strip() for item in text.split(","))):
         name, _, value = item.partition("=")
         if name not in names:
-            raise ValueError(f"--check knows no {name!r}; it knows {', '.join(names)}")
+            raise ValueError(f"--check knows no {quoted(name)}; it knows {', '.join(names)}")
         try:
             limits[name] = float(value)
         except ValueError:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from decone.diagnosis.result import ModelDiff, RowChange, TableFacts
 from decone.diagnosis.table_metrics import table_metrics
+from decone.files.foreign import quoted
 from decone.metrics.neighbours import RowChanges, common_share, nearest_rows, row_changes
 from decone.models.tables import ModelTables, Table, blocks
 
@@ -79,7 +80,7 @@ def require_same_vocabulary(model_tables: ModelTables, reference: ModelTables) -
         return
     strange = sorted(token for token in mine.keys() | theirs.keys() if mine.get(token) != theirs.get(token))
     if strange or model_tables.copies != reference.copies:
-        example = f", e.g. {strange[0][:TOKEN_LENGTH]!r}" if strange else ""
+        example = f", e.g. {quoted(strange[0])}" if strange else ""
         raise ValueError(
             f"the tokenizers of {model_tables.name} and {reference.name} disagree on {len(strange):,} tokens{example}, "
             "so row by row they mean different things; name another --against"

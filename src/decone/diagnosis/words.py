@@ -17,12 +17,12 @@ from torch import Tensor
 
 from decone.data.corpora import read_text
 from decone.diagnosis.result import WordSimilarity
+from decone.files.foreign import quoted
 from decone.metrics.benchmark import spearman, spearman_interval
 from decone.models.tables import ModelTables, Table, blocks
 
 SPACES = ("Ġ", "▁")  # how byte-level and SentencePiece vocabularies write a leading space
 MAX_BYTES = 64 * 2**20  # the largest published list is far below 1 MiB
-QUOTED = 80  # characters of a bad line in a message
 
 
 class WordPair(NamedTuple):
@@ -176,10 +176,9 @@ def _names_columns(fields: list[str]) -> bool:
 def _pair(path: Path, number: int, fields: list[str]) -> WordPair:
     words, numbers = fields[:2], [_number(field) for field in fields[2:]]
     if len(words) < 2 or not all(words) or not numbers or None in numbers:
-        line = " ".join(fields)
-        line = line if len(line) <= QUOTED else f"{line[:QUOTED]}..."
         raise ValueError(
-            f"{path}, line {number}: {line!r} is not two words and a finite score; write e.g. tiger<TAB>cat<TAB>7.35"
+            f"{path}, line {number}: {quoted(' '.join(fields))} is not two words and a finite score; "
+            "write e.g. tiger<TAB>cat<TAB>7.35"
         )
     assert numbers[0] is not None
     return WordPair(words[0], words[1], numbers[0])

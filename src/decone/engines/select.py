@@ -11,6 +11,7 @@ from torch import Tensor
 from decone.engines.chunked import chunked
 from decone.engines.contract import Engine, Evaluation, Rule, reference
 from decone.engines.sweep import product_dtype
+from decone.files.foreign import quoted
 
 TRUSTED = False  # whether "auto" takes the triton engine: not before the tests marked `gpu` have passed on a GPU
 AMPERE = (8, 0)  # the oldest compute capability that multiplies bfloat16
@@ -58,7 +59,7 @@ def choose(
     """
     if engine != "auto":
         if engine not in ENGINES:
-            raise ValueError(f"unknown engine {engine!r}; choose one of auto, {', '.join(sorted(ENGINES))}")
+            raise ValueError(f"unknown engine {quoted(engine)}; choose one of auto, {', '.join(sorted(ENGINES))}")
         return EngineChoice(engine, "asked for by name")
     device = torch.device(device)
     if device.type != "cuda":

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from decone.files.foreign import plain
+from decone.files.foreign import plain, quoted
 
 JSON_LIMIT = 64 << 20  # bytes; the longest index published is about a tenth of that
 EXCLUDED = (".git",)  # folders that are not copied: a changed model is no commit of its history
@@ -28,7 +28,7 @@ def inside(folder: Path, name: str) -> Path:
     Raises:
         ValueError: the name leads out of the folder.
     """
-    refusal = ValueError(f"{folder} names the file {plain(name)!r}, which lies outside it; that is not opened")
+    refusal = ValueError(f"{folder} names the file {quoted(name)}, which lies outside it; that is not opened")
     try:
         path, home = folder / name, folder.resolve()
         target = path.resolve()

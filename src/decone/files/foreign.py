@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+VALUE = 80  # characters of a value that a sentence echoes
 LONG = 2000  # characters of a sentence or a sample
 LABEL = 60  # characters of a token that are shown
 CODE_POINTS = 3  # foreign characters of a token whose code points are spelt out
@@ -30,6 +31,21 @@ def plain(text: object, limit: int = 200) -> str:
         for character in str(text)[:limit]
     )
     return line[: limit - 1] + "…" if len(line) > limit or len(str(text)) > limit else line
+
+
+def quoted(value: object, limit: int = VALUE) -> str:
+    r"""A user's or a stranger's value as a sentence echoes it: strings in quotes, on one line, not too long.
+
+    Example:
+        >>> quoted("red \x1b[31m"), quoted(0.5), quoted("x" * 1000, 4)
+        ("'red \\x1b[31m'", '0.5', "'xxx…'")
+    """
+    if isinstance(value, str):
+        return repr(value if len(value) <= limit else f"{value[: limit - 1]}…")
+    try:
+        return plain(repr(value), limit)
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists in lists
+        return f"a {type(value).__name__}"
 
 
 def join_names(names: Sequence[str], limit: int = 5) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from decone.files.atomic import atomic_file
 from decone.files.folder import inside, read_object
-from decone.files.foreign import plain
+from decone.files.foreign import plain, quoted
 
 INDEX = "model.safetensors.index.json"
 HEADER_LIMIT = 32 << 20  # bytes; a header of 100,000 tensors takes about 12 MB
@@ -265,7 +265,7 @@ def _of_index(folder: Path, index: dict[str, Any]) -> dict[str, StoredTensor]:
     for file in sorted(set(files.values())):
         path = inside(folder, file)
         if path.suffix != ".safetensors":
-            raise ValueError(f"{folder / INDEX} names {plain(file)!r}, which is not safetensors; {CONVERT}")
+            raise ValueError(f"{folder / INDEX} names {quoted(file)}, which is not safetensors; {CONVERT}")
         if not path.is_file():
             raise ValueError(f"{folder} lacks the file {plain(file)} that its index names; download it again")
         headers[file] = read_header(path)[1]

@@ -11,6 +11,8 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from decone.files.foreign import VALUE, plain, quoted
+
 Progress = Callable[[str, int, int], None]  # called with the name of a stage, its steps done and all its steps
 
 
@@ -44,7 +46,7 @@ def parse_pairs(texts: Sequence[str], option: str = "--set", example: str = "opt
     for text in texts:
         pair = parse_pair(text)
         if pair is None:
-            raise ValueError(f"{option} {text!r} is not key=value; write e.g. {option} {example}")
+            raise ValueError(f"{option} {quoted(text)} is not key=value; write e.g. {option} {example}")
         values[pair[0]] = pair[1]
     return values
 
@@ -102,7 +104,7 @@ def typed_arguments(
         try:
             typed[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:
-            raise ValueError(explain(key, value, error.errors()[0]["msg"])) from None
+            raise ValueError(explain(key, plain(value, VALUE), error.errors()[0]["msg"])) from None
     return typed
 
 
@@ -122,9 +124,9 @@ def explain_mistake(model: type[BaseModel], error: ValidationError) -> str:
             assert isinstance(inner, type) and issubclass(inner, BaseModel)
             model = inner
         keys = list(model.model_fields)
-        return f"unknown key {dotted!r}; {suggest(last, keys, 'known keys: ' + ', '.join(keys))}"
+        return f"unknown key {quoted(dotted)}; {suggest(last, keys, 'known keys: ' + ', '.join(keys))}"
     if first["type"] == "missing":
         return repr(last)
     if "error" in first.get("ctx", {}):
         return str(first["ctx"]["error"])
-    return f"{dotted} = {first['input']!r:.200}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return f"{dotted} = {quoted(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from torch import Tensor
 
+from decone.files.foreign import quoted
+
 BLOCK = 1 << 22  # entries converted at once: 32 MiB in float64
 QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 
@@ -321,7 +323,7 @@ def group_cosines(
     member = torch.zeros(len(groups), len(weight), dtype=torch.float64, device=weight.device)
     for index, (name, ids) in enumerate(groups.items()):
         if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= len(weight) or len(torch.unique(ids)) < len(ids)):
-            raise ValueError(f"ids of {name!r} must lie in 0 to {len(weight) - 1}, each once")
+            raise ValueError(f"ids of {quoted(name)} must lie in 0 to {len(weight) - 1}, each once")
         member[index, ids] = 1.0
     sums = torch.zeros(len(groups), weight.shape[1], dtype=torch.float64, device=weight.device)
     norms = row_norms(weight)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from decone.files.foreign import quoted
 from decone.metrics.table_geometry import row_norms
 from decone.models.tables import Table, blocks
 
@@ -162,9 +163,13 @@ def layout(table: Table, groups: Mapping[str, Int64[Tensor, " M"]]) -> GroupLayo
     label = torch.full((V,), -1)
     for index, (name, ids) in enumerate(groups.items()):
         if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= V):
-            raise ValueError(f"group {name!r} has ids {int(ids.min())} to {int(ids.max())}, {table.name} has {V} rows")
+            raise ValueError(
+                f"group {quoted(name)} has ids {int(ids.min())} to {int(ids.max())}, {table.name} has {V} rows"
+            )
         if bool((label[ids] >= 0).any()) or len(torch.unique(ids)) < len(ids):
-            raise ValueError(f"group {name!r} holds an id twice, or one of another group; a row belongs to one group")
+            raise ValueError(
+                f"group {quoted(name)} holds an id twice, or one of another group; a row belongs to one group"
+            )
         label[ids] = index
     sizes = tuple(len(ids) for ids in groups.values())
     if not sum(sizes) or not H:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from decone.files.foreign import plain
+from decone.files.foreign import quoted
 from decone.models.tables import Kind
 
 Config = Mapping[str, Any]
@@ -25,7 +25,7 @@ def positive(config: Config, key: str, default: float) -> float:
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"config.json: {key} must be a number above 0, not {plain(value, 40)!r}; correct it")
+        raise ValueError(f"config.json: {key} must be a number above 0, not {quoted(value)}; correct it")
     return float(value)
 
 

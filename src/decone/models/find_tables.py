@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decone.files.folder import inside, read_object, read_text
-from decone.files.foreign import plain
+from decone.files.foreign import plain, quoted
 from decone.files.safetensors import FileTable, Weights, open_weights
 from decone.models.families import FAMILIES, UNKNOWN, Config, Family
 from decone.models.load import RUN_CONFIG, first_line
@@ -349,7 +349,7 @@ def match_tables(
         if requested is not None and requested not in shapes:
             names = [name for name in shapes if len(name) < 200][:10000]
             near = _with_shapes(difflib.get_close_matches(requested, names, n=3, cutoff=0.3), shapes)
-            raise ValueError(f"there is no tensor {plain(requested)!r} for {option}; near to it: {near}")
+            raise ValueError(f"there is no tensor {quoted(requested)} for {option}; near to it: {near}")
     tables = {name: shape for name, shape in shapes.items() if len(shape) == 2 and 0 not in shape}
     if family is not None:
         embedding = embedding or match_name(family.embedding, tables, rows)

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from decone.engines.contract import Gate, Tokens
+from decone.files.foreign import quoted
 from decone.objectives.base import Objective, require_choice, require_finite
 from decone.objectives.label_smoothing import LabelSmoothing
 from decone.vocab.counts import RecentCounts, step_counts
@@ -194,5 +195,5 @@ def _ids(special: Sequence[int] | str) -> tuple[int, ...]:
     except ValueError:
         ids = (-1,)
     if any(id < 0 for id in ids):
-        raise ValueError(f"special must name token ids, 0 or more, got {special!r}; for example 0/1/2/3")
+        raise ValueError(f"special must name token ids, 0 or more, got {quoted(special)}; for example 0/1/2/3")
     return ids

@@ -16,6 +16,7 @@ from torch import Tensor, distributed, nn
 
 from decone.engines import select
 from decone.engines.contract import PLAIN, Engine, Evaluation, Gate, Pairs, Readout, Request, Shift, Tokens
+from decone.files.foreign import quoted
 
 
 @dataclass
@@ -302,11 +303,11 @@ def _check(
     if importance is not None and importance.requires_grad:
         raise ValueError("importance is a constant factor and gets no gradient; pass importance.detach()")
     if not isinstance(readout, Readout):
-        raise ValueError(f"readout {readout!r} must be a Readout; for a softcap pass Readout(softcap=...)")
+        raise ValueError(f"readout {quoted(readout)} must be a Readout; for a softcap pass Readout(softcap=...)")
     if not hidden.is_floating_point():
         raise ValueError(f"hidden holds {hidden.dtype}; hidden states are floating numbers, pass hidden.float()")
     if reduction not in ("sum", "none"):
-        raise ValueError(f"unknown reduction {reduction!r}; choose 'sum' (and loss.mean()) or 'none'")
+        raise ValueError(f"unknown reduction {quoted(reduction)}; choose 'sum' (and loss.mean()) or 'none'")
 
 
 def require_finite(name: str, value: float, hint: str) -> None:
@@ -326,4 +327,4 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         ValueError: with the name, the value and the choices.
     """
     if value not in choices:
-        raise ValueError(f"unknown {name} {value!r}; choose {', '.join(choices[:-1])} or {choices[-1]}")
+        raise ValueError(f"unknown {name} {quoted(value)}; choose {', '.join(choices[:-1])} or {choices[-1]}")

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from decone.engines.contract import Engine, Evaluation, Gate, Request, Tokens
+from decone.files.foreign import quoted
 from decone.objectives.agg import AGG
 from decone.objectives.base import Objective
 from decone.vocab.counts import RecentCounts, frequency_groups, step_counts
@@ -68,7 +69,7 @@ class Freeze(Objective):
                 f"share must lie in [0, 1], got {share}; 0.2 freezes the least frequent fifth of the types"
             )
         if terms not in ("b", "c", "bc", "abc"):
-            raise ValueError(f"unknown terms {terms!r}; choose b, c, bc, or abc for the whole row")
+            raise ValueError(f"unknown terms {quoted(terms)}; choose b, c, bc, or abc for the whole row")
         if collect < 1:
             raise ValueError(f"collect must be 1 or more steps, got {collect}; or pass counts")
         first = 0 if counts is not None else collect

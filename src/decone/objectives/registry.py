@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from decone.document.blocks import Document, DocumentModel, Facts, Grid, GridColumn, Passage, Section, Title
+from decone.files.foreign import quoted
 from decone.files.settings import parameter_names, suggest, typed_arguments
 from decone.objectives.base import Objective
 
@@ -47,7 +48,7 @@ def find(name: str) -> type[Objective]:
     """
     if name not in (available := names()):
         hint = suggest(name, available, f"choose one of {', '.join(available)}")
-        raise ValueError(f"unknown method {name!r}; {hint}")
+        raise ValueError(f"unknown method {quoted(name)}; {hint}")
     for point in entry_points(group=_GROUP):
         if point.name == name:
             foreign: type[Objective] = point.load()
@@ -79,8 +80,8 @@ def get(name: str, **settings: Any) -> Objective:
     for key in settings:
         if key not in parameters:
             hint = suggest(key, parameters, f"it knows {', '.join(parameters) or 'no settings'}")
-            raise ValueError(f"method {name!r} has no setting {key!r}; {hint}")
-    message = f"method {name!r}, setting {{}}={{}}: {{}}"
+            raise ValueError(f"method {quoted(name)} has no setting {quoted(key)}; {hint}")
+    message = f"method {quoted(name)}, setting {{}}={{}}: {{}}"
     return objective(**typed_arguments(objective.__init__, settings, message.format))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from decone.files.foreign import quoted
 from decone.files.settings import suggest, typed_arguments
 from decone.optim import adamw
 
@@ -50,7 +51,7 @@ def find(name: str) -> Builder:
     """
     if name not in (available := names()):
         hint = suggest(name, available, f"choose one of {', '.join(available)}")
-        raise ValueError(f"unknown optimiser {name!r}; {hint}")
+        raise ValueError(f"unknown optimiser {quoted(name)}; {hint}")
     for point in entry_points(group=_GROUP):
         if point.name == name:
             foreign: Builder = point.load()
@@ -79,7 +80,7 @@ def options(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         if key not in keys:
             parameters = [parameter for parameter in inspect.signature(builder).parameters if parameter in keys]
             hint = suggest(key, parameters, f"it knows {', '.join(parameters) or 'no settings'}")
-            raise ValueError(f"optimiser {name!r} has no setting {key!r}; {hint}")
+            raise ValueError(f"optimiser {quoted(name)} has no setting {quoted(key)}; {hint}")
     return typed_arguments(builder, settings, f"{name} setting {{}}={{}}: {{}}".format)
 
 

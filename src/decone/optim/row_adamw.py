@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from decone.files.foreign import quoted
 from decone.optim.row_kernel import AdamWRule, AdamWTable, require_kernel
 from decone.optim.row_update import step_rows
 
@@ -130,7 +131,7 @@ class RowAdamW(torch.optim.AdamW):
         group = self.defaults | param_group | {"params": _members(param_group)}
         for name, values in POLICIES.items():
             if group[name] not in values:
-                raise ValueError(f"{name}={group[name]!r} is unknown; use {' or '.join(map(repr, values))}")
+                raise ValueError(f"{name}={quoted(group[name])} is unknown; use {' or '.join(map(repr, values))}")
         tensors, tables = _tensors(group["params"]), _tables(group)
         for table in tables:
             if not _among(table, tensors) or table.dim() != 2 or not table.is_floating_point():

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from decone.files.foreign import quoted
 from decone.metrics.table_geometry import row_blocks
 from decone.models.tables import Table, blocks
 from decone.repair.delta import RepairTarget, RowDelta
@@ -92,11 +93,11 @@ def find_directions(
     V, H = table.shape
     count = components_for(H) if components is None else components
     if centre not in get_args(Centre):
-        raise ValueError(f"centre must be one of {', '.join(get_args(Centre))}, not {str(centre)[:40]!r}")
+        raise ValueError(f"centre must be one of {', '.join(get_args(Centre))}, not {quoted(str(centre))}")
     if not 0 <= count < H:
         raise ValueError(f"{count} components of a table of width {H}; take from 0 to {H - 1}, e.g. {min(4, H - 1)}")
     if count == 0 and centre in ("kept", "origin"):
-        raise ValueError(f"0 components and centre {centre!r} change nothing; take out a component, or the mean")
+        raise ValueError(f"0 components and centre {quoted(centre)} change nothing; take out a component, or the mean")
     measured = torch.zeros(V, dtype=torch.bool)
     measured[torch.arange(V) if ids is None else ids] = True
     size = int(measured.sum())
@@ -201,7 +202,7 @@ def remove_directions(
         ValueError: as `find_directions`.
     """
     if statistics not in get_args(Statistics):
-        raise ValueError(f"statistics must be of all or of the chosen rows, not {str(statistics)[:40]!r}")
+        raise ValueError(f"statistics must be of all or of the chosen rows, not {quoted(str(statistics))}")
     directions = find_directions(target.table, components, centre, ids if statistics == "chosen" else None)
     count = len(directions.axes)
     results: dict[str, Any] = {

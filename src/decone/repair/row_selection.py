@@ -17,7 +17,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from decone.data.corpora import read_text
-from decone.files.foreign import plain
+from decone.files.foreign import plain, quoted
 from decone.repair.alignment.result import TokenAlignment
 
 RowKind = Literal["all", "rare", "seen", "last", "doubtful", "untrained", "list"]
@@ -79,7 +79,7 @@ def parse_rows(text: str, special: RowKind | None = None, option: str = "--rows"
             try:
                 return replace(selection, kind=kind, share=float(number) if number else None)
             except ValueError:
-                raise ValueError(f"{option} {plain(text, 40)!r} is no share; write e.g. {word}:0.2") from None
+                raise ValueError(f"{option} {quoted(text)} is no share; write e.g. {word}:0.2") from None
     return selection
 
 
@@ -197,7 +197,7 @@ def rarest(
         ValueError: as `select_tokens`.
     """
     if strategy not in get_args(Strategy):
-        raise ValueError(f"choose tokens by one of {', '.join(get_args(Strategy))}, not {str(strategy)[:40]!r}")
+        raise ValueError(f"choose tokens by one of {', '.join(get_args(Strategy))}, not {quoted(str(strategy))}")
     if not 0 <= ratio <= 1:
         raise ValueError(f"the share of tokens is {ratio:g}; give one from 0 to 1")
     if strategy == "index":
@@ -242,7 +242,7 @@ def read_ids(selection: RowSelection, size: int, tokens: Mapping[str, int] | Non
             if word == text.strip():
                 raise ValueError(f"no file {plain(text, 80)}; {selection.option} takes {selection.names}")
             raise ValueError(
-                f"{where}: {plain(word, 40)!r} is no id and no token of the model; write whole numbers from 0 on, "
+                f"{where}: {quoted(word)} is no id and no token of the model; write whole numbers from 0 on, "
                 "ranges like 5-9, or tokens as they stand in its vocabulary"
             )
         first, last = (tokens[word],) * 2 if span is None else (int(span[1]), int(span[2] or span[1]))

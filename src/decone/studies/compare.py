@@ -16,6 +16,7 @@ from decone.document import figures, html, markdown
 from decone.document.blocks import Document, DocumentModel
 from decone.files.atomic import write_text
 from decone.files.failure import folders_above, write_failures
+from decone.files.foreign import quoted
 from decone.files.lock import lock
 from decone.files.settings import Progress
 from decone.studies.exhibits import ModelExhibit, load_exhibits
@@ -149,7 +150,7 @@ def split_methods(text: str) -> list[str]:
         raise ValueError("--methods is empty; write e.g. mle,threshold:margin=1")
     for method in methods:
         if methods.count(method) > 1:
-            raise ValueError(f"--methods names {method!r} twice; keep one")
+            raise ValueError(f"--methods names {quoted(method)} twice; keep one")
     return methods
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from decone.files.failure import make_folder
+from decone.files.foreign import quoted
 from decone.files.settings import explain_mistake
 from decone.models.find_tables import find_tables
 from decone.repair.api import apply_delta, read_delta, repair_with
@@ -274,7 +275,7 @@ class DownstreamTable:
         for name in finetuning.deltas:
             if name == ORIGINAL or name not in names:
                 repaired = ", ".join(row for row in names if row != ORIGINAL) or "none"
-                raise ValueError(f"--delta names the row {name!r}; rows of this run that take one: {repaired}")
+                raise ValueError(f"--delta names the row {quoted(name)}; rows of this run that take one: {repaired}")
         for key, option in _FIXED.items():
             if key in finetuning.settings:
                 raise ValueError(f"--set {key} is not free here; use {option}")

@@ -16,6 +16,7 @@ from decone.document import markdown
 from decone.document.blocks import Document, DocumentModel
 from decone.files.atomic import write_text
 from decone.files.failure import make_folder
+from decone.files.foreign import quoted
 from decone.files.settings import Progress, merge_settings
 from decone.studies import definitionemb
 from decone.studies.pool import RunJob, StepCounter, Watch, check, run_all
@@ -85,7 +86,7 @@ class PaperTable:
         finetuning.refuse(f"{self.study}:{self.name}")
         select = request.select or "best"
         if select not in ("best", "last"):
-            raise ValueError(f"unknown --select {select!r}; choose best or last")
+            raise ValueError(f"unknown --select {quoted(select)}; choose best or last")
         rows = self.select(request.rows)
         return PaperStudy(self, rows, request.seeds, request.out, request.runs, request.device, select)
 
@@ -197,7 +198,7 @@ class PaperStudy(Study):
         result = read_result(path)
         if RunConfig.build(result.config).identity() != self._config(key).identity():
             label = self.by_name[key.row].label
-            raise ValueError(f"{path} was made with another configuration than {label!r} asks for; remove it")
+            raise ValueError(f"{path} was made with another configuration than {quoted(label)} asks for; remove it")
         return result.to_dict()
 
 
@@ -279,7 +280,7 @@ def reproduce(
         ({'Baseline': []}, 5.04)
     """
     if exhibit not in EXHIBITS:
-        raise ValueError(f"nothing to reproduce under {exhibit!r}; choose one of {', '.join(EXHIBITS)}")
+        raise ValueError(f"nothing to reproduce under {quoted(exhibit)}; choose one of {', '.join(EXHIBITS)}")
     request = StudyRequest(rows, parse_seeds(seeds), Path(out), Path(runs), device, select)
     files = {row: Path(file) for row, file in (deltas or {}).items()}
     study = EXHIBITS[exhibit].plan(request, FinetuneRequest(model, tasks, files, settings or {}))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from decone.files.atomic import write_text
+from decone.files.foreign import quoted
 from decone.studies.pool import Watch
 from decone.studies.table import StudyTable
 
@@ -240,7 +241,7 @@ def select_names(names: str, available: Sequence[str], noun: str, owner: str) ->
         raise ValueError(f"--{noun}s is empty; {owner} has {', '.join(available)}")
     for name in selection:
         if name not in available:
-            raise ValueError(f"{owner} has no {noun} {name!r}; its {noun}s: {', '.join(available)}")
+            raise ValueError(f"{owner} has no {noun} {quoted(name)}; its {noun}s: {', '.join(available)}")
     return selection
 
 
@@ -263,12 +264,12 @@ def parse_seeds(seeds: str | int | Sequence[int]) -> list[int]:
     try:
         numbers = [int(number) for number in text.split(",") if number.strip()]
     except ValueError:
-        raise ValueError(f"--seeds {text!r} is not a number; write 3, or a list such as 1337,1,2") from None
+        raise ValueError(f"--seeds {quoted(text)} is not a number; write 3, or a list such as 1337,1,2") from None
     if "," in text:
         if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
-            raise ValueError(f"--seeds {text!r} needs different numbers of 0 or more")
+            raise ValueError(f"--seeds {quoted(text)} needs different numbers of 0 or more")
         return numbers
     if not numbers or numbers[0] < 1:
-        raise ValueError(f"--seeds {text!r} must be 1 or more; an interval needs at least 2")
+        raise ValueError(f"--seeds {quoted(text)} must be 1 or more; an interval needs at least 2")
     following = (seed for seed in itertools.count(1) if seed != FIRST_SEED)
     return [FIRST_SEED, *itertools.islice(following, numbers[0] - 1)]

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from decone import objectives, optim
 from decone.data import corpora
+from decone.files.foreign import quoted
 from decone.files.settings import explain_mistake, merge_settings, parse_pair, suggest
 from decone.models.nano import Nano, NanoConfig
 
@@ -49,11 +50,13 @@ class Method:
         optimizer, options = terms.pop() if len(terms) > 1 and terms[-1][0] in optimizers else ("adamw", {})
         for name, _ in terms[1:]:
             if name in optimizers:
-                raise ValueError(f"method {text!r} goes on after its optimiser; name one optimiser, and name it last")
+                raise ValueError(
+                    f"method {quoted(text)} goes on after its optimiser; name one optimiser, and name it last"
+                )
             names = [*objectives.names(), *optimizers]
             if name not in names:
                 hint = suggest(name, names, f"choose one of {', '.join(names)}")
-                raise ValueError(f"{name!r} in {text!r} is neither an objective nor an optimiser; {hint}")
+                raise ValueError(f"{quoted(name)} in {quoted(text)} is neither an objective nor an optimiser; {hint}")
         method = cls(text.strip(), tuple(terms), optimizer, options)
         method.build_objective()
         optim.options(optimizer, options)
@@ -86,13 +89,13 @@ def _parse_term(text: str, term: str) -> tuple[str, dict[str, str]]:
     for item in pairs.split(",") if colon else []:
         pair = parse_pair(item)
         if pair is None or not pair[1]:
-            raise ValueError(f"method {text!r}: {item.strip()!r} is not key=value")
+            raise ValueError(f"method {quoted(text)}: {quoted(item.strip())} is not key=value")
         key, value = pair
         if key in settings:
-            raise ValueError(f"method {text!r} sets {key!r} twice; keep one")
+            raise ValueError(f"method {quoted(text)} sets {quoted(key)} twice; keep one")
         settings[key] = value
     if not name:
-        raise ValueError(f"method {text!r} lacks a name; write objective[:key=value][+objective...][+optimiser]")
+        raise ValueError(f"method {quoted(text)} lacks a name; write objective[:key=value][+objective...][+optimiser]")
     return name, settings
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from decone.document.blocks import Document, DocumentModel, Facts, Section, Title
 from decone.engines.select import choose
+from decone.files.foreign import quoted
 
 PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "tokenizers", "transformers", "scipy")
 
@@ -38,11 +39,11 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"unknown device {name!r}; choose auto, cpu, cuda, cuda:N or mps") from None
+        raise ValueError(f"unknown device {quoted(name)}; choose auto, cpu, cuda, cuda:N or mps") from None
     if device.type not in counts:
-        raise ValueError(f"device {name!r} is not supported; choose auto, cpu, cuda, cuda:N or mps")
+        raise ValueError(f"device {quoted(name)} is not supported; choose auto, cpu, cuda, cuda:N or mps")
     if (device.index or 0) >= counts[device.type]:
-        raise ValueError(f"device {name!r} is not available here; choose auto or cpu")
+        raise ValueError(f"device {quoted(name)} is not available here; choose auto or cpu")
     return device
 
 

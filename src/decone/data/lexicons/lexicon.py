@@ -11,7 +11,7 @@ from typing import Any
 
 from decone.data.lexicons import wordnet
 from decone.data.lexicons.reading import Sense, Skipped, clean_sense, first_line, part_of_speech, read_lines
-from decone.files.foreign import plain
+from decone.files.foreign import plain, quoted
 
 FORMATS = ("auto", "oewn", "wordnet", "wiktionary", "tsv")
 
@@ -74,7 +74,7 @@ class Lexicon:
             ValueError: there is no such file, or its format cannot be recognised.
         """
         if format not in FORMATS:
-            raise ValueError(f"there is no format {plain(format, 40)!r}; choose one of {', '.join(FORMATS)}")
+            raise ValueError(f"there is no format {quoted(format)}; choose one of {', '.join(FORMATS)}")
         kind = recognise(path) if format == "auto" else format
         if not path.is_dir():
             first_line(path)  # what cannot be read at all is said at once
@@ -134,7 +134,7 @@ def recognise(path: Path) -> str:
     if wordnet.is_index(line):
         raise ValueError(f"{path}, line {number}: an index of WordNet holds no glosses; name the folder it lies in")
     raise ValueError(
-        f"{path}, line {number}: {plain(line, 60)!r} begins no lexicon; give word<TAB>gloss, a table of Open English "
+        f"{path}, line {number}: {quoted(line)} begins no lexicon; give word<TAB>gloss, a table of Open English "
         "WordNet, a data file or folder of WordNet, or JSON lines of Wiktionary"
     )
 

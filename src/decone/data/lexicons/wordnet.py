@@ -11,7 +11,7 @@ from typing import IO, NamedTuple
 
 from decone.data.lexicons.reading import Sense, Skipped, clean_sense, part_of_speech, read_lines
 from decone.files.folder import inside
-from decone.files.foreign import plain
+from decone.files.foreign import plain, quoted
 
 COLUMNS = ("lemma", "pos", "sense", "synset", "gloss", "examples")
 REQUIRED = ("lemma", "pos", "sense", "gloss")
@@ -120,7 +120,7 @@ def parse_synset(line: str, where: str) -> Synset:
     fields = head[match.end() :].split(" ") if match else []
     count = int(match.group(3), 16) if match else 0
     if match is None or not bar or not 0 < count <= len(fields) // 2:
-        raise ValueError(f"{where}: {plain(line, 60)!r} is no line of a data file of WordNet; choose another --format")
+        raise ValueError(f"{where}: {quoted(line)} is no line of a data file of WordNet; choose another --format")
     words = [_MARKER.sub("", word).replace("_", " ") for word in fields[: 2 * count : 2]]
     return Synset(part_of_speech(match.group(2)), words, gloss.strip().partition('; "')[0].rstrip("; "))
 
@@ -134,14 +134,14 @@ def _indexed(index: Path, data: Path, file: IO[bytes], skipped: Skipped) -> Iter
         match = _INDEX.fullmatch(line.rstrip())
         offsets = line.split()[-int(match.group(3)) :] if match and int(match.group(3)) else []
         if match is None or not offsets or not all(re.fullmatch(r"\d{8}", offset) for offset in offsets):
-            raise ValueError(f"{where}: {plain(line, 60)!r} is no line of an index of WordNet; download it again")
+            raise ValueError(f"{where}: {quoted(line)} is no line of an index of WordNet; download it again")
         for rank, offset in enumerate(offsets, 1):
             synset = _at(data, file, offset, where)
             lemma = match.group(1).replace("_", " ")
             # The index folds case, the synset does not.
             word = next((word for word in synset.words if word.lower() == lemma), None)
             if word is None:
-                raise ValueError(f"{where}: {plain(lemma, 60)!r} is not in synset {offset} of {data.name}; {RELEASE}")
+                raise ValueError(f"{where}: {quoted(lemma)} is not in synset {offset} of {data.name}; {RELEASE}")
             if sense := clean_sense(Sense(word, synset.gloss, synset.part_of_speech, rank), skipped):
                 yield sense
 

@@ -24,6 +24,7 @@ from typing import ClassVar, Literal
 
 from decone.diagnosis.result import ModelFacts, TableFacts
 from decone.document.numbers import number, proportion, significant
+from decone.files.foreign import quoted
 from decone.metrics.table_survey import TableSurvey
 
 _PACKAGE = "decone.diagnosis.table_metrics"
@@ -110,5 +111,5 @@ def metric(name: str) -> TableMetric:
     """
     metrics = {metric.name: metric for metric in table_metrics()}
     if name not in metrics:
-        raise ValueError(f"no metric is called {name!r}; choose one of {', '.join(metrics)}")
+        raise ValueError(f"no metric is called {quoted(name)}; choose one of {', '.join(metrics)}")
     return metrics[name]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from decone.engines.sweep import sort_positions
 from decone.engines.triton.triton_compat import interpreted
+from decone.files.foreign import quoted
 
 
 class Tile(NamedTuple):
@@ -104,7 +105,9 @@ def quickest(
     fixed = os.environ.get(FIXED)
     if fixed is not None:
         if not fixed.isdecimal():
-            raise ValueError(f"{FIXED} must be 0 or a larger whole number, got {fixed!r}; unset it to try all tiles")
+            raise ValueError(
+                f"{FIXED} must be 0 or a larger whole number, got {quoted(fixed)}; unset it to try all tiles"
+            )
         return choices[min(int(fixed), len(choices) - 1)]
     if key not in _FASTEST:
         times = [_time(run, choice) for choice in choices]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 
 from decone.data.lexicons import Lexicon, Sense
-from decone.files.foreign import plain
+from decone.files.foreign import quoted
 from decone.files.settings import Progress
 from decone.models.tables import ModelTables
 from decone.repair.alignment.result import (
@@ -49,7 +49,7 @@ def open_lexicons(paths: Sequence[Path], format: str = "auto", language: str = "
         ValueError: one cannot be read, or an argument is none of these.
     """
     if forms not in FORMS:
-        raise ValueError(f"--forms {plain(forms, 40)!r} is not one of {', '.join(FORMS)}")
+        raise ValueError(f"--forms {quoted(forms)} is not one of {', '.join(FORMS)}")
     if not paths:
         raise ValueError("name a lexicon: --lexicon FILE")
     code = None if language == "all" else language
@@ -394,7 +394,7 @@ def spell_number(digits: str) -> str:
         ('one thousand nine hundred eighty-four', 'zero zero seven', 'forty')
     """
     if not digits.isdecimal():
-        raise ValueError(f"{digits[:40]!r} is not a number in digits")
+        raise ValueError(f"{quoted(digits)} is not a number in digits")
     from num2words import num2words  # only now: it takes longer to import than a vocabulary to align
 
     if len(digits) > LONGEST_NUMBER or (len(digits) > 1 and int(digits[0]) == 0):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from decone.data.lexicons import Lexicon, Sense
 from decone.document import Document, DocumentModel
+from decone.files.foreign import quoted
 from decone.repair.alignment.surfaces import DEFINABLE, KINDS, Surface, SurfaceKind
 from decone.vocab.counts import frequency_groups
 
@@ -95,7 +96,7 @@ class AlignmentSettings:
     def __post_init__(self) -> None:
         for name, value, values in (("case", self.case, get_args(Case)), ("senses", self.senses, get_args(Senses))):
             if value not in values:
-                raise ValueError(f"{name} cannot be {str(value)[:40]!r}; choose one of {', '.join(values)}")
+                raise ValueError(f"{name} cannot be {quoted(str(value))}; choose one of {', '.join(values)}")
 
 
 @dataclass
@@ -144,7 +145,7 @@ class TokenAlignment:
             raise ValueError(f"these rows stand for no text that a definition can describe: {names}; leave them out")
         missing = [id for id in rows if id not in self.entries]
         if missing:
-            names = ", ".join(f"{id} {self.surfaces[id].token[:40]!r}" for id in missing[:10])
+            names = ", ".join(f"{id} {quoted(self.surfaces[id].token)}" for id in missing[:10])
             raise KeyError(
                 f"{len(missing)} tokens have no definition in the lexicon: {names}; leave them out or define them"
             )

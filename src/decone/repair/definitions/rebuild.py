@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from decone.data.lexicons import Lexicon, Sense
+from decone.files.foreign import quoted
 from decone.files.settings import Progress
 from decone.metrics.statistics import share_interval
 from decone.models.tables import MemoryTable, ModelTables
@@ -270,7 +271,7 @@ def _new_entries(surfaces: Sequence[str], lexicon: Lexicon, model_tables: ModelT
 
 
 def _refuse(missing: Sequence[str]) -> None:
-    names = ", ".join(repr(surface[:40]) for surface in missing[:NAMED])
+    names = ", ".join(quoted(surface) for surface in missing[:NAMED])
     raise ValueError(
         f"{len(missing):,} new tokens have no definition in the lexicon: {names}; add lines word<TAB>definition to a "
         "lexicon of your own and name it too, or leave them out"

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from decone.files.foreign import plain
+from decone.files.foreign import plain, quoted
 
 Solver = Literal["ridge", "gradient"]
 Read = Literal["slot", "states", "words"]
@@ -123,7 +123,7 @@ class DefinitionRecipe(BaseModel):
             key: tuple(text.split(",")) if key == "noise" else text for key, text in pairs.items()
         }
         if preset not in ("decone", "paper"):
-            raise ValueError(f"there is no preset {plain(preset, 40)!r}; choose decone or paper")
+            raise ValueError(f"there is no preset {quoted(preset)}; choose decone or paper")
         try:
             return cls.paper(**values) if preset == "paper" else cls(**values)
         except ValidationError as error:
@@ -131,6 +131,6 @@ class DefinitionRecipe(BaseModel):
             key = plain(first["loc"][0], 40) if first["loc"] else "noise"
             if first["type"] == "extra_forbidden":
                 raise ValueError(
-                    f"definitions have no setting {key!r}; choose one of {', '.join(cls.model_fields)}"
+                    f"definitions have no setting {quoted(key)}; choose one of {', '.join(cls.model_fields)}"
                 ) from None
             raise ValueError(f"{key}: {plain(first['msg'].removeprefix('Value error, '), 160)}") from None

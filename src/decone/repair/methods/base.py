@@ -13,6 +13,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
+from decone.files.foreign import quoted
 from decone.files.settings import Progress, suggest
 
 if TYPE_CHECKING:  # names are listed and settings are read for help, which needs no torch
@@ -165,7 +166,7 @@ def find_method(name: str) -> type[RepairMethod]:
     """
     names = method_names()
     if name not in names:
-        raise ValueError(f"unknown repair {name!r}; {suggest(name, names, 'choose one of ' + ', '.join(names))}")
+        raise ValueError(f"unknown repair {quoted(name)}; {suggest(name, names, 'choose one of ' + ', '.join(names))}")
     module = importlib.import_module(f"{_FOLDER}.{name.replace('-', '_')}")
     for _, candidate in inspect.getmembers(module, inspect.isclass):
         if issubclass(candidate, RepairMethod) and candidate.__module__ == module.__name__:
@@ -189,10 +190,10 @@ def build_method(name: str, settings: Mapping[str, Any]) -> RepairMethod:
     for key in settings:
         if key not in declared:
             hint = suggest(key, list(declared), f"it knows {', '.join(declared)}")
-            raise ValueError(f"repair {name!r} has no setting {key!r}; {hint}")
+            raise ValueError(f"repair {quoted(name)} has no setting {quoted(key)}; {hint}")
     for key, setting in declared.items():
         if setting.default is MISSING and key not in settings:
-            raise ValueError(f"repair {name!r} needs the setting {key!r}")
+            raise ValueError(f"repair {quoted(name)} needs the setting {quoted(key)}")
     return method(**settings)
 
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from decone.data.corpora import read_text
-from decone.files.foreign import plain
+from decone.files.foreign import quoted
 from decone.models.load import Loader
 from decone.repair.vocabulary.result import Divergence
 from decone.repair.vocabulary.tokenizer import encode
@@ -179,7 +179,7 @@ def _difference(tokenizer: Tokenizer, before: list[int], after: list[int], new_i
     first = next((index for index, (old, new) in pairs if new_ids[old] != new), min(len(before), len(after)))
     near = tokenizer.decode(before[max(0, first - 3) : first + 3], skip_special_tokens=False)
     return (
-        f"the trimmed tokenizer cuts the text near {plain(near, 60)!r} otherwise than the old one; keep more tokens "
+        f"the trimmed tokenizer cuts the text near {quoted(near)} otherwise than the old one; keep more tokens "
         "with --keep FILE, and please report this tokenizer"
     )
 

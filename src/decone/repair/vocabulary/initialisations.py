@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from decone.files.foreign import plain
+from decone.files.foreign import plain, quoted
 from decone.metrics.neighbours import nearest_rows
 from decone.models.tables import Table, blocks
 
@@ -191,7 +191,7 @@ def find_initialisation(name: str) -> Initialisation:
         return like(name.removeprefix(LIKE))
     if name not in INITIALISATIONS:
         names = ", ".join((*INITIALISATIONS, DEFINITIONS, f"{LIKE}TOKEN"))
-        raise ValueError(f"--init {plain(name, 40)!r} is not known; take one of {names}")
+        raise ValueError(f"--init {quoted(name)} is not known; take one of {names}")
     return INITIALISATIONS[name]
 
 

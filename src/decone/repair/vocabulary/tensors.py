@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from decone.files.folder import inside, list_files, read_object
-from decone.files.foreign import join_names, plain
+from decone.files.foreign import join_names, plain, quoted
 from decone.files.safetensors import FileTable, Weights, open_weights
 from decone.models.families import FAMILIES, family_of
 from decone.models.tables import ModelTables
@@ -158,7 +158,7 @@ def _refuse_unrecognised(weights: Weights, rows: int, names: set[str], model: st
     """Refuses tensors that have the vocabulary's length but are neither a table nor a bias, nor named to be left."""
     shapes = weights.shapes
     if absent := sorted(names - shapes.keys()):
-        raise ValueError(f"{model} has no tensor or file {plain(absent[0])!r}; give --leave the name of one it has")
+        raise ValueError(f"{model} has no tensor or file {quoted(absent[0])}; give --leave the name of one it has")
     if second := [name for name in shapes if _ends(name, (_SECOND_TABLE,)) and name not in names]:
         raise ValueError(f"{model} has a second table of tokens, {plain(second[0])}; such models are not supported")
     unrecognised = [name for name, shape in shapes.items() if rows in shape and name not in names]

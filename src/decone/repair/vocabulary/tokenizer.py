@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from tokenizers import Encoding, Tokenizer
 
 from decone.files.folder import read_text
-from decone.files.foreign import join_names, plain
+from decone.files.foreign import join_names, plain, quoted
 from decone.models.tokenizer_files import MAKE, SIZE_LIMIT, declared_tokens
 
 Pair = tuple[str, str]
@@ -80,7 +80,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoding]:
             for text in texts:
                 encode(tokenizer, [text])
         return ValueError(
-            f"the tokenizer cannot take {plain(texts[0] if texts else '', 60)!r} ({reason}); give another text, or a "
+            f"the tokenizer cannot take {quoted(texts[0] if texts else '')} ({reason}); give another text, or a "
             "tokenizer with an unknown token"
         )
 

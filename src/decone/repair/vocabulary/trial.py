@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from decone.files.foreign import join_names, plain
+from decone.files.foreign import join_names, plain, quoted
 from decone.models.load import Loader
 from decone.models.tokenizer_files import MAKE
 from decone.repair.vocabulary.spelling import Position, Spelling
@@ -115,7 +115,7 @@ def try_tokens(
         for spelling, index, expected in zip(spellings, loaded, ids, strict=True):
             if index != expected:
                 raise ValueError(
-                    f"{new.name} of transformers gives {plain(spelling.name)!r} the id {index} and not {expected}, for "
+                    f"{new.name} of transformers gives {quoted(spelling.name)} the id {index} and not {expected}, for "
                     f"it adds tokens when it is loaded; {MAKE}"
                 )
         words = _neighbours(old)
@@ -203,8 +203,8 @@ def _changed(spellings: Sequence[Spelling], outcomes: Sequence[list[Outcome]]) -
         example, kind = examples[letters], "letters" if letters else "spaces"
         mend = f"; written Ġ{plain(requests[0])} it takes the space before it along and comes back" if letters else ""
         yield (
-            f"decoding gives other {kind} where {join_names(requests)} stands, e.g. {plain(example.back, 60)!r} for "
-            f"{plain(example.text, 60)!r}{mend}"
+            f"decoding gives other {kind} where {join_names(requests)} stands, e.g. {quoted(example.back)} for "
+            f"{quoted(example.text)}{mend}"
         )
 
 

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 from decone.data.corpora import read_text
 from decone.files.atomic import require_vacant
-from decone.files.foreign import join_names, plain
+from decone.files.foreign import join_names, plain, quoted
 from decone.files.safetensors import DTYPES
 from decone.files.settings import Progress
 from decone.models.find_tables import find_tables
@@ -385,7 +385,7 @@ def _check_tokenizer(plan: TrimPlan, selection: TokenSelection, new: Tokenizer) 
     if after != target:
         wrong = sorted(token for token in target.keys() | after.keys() if target.get(token) != after.get(token))
         raise ValueError(
-            f"the trimmed tokenizer gives {plain(wrong[0], 60)!r} the id {after.get(wrong[0])} instead of "
+            f"the trimmed tokenizer gives {quoted(wrong[0])} the id {after.get(wrong[0])} instead of "
             f"{target.get(wrong[0])}: its added tokens do not stand behind the others, which is not supported"
         )
     texts: Iterable[str]

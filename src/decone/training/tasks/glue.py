@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from decone.data.corpora import decode
 from decone.data.published import Published, find
+from decone.files.foreign import quoted
 from decone.metrics.benchmark import accuracy, correlations, f1, matthews
 from decone.training.finetuning import FinetuneConfig, finetune, length_batches
 from decone.training.tasks import LOADER, EncodedExamples, FinetuneTask, Split, lengths, load_model
@@ -119,7 +120,7 @@ def load(task: GlueTask | str, split: Split) -> list[Example]:
     if isinstance(task, str):
         by_name = {candidate.name: candidate for candidate in TASKS}
         if task not in by_name:
-            raise ValueError(f"no task {task!r}; choose from {', '.join(by_name)}")
+            raise ValueError(f"no task {quoted(task)}; choose from {', '.join(by_name)}")
         task = by_name[task]
     data, path = find(task.train if split == "train" else task.dev)
     return parse(task, decode(data, path), path)
@@ -154,7 +155,7 @@ def parse(task: GlueTask, text: str, path: Path) -> list[Example]:
         score = _label(task, fields[label])
         if score is None:
             raise ValueError(
-                f"{path}, line {number}: {fields[label][:40]!r} is no label of {task.name}, which has "
+                f"{path}, line {number}: {quoted(fields[label])} is no label of {task.name}, which has "
                 f"{_labels(task)}; get the file again"
             )
         examples.append(Example(sentences[0], sentences[1] if second is not None else None, score))

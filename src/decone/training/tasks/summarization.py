@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from decone.data.corpora import decode
 from decone.data.published import Published, find
+from decone.files.foreign import quoted
 from decone.metrics.generation import rouge, scorer
 from decone.training.finetuning import FinetuneConfig, batch_count, finetune
 from decone.training.tasks import LOADER, EncodedExamples, FinetuneTask, Split, load_model, quiet_library
@@ -87,7 +88,7 @@ def load(name: str, split: Split) -> list[Pair]:
         ValueError: there is no such set, or its file is nowhere, another one, or damaged.
     """
     if name not in SOURCES:
-        raise ValueError(f"no summaries {name!r}; choose from {', '.join(SOURCES)}")
+        raise ValueError(f"no summaries {quoted(name)}; choose from {', '.join(SOURCES)}")
     data, path = find(SOURCES[name].file)
     pairs = parse(SOURCES[name], decode(data, path), path)
     return [pair for index, pair in enumerate(pairs) if (index % FOLDS == 0) == (split == "dev")]
@@ -114,7 +115,7 @@ def parse(source: SummarySet, text: str, path: Path) -> list[Pair]:
         for key in (source.document, source.summary):
             content = row.get(key) if isinstance(row, dict) else None
             if not isinstance(content, str) or not content.strip():
-                raise ValueError(f"{path}, line {number}: no text under {key!r}; get the file again")
+                raise ValueError(f"{path}, line {number}: no text under {quoted(key)}; get the file again")
             texts.append(content)
         pairs.append(Pair(texts[0].strip(), " ".join(texts[1].split())))
     return pairs
