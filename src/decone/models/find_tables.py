@@ -180,7 +180,9 @@ def _run(name: str, folder: Path, settings: str, embedding: str | None, head: st
     output = None if tied else output
     notes += tokens.notes
     special = tokens.special
-    return ModelTables(name, "decone", "run", table, output, tied, None, None, 1.0, tokenizer, copies, special, notes)
+    return ModelTables(
+        name, "decone", "run", table, output, tied, tokenizer=tokenizer, copies=copies, special=special, notes=notes
+    )
 
 
 def _file(name: str, path: Path, embedding: str | None, head: str | None) -> ModelTables:
