@@ -149,7 +149,14 @@ def _static(name: str, folder: Path, embedding: str | None) -> ModelTables:
         notes.append("several tokens share a row by the tensor mapping, so rows have no tokens of their own")
         tokens = FolderTokenizer()
     return ModelTables(
-        name, "static", "encoder", table, tokenizer=tokens.tokenizer, special=tokens.special, notes=notes
+        name,
+        "static",
+        "encoder",
+        table,
+        tokenizer=tokens.tokenizer,
+        special=tokens.special,
+        notes=notes,
+        names=tokens.vocabulary,
     )
 
 

@@ -111,11 +111,11 @@ class ModelTables:
         state_scale: factor of the last states before the head is given them.
         logit_scale: factor of the logits that the head makes.
         tokenizer: cuts texts as the model's does; None where that cannot be had, and `notes` say why.
-        names: id of each token where there are names without such a tokenizer; see `vocabulary`.
-        chat: ids of the marks that the chat templates write, ids beyond the table among them.
         copies: how often the tokenizer's vocabulary stands in the table (2 for a run with a simulated language).
         special: ids the tokenizer treats as special (beginning, padding, mask and the like).
         notes: sentences a reader of the numbers must know.
+        names: id of each token where there are names without such a tokenizer; see `vocabulary`.
+        chat: ids of the marks that the chat templates write, ids beyond the table among them.
     """
 
     name: str
