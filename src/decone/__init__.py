@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from decone.repair.api import read_delta as read_delta
     from decone.repair.api import rebuild_definitions as rebuild_definitions
     from decone.repair.api import repair_directions as repair_directions
+    from decone.repair.api import repair_rows as repair_rows
     from decone.repair.api import repair_with as repair_with
     from decone.repair.api import undo_delta as undo_delta
     from decone.repair.vocabulary.grow import grow as grow
@@ -47,6 +48,7 @@ _DOORS = {
     "read_delta": "repair.api",
     "rebuild_definitions": "repair.api",
     "repair_directions": "repair.api",
+    "repair_rows": "repair.api",
     "repair_with": "repair.api",
     "reproduce": "studies.reproduce",
     "scan": "diagnosis.scan",
@@ -67,6 +69,7 @@ __all__ = [
     "read_delta",
     "rebuild_definitions",
     "repair_directions",
+    "repair_rows",
     "repair_with",
     "reproduce",
     "scan",

@@ -49,15 +49,16 @@ class RowSurvey:
         """Rows as near to the mean of the unused ones as those are themselves; none where there are too few."""
         return torch.zeros_like(self.zero) if self.distance is None else self.distance <= self.limit
 
-    def untrained(self, unused: Set[int], special: Set[int]) -> Bool[Tensor, " V"]:
+    def untrained(self, unused: Set[int], special: Set[int], marks: Set[int] = frozenset()) -> Bool[Tensor, " V"]:
         """Rows that no training has shaped: not finite, as good as zero, like unused ones, or equal to such.
 
         Where rows equal each other to the last bit, they count if one of them is unused or all are special: a copy of
-        an ordinary row was made on purpose. So was a row at the mean of the trained ones, unless that is as good as 0.
+        a trained row was made on purpose. So was a row at the mean of the trained ones, unless that is as good as 0.
 
         Args:
             unused: rows that no text leads to.
             special: rows of tokens that programs write, not texts.
+            marks: those of them that training texts hold, such as the end of a text.
 
         Example:
             >>> from decone.models.tables import MemoryTable
@@ -71,7 +72,7 @@ class RowSurvey:
         result = ~self.finite | (self.norm <= shortest)
         doubtful = self.like_unused.clone()
         for cluster in self.clusters:
-            if not unused.isdisjoint(cluster) or special.issuperset(cluster):
+            if not unused.isdisjoint(cluster) or set(cluster) <= special - marks:
                 doubtful[cluster] = True
         doubtful &= ~result
         if bool(doubtful.any()):

@@ -1,5 +1,6 @@
 """Models of transformers, loaded safely: safetensors only, no code of theirs, no weight filled in, refused in words."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ class Loader:
         """
         safe = {"trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
         transformers = self.library()
-        with self.refusing(name):
+        with self.refusing(name), _without_report():
             model, report = getattr(transformers, kind).from_pretrained(path or name, **options, **safe)
         missing = set(map(str, report["missing_keys"]))
         mismatched = {str(entry[0]) for entry in report["mismatched_keys"]}
@@ -93,6 +94,21 @@ class Loader:
         if absent:
             raise ValueError(self.incomplete.format(name=name, weight=absent[0]))
         return model, missing
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keeps the table of absent and superfluous weights off stderr: what matters of it is refused in words."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(_is_no_report)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_no_report)
+
+
+def _is_no_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
 
 
 def first_line(error: Exception) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "read_delta",
     "rebuild_definitions",
     "repair_directions",
+    "repair_rows",
     "repair_with",
     "undo_delta",
 ]
@@ -70,9 +71,15 @@ def repair_with(
     repaired = repair.repair(model_tables, seed, progress)
     texts, tables = token_texts(model_tables), []
     for delta in repaired.deltas:
+        if delta.target.role == "bias":
+            continue
         progress(f"geometry of the {delta.target.role} table", 0, 1)
         tables.append(measure_repair(delta, texts, tokens, seed))
-    notes = [*model_tables.notes, *repaired.notes, *(note for table in tables for note in repair_warnings(table))]
+    notes = [
+        *model_tables.notes,
+        *repaired.notes,
+        *(note for table in tables if repair.controlled for note in repair_warnings(table)),
+    ]
     written = None if dry_run else delta_path
     if written is not None:
         progress("writing", 0, 1)
@@ -152,6 +159,73 @@ def repair_directions(
         rows=rows,
         counts=_path(counts),
         statistics=statistics,
+        table=table,
+        embedding=embedding,
+        head=head,
+        tokens=tokens,
+        seed=seed,
+        out=out,
+        dry_run=dry_run,
+        progress=progress,
+    )
+
+
+def repair_rows(
+    model: str | os.PathLike[str],
+    ids: str | Sequence[int | str] = "untrained",
+    *,
+    init: str = "mean",
+    neighbours: int = 10,
+    table: TableChoice = "both",
+    embedding: str | None = None,
+    head: str | None = None,
+    tokens: int = 10,
+    seed: int = 0,
+    out: str | Path | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> RepairReport:
+    """Gives new rows to tokens that exist but were never trained, such as chat tokens of a base model.
+
+    Args:
+        model: a folder of transformers, a hub name, a .safetensors file, or a run of decone; it stays as it is.
+        ids: "untrained", each table judged by itself; or ids and tokens, as text also ranges and names like last:0.1.
+        init: how rows are made: mean, like=TOKEN, pieces, neighbours or sample, see
+            `decone.repair.vocabulary.initialisations`.
+        neighbours: rows for "neighbours".
+        table: of two; tied ones are one.
+        embedding: name of the input table in the file.
+        head: name of the output table in the file.
+        tokens: number of changed rows in the report.
+        seed: of "sample", of the states that logits are compared at, and of the rows in the report.
+        out: the delta to write, a .safetensors file; without it the repair is only measured.
+        dry_run: measure only, although `out` is given.
+        progress: called with a stage, the steps done and their number.
+
+    Returns:
+        The tables before and after; `results` has lengths and ranks of logits.
+
+    Raises:
+        ValueError: no row is untrained, a row or token does not exist, or an argument cannot be; nothing is written.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from safetensors.torch import save_file
+        >>> path = Path(tempfile.mkdtemp()) / "tiny.safetensors"
+        >>> table = torch.randn(50, 8) + 3
+        >>> table[[7, 8]] = 0
+        >>> save_file({"embedding.weight": table}, path)
+        >>> report = repair_rows(path)
+        >>> report.tables[0].changed, report.results["input"]["length_before"]
+        (2, 0.0)
+    """
+    return repair_with(
+        "rows",
+        model,
+        ids=ids if isinstance(ids, str) else ",".join(map(str, ids)),
+        init=init,
+        neighbours=neighbours,
         table=table,
         embedding=embedding,
         head=head,

@@ -17,6 +17,7 @@ QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 NEIGHBOURS = 5
 TOKEN_LENGTH = 200  # characters of a token
 ROWS = 1 << 12  # compared at once
+NOTHING = 1e-6  # of the new length; old rows below it count as zero
 HALF = 0.5  # of the mean length; below it a warning is written
 
 
@@ -76,7 +77,7 @@ def compare_geometry(before: Float[Tensor, "V H"], after: Float[Tensor, "V H"]) 
         before=old,
         after=new,
         control=geometry(scale_to_norms(before, after)),
-        norm_ratio=new.norms["mean"] / old.norms["mean"] if old.norms["mean"] else None,
+        norm_ratio=new.norms["mean"] / old.norms["mean"] if old.norms["mean"] > NOTHING * new.norms["mean"] else None,
         cosine=float(cosine.mean()),
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -25,10 +25,9 @@ from decone.files.foreign import plain
 from decone.files.safetensors import DTYPES, NUMBER_BYTES, FileTable, StoredTensor, open_weights, read_header
 from decone.models.tables import ModelTables, Table, blocks, same_table
 from decone.repair.methods.base import TableChoice
-from decone.repair.result import DELTA, DeltaFacts, TableDelta
+from decone.repair.result import DELTA, DeltaFacts, Role, TableDelta
 from decone.training.machine import provenance
 
-Role = Literal["input", "output", "bias"]
 INPUTS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "shared.weight")  # of models with both
 SUFFIX = ".safetensors"
 NAMES = {dtype: name for name, dtype in DTYPES.items()}

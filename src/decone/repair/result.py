@@ -14,6 +14,8 @@ DELTA: Literal["decone.delta/1"] = "decone.delta/1"
 REPAIR: Literal["decone.repair/1"] = "decone.repair/1"
 WRITTEN: Literal["decone.written/1"] = "decone.written/1"
 
+Role = Literal["input", "output", "bias"]  # of a table in a model; a bias is a table of width 1
+
 Digest = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the bytes of the whole tensor")
 
 
@@ -26,7 +28,7 @@ class RepairModel(BaseModel):
 class TableDelta(RepairModel):
     """One table in a delta; its rows are the delta's tensors "N.ids", "N.old" and "N.new" with N its index."""
 
-    role: Literal["input", "output", "bias"] = Field(description="a bias is a table of width 1")
+    role: Role
     tensors: list[str] = Field(min_length=1, description="names of the tensors with the table's bytes, foreign strings")
     shape: tuple[int, int]
     dtype: str = Field(description="as in the header of safetensors")
@@ -96,14 +98,14 @@ class GeometryComparison(RepairModel):
         description="the original rows, each scaled to the length of its repaired one: I(W) rises when rows shrink, "
         "so the gain of a repair is `after` beside `control`, not beside `before`"
     )
-    norm_ratio: float | None = Field(description="mean length after over before; null when all rows were zero")
+    norm_ratio: float | None = Field(description="mean length after over before; null where rows were as good as 0")
     cosine: float = Field(description="mean cosine of a row with its old one")
 
 
 class TableRepair(RepairModel):
     """Effect of a repair on one table."""
 
-    role: Literal["input", "output"]
+    role: Role
     tensors: list[str]
     shape: tuple[int, int] = Field(description="rows of tokens, and width")
     dtype: str

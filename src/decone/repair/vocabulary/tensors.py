@@ -11,7 +11,8 @@ from decone.files.safetensors import FileTable, Weights, open_weights
 from decone.models.families import FAMILIES, family_of
 from decone.models.tables import ModelTables
 from decone.models.tokenizer_files import MAKE
-from decone.repair.delta import Role, model_path, repair_targets
+from decone.repair.delta import model_path, repair_targets
+from decone.repair.result import Role
 
 _INPUTS = tuple({name for family in FAMILIES.values() for name in family.embedding})
 _OUTPUTS = tuple({name for family in FAMILIES.values() for name in family.head})
