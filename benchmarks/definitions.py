@@ -25,7 +25,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from decone.data.lexicons import Lexicon
 from decone.diagnosis.words import read_word_pairs
-from decone.metrics.benchmark import spearman, spearman_interval
+from decone.metrics.statistics import spearman, spearman_interval
 from decone.models.find_tables import find_tables
 from decone.models.tables import MemoryTable, ModelTables
 from decone.repair import checkpoint

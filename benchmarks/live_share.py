@@ -24,7 +24,7 @@ import torch
 import typer
 from torch import Tensor
 
-from decone.data.windows import random_batch
+from decone.data.tokens import random_batch
 from decone.objectives import MLE, Threshold
 from decone.training.config import RunConfig
 from decone.training.loop import Trainer

@@ -20,7 +20,7 @@ import typer
 from torch.nn import functional as F
 
 from decone.data import corpora
-from decone.data.tokenizers import TextTokenizer
+from decone.data.tokens import TextTokenizer
 from decone.models.nano import Nano, NanoConfig
 from decone.training.config import RunConfig
 from decone.training.loop import Trainer, learning_rate

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from decone.data import corpora
-from decone.data.tokenizers import TextTokenizer
+from decone.data.tokens import TextTokenizer
 from decone.models.nano import Nano, NanoConfig
 from decone.training.config import Method
 from decone.training.run import Run

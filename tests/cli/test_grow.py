@@ -67,7 +67,10 @@ def test_json_and_dry_run(decone: Decone, model: Path) -> None:
         (("absent", "covid", "--out", "n"), "there is no"),
         (("m", "covid", "--out", "m"), "exists"),
         (("m", "covid", "--out", "m/n"), "own folder"),
-        (("m", "covid", "--out", "n", "--init", "best"), "take one of pieces"),
+        (("m", "covid", "--out", "n", "--init", "best"), "take one of pieces, mean, sample, neighbours, definitions"),
+        (("m", "empty.txt", "--out", "n"), "empty.txt is empty; write one token per line"),
+        (("m", "empty", "--out", "n"), "no file empty, but there is empty.txt; name that, or add a comma"),
+        (("m", "covid", "--out", "n", "--special", "some"), "marks"),
         (("m", "covid", "--out", "n", "--text", "absent.txt"), "no file"),
         (("m", "covid", "--dry-run", "--text", "m/config.json"), "leave out --dry-run"),
         (("m", "covid", "--out", "n", "--match", "some"), "anywhere"),
@@ -75,6 +78,7 @@ def test_json_and_dry_run(decone: Decone, model: Path) -> None:
     ],
 )
 def test_mistakes_are_one_sentence(decone: Decone, model: Path, arguments: tuple[str, ...], said: str) -> None:
+    Path("empty.txt").write_text(" \n\n")
     before = contents(Path())
     code, out, err = decone("grow", *arguments)
     assert code == 2
@@ -92,3 +96,26 @@ def test_strange_tokens_do_not_reach_the_terminal(decone: Decone, model: Path) -
     assert "\u202e" not in out + err
     assert "[bold]x" in out
     assert len(json.loads(Path("n/tokenizer.json").read_text())["added_tokens"]) == len(parts["added_tokens"]) + 3
+
+
+def test_a_token_that_may_be_a_missing_file_is_named(decone: Decone, model: Path) -> None:
+    code, out, _ = decone("grow", "m", "nofile", "--dry-run")
+    assert code == 0
+    assert "there is no file nofile, so it is the new token itself" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(("options", "special"), [((), [True, False]), (("--special", "none"), [False, False])])
+def test_marks_are_special_unless_asked_otherwise(
+    decone: Decone, model: Path, options: tuple[str, ...], special: list[bool]
+) -> None:
+    decone("grow", "m", "<|im_start|>,covid", "--out", "n", *options)
+    added = json.loads(Path("n/tokenizer.json").read_text())["added_tokens"][-2:]
+    assert [(token["content"], token["special"]) for token in added] == list(
+        zip(["<|im_start|>", "covid"], special, strict=True)
+    )
+
+
+@pytest.mark.parametrize(("options", "name"), [((), " covid"), (("--literal",), "Ġcovid")])
+def test_a_literal_mark_is_an_option(decone: Decone, model: Path, options: tuple[str, ...], name: str) -> None:
+    _, out, _ = decone("grow", "m", "Ġcovid", "--dry-run", "--json", *options)
+    assert [token.token for token in GrowthReport.model_validate_json(out).tokens] == [name]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from decone import objectives
-from decone.data.windows import Languages, random_batch
+from decone.data.tokens import Languages, random_batch
 from decone.diagnosis import blame as module
 from decone.diagnosis.blame import (
     STREAM,

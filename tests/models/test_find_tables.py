@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models
 from torch import Tensor
 
+from decone.engines.contract import Readout
 from decone.models.families import FAMILIES
 from decone.models.find_tables import find_tables, match_name, match_tables
 from decone.models.nano import Nano, NanoConfig
@@ -246,7 +247,9 @@ def test_an_objective_with_the_readout_has_the_loss_of_the_model(
     folder, _ = tiny(name, tied)
     logits, hidden, _ = passed(name, tied, tiny)
     found, target = find_tables(str(folder)), torch.randint(3, V, logits.shape[:-1])
-    loss = MLE()(hidden, found.output.read(), target, bias=found.bias, readout=found.readout)
+    loss = MLE()(
+        hidden, found.output.read(), target, bias=found.bias, readout=Readout(found.logit_scale, found.softcap)
+    )
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1).double(), target.flatten())
     torch.testing.assert_close(loss.mean().double(), expected, rtol=1e-4, atol=1e-4)
 

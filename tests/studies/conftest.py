@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from decone.data.windows import Languages
+from decone.data.tokens import Languages
 from decone.files.settings import merge_settings
 from decone.studies import pool
 from decone.studies.exhibits import ModelExhibit

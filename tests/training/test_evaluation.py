@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from decone.data.windows import VALIDATION, Languages, random_batch
+from decone.data.tokens import VALIDATION, Languages, random_batch
 from decone.models.nano import Nano, NanoConfig
 from decone.training import evaluation
 from decone.training.evaluation import measure, scores, validation_loss

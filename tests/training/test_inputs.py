@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from decone.data.tokenizers import TextTokenizer
+from decone.data.tokens import TextTokenizer
 from decone.training import inputs
 from decone.training.config import RunConfig
 from decone.training.machine import accelerator, resolve_device

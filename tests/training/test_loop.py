@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from decone.data.windows import TRAINING, random_batch
+from decone.data.tokens import TRAINING, random_batch
 from decone.training import checkpoint, loop
 from decone.training.config import RunConfig
 from decone.training.loop import Trainer, learning_rate

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
 from decone.data.corpora import read_text
-from decone.data.tokenizers import TextTokenizer
+from decone.data.tokens import TextTokenizer
 from decone.diagnosis.result import Behaviour, Perplexities, Repetition
 from decone.files.settings import Progress
 from decone.metrics.generation import repeat_distance, repeated_ngrams, repetition, uniq, uniq_words, words

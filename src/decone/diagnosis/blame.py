@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from decone.data.corpora import read_text
-from decone.data.windows import Languages, random_batch
+from decone.data.tokens import Languages, random_batch
 from decone.diagnosis.result import Blame, BlameRow
 from decone.engines.contract import Tokens, apply_rule, position_costs, upcast
 from decone.frequencies import frequencies, token_texts

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from decone.diagnosis.result import CosineHistogram, RowNorms, Spectrum, TableFacts
 from decone.diagnosis.table_metrics import table_metrics
-from decone.metrics.benchmark import spearman
+from decone.metrics.statistics import spearman
 from decone.metrics.table_geometry import effective_rank_of, energy_share, isoscore_of, norm_quantiles, norms_by_rank
 from decone.metrics.table_survey import TableSurvey
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from decone.data.corpora import read_text
 from decone.diagnosis.result import WordSimilarity
 from decone.files.foreign import quoted
-from decone.metrics.benchmark import spearman, spearman_interval
+from decone.metrics.statistics import spearman, spearman_interval
 from decone.models.tables import ModelTables, Table, blocks
 
 SPACES = ("Ġ", "▁")  # how byte-level and SentencePiece vocabularies write a leading space

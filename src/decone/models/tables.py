@@ -10,8 +10,6 @@ from jaxtyping import Float
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from decone.engines.contract import Readout
-
 BLOCK = 1 << 24  # entries read at once: 64 MiB in float32
 
 Kind = Literal["causal", "masked", "encoder", "seq2seq", "run", "tables"]
@@ -139,14 +137,6 @@ class ModelTables:
     def vocabulary(self) -> Mapping[str, int] | None:
         """Id of each token, added ones included; None where tokens have no names. Several may have one id."""
         return self.names if self.tokenizer is None else self.tokenizer.get_vocab(with_added_tokens=True)
-
-    @property
-    def readout(self) -> Readout:
-        """Treatment of the logits behind the head, for an objective that is given the states that the head is given.
-
-        Where it is given the last states of the model's body instead, multiply them by `state_scale`.
-        """
-        return Readout(self.logit_scale, self.softcap)
 
     @property
     def output(self) -> Table:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decone.data import corpora
-from decone.data.windows import Languages, split
+from decone.data.tokens import Languages, split
 from decone.models.generation import sample
 from decone.training.run import Run
 from decone.vocab.counts import count_tokens

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from decone.data.windows import VALIDATION, Languages, consecutive, random_batch
+from decone.data.tokens import VALIDATION, Languages, consecutive, random_batch
 from decone.metrics.neighbours import translation_alignment
 from decone.metrics.table_geometry import isotropy
 from decone.metrics.text import best_temperature, nll, ranking, target_rank

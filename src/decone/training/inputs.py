@@ -7,8 +7,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from decone.data import corpora
-from decone.data.tokenizers import TextTokenizer
-from decone.data.windows import Languages, split
+from decone.data.tokens import Languages, TextTokenizer, split
 from decone.engines.select import choose
 from decone.training.config import RunConfig
 from decone.training.machine import resolve_device

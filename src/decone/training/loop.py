@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from decone.data.windows import TRAINING, random_batch
+from decone.data.tokens import TRAINING, random_batch
 from decone.files.atomic import write_text
 from decone.files.safetensors import write_tensors
 from decone.metrics.neighbours import translation_alignment

@@ -22,7 +22,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from decone.data.tokenizers import TextTokenizer
+from decone.data.tokens import TextTokenizer
 from decone.document import DocumentModel
 from decone.document.blocks import Document, Grid, GridColumn, Note, Section, Title
 from decone.document.numbers import DASH, number

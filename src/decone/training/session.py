@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from decone.data.corpora import read_text
-from decone.data.windows import Languages
+from decone.data.tokens import Languages
 from decone.document.blocks import Document, DocumentModel, Title
 from decone.files.settings import Progress
 from decone.metrics.table_geometry import isotropy

@@ -96,7 +96,7 @@ def test_every_task_is_found_by_its_file() -> None:
 
 QNLI = """
 from decone.data.published import Published
-from decone.metrics.benchmark import accuracy
+from decone.metrics.statistics import accuracy
 from decone.training.tasks.glue import GlueTask
 
 FILE = Published("glue/QNLI/{split}.tsv", None, "0" * 64)

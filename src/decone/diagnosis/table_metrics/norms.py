@@ -1,7 +1,7 @@
 """Metrics of the lengths of rows and of the direction they share."""
 
 from decone.diagnosis.table_metrics.base import TableMetric
-from decone.metrics.benchmark import spearman
+from decone.metrics.statistics import spearman
 from decone.metrics.table_geometry import norm_quantiles
 from decone.metrics.table_survey import TableSurvey
 

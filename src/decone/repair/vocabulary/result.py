@@ -14,7 +14,7 @@ from decone import __version__
 from decone.document import DocumentModel
 from decone.document.blocks import ContentBlock, Document, Grid, GridColumn, Note, Section, Styled, Title, Token
 from decone.files.folder import read_text
-from decone.files.foreign import join_names, plain
+from decone.files.foreign import LONG, join_names, plain
 from decone.repair.result import Digest, NeighbourRow, RepairModel
 from decone.training.machine import provenance
 
@@ -279,7 +279,7 @@ def _details(report: VocabularyReport) -> Iterator[ContentBlock]:
         tensors = ", ".join(plain(name, 100) for name in table.tensors)
         yield Note(f"{tensors} {table.dtype} {table.shape_before} → {table.shape_after}", "hint")
     for note in report.notes:
-        yield Note(plain(note), "hint")
+        yield Note(plain(note, LONG), "hint")
 
 
 def _files(report: VocabularyReport) -> Iterator[ContentBlock]:

@@ -5,6 +5,7 @@ new token stands alone, between words, beside punctuation, glued to words and in
 meant to be, and a text that came back from the old tokenizer should come back from the new one.
 """
 
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from decone.files.foreign import join_names, plain, quoted
 from decone.models.load import Loader
 from decone.models.tokenizer_files import MAKE
 from decone.repair.vocabulary.spelling import Position, Spelling
-from decone.repair.vocabulary.tokenizer import build_tokenizer, encode, guard, read_spec
+from decone.repair.vocabulary.tokenizer import build_tokenizer, encode, guard
 
 WORDS = (
     "a",
@@ -249,7 +250,7 @@ def _transformers(folder: Path, refusal: str) -> LoadedTokenizer:
 
 
 def _bare(folder: Path) -> LoadedTokenizer:
-    tokenizer = build_tokenizer(read_spec(folder), folder)
+    tokenizer = build_tokenizer(json.loads((folder / "tokenizer.json").read_bytes()), folder)
     return LoadedTokenizer(
         encode=lambda texts: [encoding.ids for encoding in encode(tokenizer, texts)],
         decode=lambda batch: tokenizer.decode_batch(batch, skip_special_tokens=False),

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from decone.data.corpora import decode
 from decone.data.published import Published, find
 from decone.files.foreign import quoted
-from decone.metrics.benchmark import accuracy, correlations, f1, matthews
+from decone.metrics.statistics import accuracy, correlations, f1, matthews
 from decone.training.finetuning import FinetuneConfig, finetune, length_batches
 from decone.training.tasks import LOADER, EncodedExamples, FinetuneTask, Split, lengths, load_model
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from decone.metrics import benchmark
-from decone.metrics.benchmark import accuracy, correlations, f1, matthews, spearman, spearman_interval
+from decone.metrics import statistics
+from decone.metrics.statistics import accuracy, correlations, f1, matthews, spearman, spearman_interval
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -98,7 +98,7 @@ def test_interval_is_that_of_a_plain_bootstrap() -> None:
 def test_blocks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=(2, 11))
     whole = spearman_interval(values[0], values[1], resamples=50)
-    monkeypatch.setattr(benchmark, "BLOCK", 7 * 11)
+    monkeypatch.setattr(statistics, "BLOCK", 7 * 11)
     assert spearman_interval(values[0], values[1], resamples=50) == whole
 
 

@@ -1,0 +1,191 @@
+"""New tokens in texts, as transformers' AutoTokenizer of each family cuts them and puts them together again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.repair.tokenizer_families import BYTE_LEVEL, FAMILIES, SENTENCE_PIECE, UNIGRAM, build_family
+from tests.repair.vocabularies import loaded
+
+from decone.repair.vocabulary.addition import add_tokens
+from decone.repair.vocabulary.spelling import select_new
+from decone.repair.vocabulary.tokenizer import build_tokenizer, read_spec, unknown_ids
+from decone.repair.vocabulary.trial import try_tokens
+
+CHAT = "<|im_start|>user\nhello there<|im_end|>\n"
+PIECES = (*SENTENCE_PIECE, *UNIGRAM)
+FAMILY = "👩‍👩‍👧"  # joined by U+200D
+
+
+def grown(family: str, tokens: list[str], **options: Any) -> tuple[Any, Any, list[int], list[str]]:
+    """The tokenizer before and after, the ids of the new tokens, and what is said of them."""
+    folder, new = build_family(family, Path("old")), Path("new")
+    return (loaded(folder), *grow_folder(folder, new, tokens, **options))
+
+
+def grow_folder(folder: Path, new: Path, tokens: list[str], **options: Any) -> tuple[Any, list[int], list[str]]:
+    spec = read_spec(folder)
+    tokenizer = build_tokenizer(spec, folder)
+    unknown = unknown_ids(spec, tokenizer)
+    selection = select_new(tokens, spec, tokenizer, unknown, **options)
+    addition = add_tokens(folder, spec, selection.spellings)
+    files = {"tokenizer.json": json.dumps(addition.respell(spec)).encode()} | addition.files
+    notes = [*selection.notes(), *try_tokens(folder, files, selection.spellings, addition.ids, unknown)]
+    new.mkdir()
+    for path in folder.iterdir():
+        (new / path.name).write_bytes(files.get(path.name) or path.read_bytes())
+    return loaded(new), addition.ids, notes
+
+
+def cut(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def back(tokenizer: Any, text: str) -> str:
+    content: str = tokenizer.decode(cut(tokenizer, text))
+    return content
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_marks_of_a_chat_are_found_where_a_template_puts_them(family: str) -> None:
+    _, new, ids, _ = grown(family, ["<|im_start|>", "<|im_end|>"])
+    assert [cut(new, CHAT).count(index) for index in ids] == [1, 1]
+    assert "im_start" not in new.decode(cut(new, CHAT), skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_marks_can_stay_in_a_decoded_text(family: str) -> None:
+    _, new, ids, _ = grown(family, ["<|im_start|>"], special="none")
+    assert ids[0] in cut(new, CHAT)
+    assert "im_start" in new.decode(cut(new, CHAT), skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_words_are_met_and_keep_the_space_before_them(family: str) -> None:
+    text = "covid: the covid sat, a covid, you love covid"
+    if family == "words":
+        text = "the covid sat on the covid and covid covid"
+    old, new, ids, _ = grown(family, ["covid"])
+    assert cut(new, text).count(ids[0]) == 4
+    known = "cat: the cat sat, a cat, you love cat"
+    assert back(new, text) == text or (back(old, known) != known and back(old, text) != text)
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in ("bert", "albert", "words")])
+@pytest.mark.parametrize("token", ["ạ", FAMILY, "海"])
+def test_letters_are_met_inside_words(family: str, token: str) -> None:
+    text = f"nam b{token}n co, {token} (a{token})"
+    _, new, ids, notes = grown(family, [token])
+    assert cut(new, text).count(ids[0]) == 3
+    assert back(new, text) == text
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("family", "token"), [*((family, "Ġcovid") for family in BYTE_LEVEL), *((family, "▁covid") for family in PIECES)]
+)
+def test_the_spelling_of_the_vocabulary_is_read(family: str, token: str) -> None:
+    text = "you love covid and covids"
+    _, new, ids, notes = grown(family, [token])
+    assert cut(new, text).count(ids[0]) == 2
+    assert back(new, text) == text
+    assert notes == [
+        f"read as the vocabulary spells them, behind a space: {token}; --literal takes every letter as it stands"
+    ]
+
+
+@pytest.mark.parametrize("family", BYTE_LEVEL)
+def test_bytes_of_a_vocabulary_are_read(family: str) -> None:
+    _, new, ids, _ = grown(family, ["ĠZÃ¼rich", "Ġგზა"])
+    assert set(ids) < set(cut(new, "to Zürich, or გზა"))
+    assert back(new, "to Zürich, or გზა") == "to Zürich, or გზა"
+
+
+def test_pieces_inside_words() -> None:
+    _, new, ids, notes = grown("bert", ["##vid"])
+    assert ids[0] in cut(new, "the covid sat")
+    assert ids[0] not in cut(new, "the vid sat")
+    assert back(new, "the covid sat") == "the covid sat"
+    assert notes == [
+        "read as the vocabulary spells them, inside words: ##vid; --literal takes every letter as it stands"
+    ]
+
+
+@pytest.mark.parametrize(("family", "token"), [("gpt2", "Ġcovid"), ("bert", "##vid"), ("llama", "Ġcovid")])
+def test_a_literal_mark_can_be_asked_for(family: str, token: str) -> None:
+    _, new, ids, notes = grown(family, [token], literal=True)
+    assert ids[0] in cut(new, f"the {token} sat")
+    assert ids[0] not in cut(new, "the covid sat")
+    assert not any("read as the vocabulary" in note for note in notes)
+
+
+@pytest.mark.parametrize(("family", "token"), [("gpt2", "▁covid"), ("gemma", "Ġcovid"), ("bert", "▁covid")])
+def test_the_mark_of_another_family_is_named(family: str, token: str) -> None:
+    *_, notes = grown(family, [token])
+    assert f"taken letter by letter, for this vocabulary marks a space otherwise: {token}" in notes
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_anywhere_is_inside_words_too(family: str) -> None:
+    if family == "words":
+        pytest.skip("whole words have no inside")
+    old, new, ids, notes = grown(family, ["covid"], match="anywhere")
+    text = "a acovida the covid"
+    assert cut(new, text).count(ids[0]) == 2
+    assert (
+        back(new, text) == text or back(old, text) != text or any("other spaces where covid" in note for note in notes)
+    )
+
+
+@pytest.mark.parametrize("family", ["t5", "bert"])
+def test_a_space_that_comes_in_or_goes_is_named(family: str) -> None:
+    *_, notes = grown(family, ["[TOOL]"])
+    assert any(note.startswith("decoding gives other spaces where [TOOL] stands") for note in notes)
+
+
+@pytest.mark.parametrize("family", BYTE_LEVEL)
+def test_letters_that_a_byte_level_decoder_takes_for_bytes_are_named(family: str) -> None:
+    *_, notes = grown(family, ["Zürich"])
+    assert any("other letters where Zürich stands" in note and "written ĠZürich" in note for note in notes)
+
+
+def test_a_token_that_no_text_holds_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"does not find [Bb]log in a text again"):
+        grown("bert", ["blog", "Blog"])  # one of them alone is what the tokenizer reads
+
+
+def test_a_tokenizer_that_transformers_refuses_is_tried_alone() -> None:
+    folder = build_family("llama3", Path("old"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 5}))  # no multiple of the heads
+    spec = read_spec(folder)
+    tokenizer = build_tokenizer(spec, folder)
+    selection = select_new(["covid"], spec, tokenizer, set())
+    addition = add_tokens(folder, spec, selection.spellings)
+    files = {"tokenizer.json": json.dumps(addition.respell(spec)).encode()} | addition.files
+    notes = try_tokens(folder, files, selection.spellings, addition.ids, set())
+    assert [note.split(" (")[0] for note in notes] == [
+        "new tokens were tried with tokenizer.json alone, not as transformers loads it"
+    ]
+
+
+def test_the_score_of_a_new_piece_changes_no_other_cut() -> None:
+    old, new, ids, _ = grown("t5", ["covid", "seamat"])
+    lines = ["the cat sat on the mat", "a user said hello (a) by the sea 1", "you love them: ban co nam"]
+    assert [cut(new, line) for line in lines] == [cut(old, line) for line in lines]
+    assert set(ids) <= set(cut(new, "covid seamat"))
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "vocab.json"])
+def test_older_files_with_the_vocabulary_follow(name: str) -> None:
+    folder = build_family("bert", Path("old"))
+    vocabulary = read_spec(folder)["model"]["vocab"]
+    ordered = sorted(vocabulary, key=vocabulary.__getitem__)
+    (folder / name).write_text("\n".join(ordered) if name == "vocab.txt" else json.dumps(vocabulary))
+    new, ids, _ = grow_folder(folder, Path("new"), ["##vid", "[TOOL]"])
+    content = Path("new", name).read_text()
+    tokens = content.splitlines() if name == "vocab.txt" else list(json.loads(content))
+    assert tokens == [*ordered, "##vid", "[TOOL]"]
+    assert new.convert_tokens_to_ids(["##vid", "[TOOL]"]) == ids
