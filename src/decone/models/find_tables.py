@@ -128,10 +128,12 @@ def _module_folder(name: str, folder: Path, local: bool) -> Path:
     try:
         modules = json.loads(read_text(folder, "modules.json") or "")
         path = next(module["path"] for module in modules if module["type"].rsplit(".", 1)[-1] in TOKEN_MODULES)
-        module_folder = inside(folder, path) if path else folder
+        if not path:
+            return folder
+        module_folder = inside(folder, path)
     except (LookupError, TypeError, AttributeError, RecursionError, StopIteration, json.JSONDecodeError):
         return folder
-    if path and not local:
+    if not local and re.fullmatch(r"[\w./-]+", path):
         _downloaded(name, path)
     return module_folder
 
