@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from tests.diagnosis import naive_table as naive
 
 from decone.diagnosis.result import TableFacts
-from decone.diagnosis.table_facts import table_facts
+from decone.diagnosis.scan import table_facts
 from decone.metrics import table_moments as moments
 from decone.metrics.table_geometry import group_cosines, isotropy, singular_decay
 from decone.metrics.table_survey import survey_table

@@ -10,7 +10,7 @@ import torch
 
 from decone.diagnosis.checks import check_limits, check_names, parse_limits
 from decone.diagnosis.result import ScanResult, TableFacts
-from decone.diagnosis.table_facts import table_facts
+from decone.diagnosis.scan import table_facts
 from decone.diagnosis.table_metrics import TableMetric, base, metric, spectrum, table_metrics
 from decone.metrics.table_survey import TableSurvey, survey_table
 from decone.models.tables import MemoryTable

@@ -28,7 +28,8 @@ def test_defaults_are_those_of_transformers() -> None:
             wrong += [name] if tied != family.tied else []
         if family.softcap is not None and family.kind != "seq2seq":
             wrong += [f"{name} softcap"] if values[family.softcap[0]] != family.softcap[1] else []
-        wrong += [f"{name} scale"] if not math.isclose(family.scale(values), family.scale(sizes)) else []
+        scales = (family.state_scale, family.logit_scale)
+        wrong += [f"{name} scale"] if not all(math.isclose(scale(values), scale(sizes)) for scale in scales) else []
     assert not wrong
     assert compared >= COMPARED
 

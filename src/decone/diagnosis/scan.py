@@ -5,24 +5,41 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float64
+from torch import Tensor
+
 from decone.data.corpora import read_text
 from decone.diagnosis.behaviour import measure_behaviour
 from decone.diagnosis.blame import measure_blame
 from decone.diagnosis.checks import check_limits
 from decone.diagnosis.model_diff import diff_models, require_same_vocabulary
-from decone.diagnosis.result import SCHEMA, ModelFacts, ScanResult, TableFacts
+from decone.diagnosis.result import (
+    SCHEMA,
+    CosineHistogram,
+    ModelFacts,
+    RowNorms,
+    ScanResult,
+    Spectrum,
+    TableFacts,
+)
 from decone.diagnosis.rows import RowKinds, find_rows, tables_by_name
 from decone.diagnosis.suspects import find_suspects
-from decone.diagnosis.table_facts import table_facts
+from decone.diagnosis.table_metrics import table_metrics
 from decone.diagnosis.verdicts import findings
 from decone.diagnosis.words import word_similarity
 from decone.files.settings import Progress
 from decone.frequencies import Frequencies, frequencies, token_texts
-from decone.metrics.table_survey import Plane, sample_table, survey_table
+from decone.metrics.statistics import spearman
+from decone.metrics.table_geometry import effective_rank_of, energy_share, isoscore_of, norm_quantiles, norms_by_rank
+from decone.metrics.table_survey import Plane, TableSurvey, sample_table, survey_table
 from decone.metrics.undertrained import UNUSUAL
 from decone.models.find_tables import find_tables
 from decone.models.tables import ModelTables
 from decone.training.machine import provenance
+
+LISTED = 512  # singular values
+FIRST = 32  # of them without a gap: on a logarithmic axis these are half of the picture
 
 
 def scan(
@@ -171,4 +188,49 @@ def _model_facts(model_tables: ModelTables, rows: RowKinds) -> ModelFacts:
         state_scale=model_tables.state_scale,
         logit_scale=model_tables.logit_scale,
         notes=list(model_tables.notes),
+    )
+
+
+def table_facts(survey: TableSurvey) -> TableFacts:
+    """Turns a survey into the facts of a result, every metric of `table_metrics` among them.
+
+    Example:
+        >>> import torch
+        >>> from decone.metrics.table_survey import survey_table
+        >>> from decone.models.tables import MemoryTable
+        >>> facts = table_facts(survey_table(MemoryTable("weight", torch.eye(3)), {"frequent": torch.arange(3)}))
+        >>> facts.cosine["all"]["all"], round(facts.metrics["effective_rank"], 6)
+        (0.0, 3.0)
+    """
+    return TableFacts(
+        isotropy={group: value._asdict() for group, value in survey.isotropy.items()},
+        cosine=survey.cosine,
+        spectrum=_spectrum(survey.singular_values, isoscore_of(survey.covariance)),
+        norms=_norms(survey),
+        mean_direction=survey.mean_direction,
+        metrics={metric.name: metric.measure(survey) for metric in table_metrics()},
+        histograms=[CosineHistogram(groups=pair.groups, counts=pair.counts) for pair in survey.histograms],
+    )
+
+
+def _spectrum(values: Float64[Tensor, " R"], isoscore: float) -> Spectrum:
+    ranks = np.unique(np.linspace(min(FIRST, len(values)) + 1, max(len(values), FIRST + 1), LISTED - FIRST).round())
+    ranks = np.concatenate((np.arange(1, FIRST + 1), ranks)).astype(int)
+    ranks = ranks[ranks <= len(values)]
+    return Spectrum(
+        singular_values=values[ranks - 1].tolist(),
+        ranks=ranks.tolist(),
+        energy_first=energy_share(values, 1),
+        energy_ten=energy_share(values, 10),
+        effective_rank=effective_rank_of(values),
+        isoscore=isoscore,
+    )
+
+
+def _norms(survey: TableSurvey) -> RowNorms:
+    norms, rank = survey.norms, survey.rank
+    return RowNorms(
+        quantiles=norm_quantiles(norms),
+        rank_correlation=None if rank is None else spearman(norms.numpy(), rank.double().numpy()),
+        by_rank=[] if rank is None else norms_by_rank(norms, rank),
     )

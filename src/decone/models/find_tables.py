@@ -4,7 +4,8 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,9 @@ def _model(name: str, folder: Path, outer: dict[str, Any], embedding: str | None
         )
     elif family.note:
         notes.append(family.note)
-    weights, rows = open_weights(folder), config.get("vocab_size")
-    names = match_tables(weights.shapes, family, rows if isinstance(rows, int) else None, embedding, head)
-    table, output = _equally_long(weights, *names, notes)
-    bias = _bias(weights, row, output or table, names[1])
-    tied = _tied(table, output, _configured_tied(config, family, bias is not None), head is not None, notes)
-    output = None if tied else output
+    rows = config.get("vocab_size")
+    names = embedding, head, rows if isinstance(rows, int) else None
+    table, output, tied, bias = _read(folder, family, partial(_configured_tied, config, family), notes, *names)
     has_output = tied or output is not None
     kind = _kind(config, row, has_output, notes)
     tokens = read_tokenizer(folder, outer)
@@ -140,11 +138,9 @@ def _module_folder(name: str, folder: Path, local: bool) -> Path:
 
 def _static(name: str, folder: Path, embedding: str | None) -> ModelTables:
     """Embeddings without a model around them: of model2vec, or of a module of sentence-transformers."""
-    weights, notes = open_weights(folder), list[str]()
-    shapes = weights.shapes
-    table = weights.table(match_tables(shapes, _STATIC, None, embedding)[0])
     tokens = read_tokenizer(folder)
-    notes += tokens.notes
+    shapes, notes = open_weights(folder).shapes, tokens.notes
+    table, *_ = _read(folder, _STATIC, lambda biased: False, notes, embedding)
     if "weights" in shapes:
         notes.append("each row is multiplied by a weight of its token; the table is shown as stored")
     if "mapping" in shapes:  # of quantised vocabularies
@@ -175,10 +171,8 @@ def _run(name: str, folder: Path, settings: str, embedding: str | None, head: st
         ) from None
     if not inside(folder, "model.safetensors").is_file():
         raise ValueError(f"the run {name} is not done; finish it with: decone train --resume {name}")
-    weights, notes = open_weights(folder), list[str]()
-    names = match_tables(weights.shapes, _RUN, None, embedding, head)
-    table, output = _equally_long(weights, *names, notes)
-    tied = _tied(table, output, configured is True, head is not None, notes)
+    notes: list[str] = []
+    table, output, tied, _ = _read(folder, _RUN, lambda biased: configured is True, notes, embedding, head)
     tokens = read_tokenizer(folder)
     tokenizer = tokens.tokenizer
     if tokenizer is not None and copies * tokenizer.get_vocab_size() != table.shape[0]:
@@ -186,7 +180,6 @@ def _run(name: str, folder: Path, settings: str, embedding: str | None, head: st
             f"{name} has {table.shape[0]} rows for {copies} x {tokenizer.get_vocab_size()} tokens; its files do not "
             "belong together, so train the run again"
         )
-    output = None if tied else output
     notes += tokens.notes
     special = tokens.special
     return ModelTables(
@@ -196,16 +189,34 @@ def _run(name: str, folder: Path, settings: str, embedding: str | None, head: st
 
 def _file(name: str, path: Path, embedding: str | None, head: str | None) -> ModelTables:
     """Bare tensors."""
-    weights, notes = open_weights(path), list[str]()
-    names = match_tables(weights.shapes, None, None, embedding, head)
-    table, output = _equally_long(weights, *names, notes)
-    bias = _bias(weights, UNKNOWN, output or table, names[1])
-    tied = _tied(table, output, False, head is not None, notes)
+    notes: list[str] = []
+    table, output, tied, bias = _read(path, None, lambda biased: False, notes, embedding, head)
     notes.append(
         "a file alone has no configuration and no tokenizer: whether the output is tied, and its scale, are unknown, "
         "and tokens have no names; name the model's folder to see them"
     )
-    return ModelTables(name, "unknown", "tables", table, None if tied else output, tied, bias, notes=notes)
+    return ModelTables(name, "unknown", "tables", table, output, tied, bias, notes=notes)
+
+
+def _read(
+    path: Path,
+    family: Family | None,
+    configured: Callable[[bool], bool],
+    notes: list[str],
+    embedding: str | None = None,
+    head: str | None = None,
+    rows: int | None = None,
+) -> tuple[FileTable, FileTable | None, bool, Float[Tensor, " V"] | None]:
+    """Input table, output table where it is one of its own, true where they are tied, and bias of the output.
+
+    `configured` is told whether there is a bias, and says whether the configuration ties the tables.
+    """
+    weights = open_weights(path)
+    names = match_tables(weights.shapes, family, rows, embedding, head)
+    table, output = _equally_long(weights, *names, notes)
+    bias = _bias(weights, family or UNKNOWN, output or table, names[1])
+    tied = _tied(table, output, configured(bias is not None), head is not None, notes)
+    return table, None if tied else output, tied, bias
 
 
 def _downloaded(name: str, subfolder: str = "") -> Path:

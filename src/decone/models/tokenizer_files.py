@@ -1,19 +1,23 @@
-"""The tokenizer beside a model's weights, and the ids it treats as special; broken files leave a note."""
+"""The tokenizer beside a model's weights, its special ids, and the marks that chat templates write.
+
+Broken files leave a note. A template is cut into strings and never run.
+"""
 
 import json
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import AddedToken, Tokenizer
 
 from decone.files.folder import JSON_LIMIT, inside, read_object, read_text
 from decone.files.foreign import plain
-from decone.models.chat_template import chat_tokens
 from decone.models.load import Loader
 
 SIZE_LIMIT = 512 << 20  # bytes of a tokenizer.json; large published ones take about 35 MB
@@ -47,7 +51,7 @@ _UNSAFE = ("file", "path", "dir", "auto_map", "remote", "kwargs", "object", "bac
 
 @dataclass(frozen=True)
 class FolderTokenizer:
-    """What the files of a folder say of its tokenizer.
+    """Tokenizer of a folder as far as its files give one.
 
     Attributes:
         tokenizer: cuts texts as the model's does; None where that cannot be had, and `notes` say why.
@@ -124,10 +128,10 @@ def _special_tokens(settings: list[dict[str, Any]]) -> list[str]:
     return [content for setting in settings for name in _NAMES for content in _contents(setting.get(name))]
 
 
-_Parts = tuple[Tokenizer | None, Mapping[str, int] | None, set[int]]
+_Reading = tuple[Tokenizer | None, Mapping[str, int] | None, set[int]]
 
 
-def _guarded(folder: Path, config: Mapping[str, Any], settings: list[dict[str, Any]], notes: list[str]) -> _Parts:
+def _guarded(folder: Path, config: Mapping[str, Any], settings: list[dict[str, Any]], notes: list[str]) -> _Reading:
     """Tokenizer or names, and special ids of the latter; whatever goes wrong becomes a note."""
     names = (setting.get("tokenizer_class") for setting in (settings[0], config))
     kind = next((name for name in names if isinstance(name, str) and name.isidentifier()), "")
@@ -154,7 +158,7 @@ def _guarded(folder: Path, config: Mapping[str, Any], settings: list[dict[str, A
 
 def _of_class(
     folder: Path, kind: str, config: Mapping[str, Any], settings: list[dict[str, Any]], notes: list[str]
-) -> _Parts:
+) -> _Reading:
     """The tokenizer that transformers makes of the older files; the names in them where it makes none."""
     try:
         built = _built(folder, kind, config, settings)
@@ -271,3 +275,80 @@ def _declared(settings: list[dict[str, Any]]) -> Iterator[str]:
         for token in added.values() if isinstance(added, dict) else ():
             if isinstance(token, dict) and token.get("special") is True:
                 yield from _contents(token)
+
+
+TEMPLATE_LIMIT = 1 << 20  # characters; long published ones have about 20,000
+TEMPLATES = 100  # of a folder, at most
+ROLES = ("system", "user", "assistant", "tool")
+_FOLDER = "additional_chat_templates"
+
+
+def chat_tokens(
+    folder: Path, settings: Mapping[str, Any], vocabulary: Mapping[str, int], marks: Iterable[str]
+) -> frozenset[int]:
+    """Ids of the marks that the chat templates of a folder write, ids beyond the table among them.
+
+    Args:
+        folder: of a model.
+        settings: its tokenizer_config.json.
+        vocabulary: id of each token.
+        marks: tokens that are told from the text around them, mostly the added ones; they count anywhere in a string
+            of a template, other tokens where they are all of it and no word.
+
+    Raises:
+        ValueError: a file is damaged, lies outside the folder or is too large.
+    """
+    marks = [mark for mark in marks if mark]
+    ids: set[int] = set()
+    for template in _templates(folder, settings):
+        for text in template_strings(template, settings):
+            ids.update(vocabulary[mark] for mark in marks if mark in text)
+            token = text.strip()
+            if token in vocabulary and not token.isalnum():
+                ids.add(vocabulary[token])
+    return frozenset(ids)
+
+
+def template_strings(template: str, variables: Mapping[str, Any]) -> Iterator[str]:
+    r"""Texts that a template may write: its own, its strings, and what some variables stand for.
+
+    Args:
+        template: Jinja source; one that is broken gives what stands before the fault.
+        variables: content of variables by name; values that are no strings, or objects with a content, are left out.
+
+    Example:
+        >>> list(template_strings("{{ '<|' + m['role'] + '|>' }}\n", {}))[-4:]
+        ['<|system|>', '<|user|>', '<|assistant|>', '<|tool|>']
+    """
+    pieces: list[str] = []
+    roles: list[bool] = []
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    try:
+        for token in environment.lexer.tokenize(template[:TEMPLATE_LIMIT]):
+            value = variables.get(token.value) if token.type == "name" else None
+            content = value.get("content") if isinstance(value, dict) else value
+            if token.type in ("data", "string") or token.value == "role":
+                pieces.append(str(token.value))
+                roles.append(token.value == "role")
+            elif isinstance(content, str):
+                pieces.append(content)
+                roles.append(False)
+    except TemplateError:
+        pass
+    yield from pieces
+    for index in range(1, len(pieces) - 1):
+        if roles[index]:
+            yield from (f"{pieces[index - 1]}{role}{pieces[index + 1]}" for role in ROLES)
+
+
+def _templates(folder: Path, settings: Mapping[str, Any]) -> list[str]:
+    """Sources of all templates, in each of the places where transformers has kept them."""
+    stored = (read_object(folder, name) or {} for name in ("chat_template.json", "processor_config.json"))
+    sources: list[Any] = []
+    for value in (settings.get("chat_template"), *(content.get("chat_template") for content in stored)):
+        sources += value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
+    sources = [source.get("template") if isinstance(source, dict) else source for source in sources[:TEMPLATES]]
+    sources.append(read_text(folder, "chat_template.jinja"))
+    for path in sorted(inside(folder, _FOLDER).glob("*.jinja"))[:TEMPLATES]:
+        sources.append(read_text(folder, f"{_FOLDER}/{path.name}"))
+    return [source for source in sources if isinstance(source, str)]
