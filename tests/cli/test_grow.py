@@ -65,7 +65,7 @@ def test_json_and_dry_run(decone: Decone, model: Path) -> None:
         (("m", "the", "--out", "n"), "no new token"),
         (("m", "absent.txt", "--out", "n"), "no file"),
         (("absent", "covid", "--out", "n"), "there is no"),
-        (("m", "covid", "--out", "m"), "exists"),
+        (("m", "covid", "--out", "m"), "own folder"),
         (("m", "covid", "--out", "m/n"), "own folder"),
         (("m", "covid", "--out", "n", "--init", "best"), "take one of pieces, mean, sample, neighbours, definitions"),
         (("m", "empty.txt", "--out", "n"), "empty.txt is empty; write one token per line"),

@@ -282,7 +282,7 @@ def test_what_is_refused() -> None:
     refused("no new token", [])
     refused("take one of pieces, mean", init="best")
     refused("take at least 1", multiple=0)
-    refused("exists", out="m")
+    refused("own folder", out="m")
     refused("own folder", out="m/n")
     refused("no file", text=Path("absent.txt"))
     refused("no tensor", leave=["absent"])
