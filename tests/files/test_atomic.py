@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from decone.files.atomic import UNFINISHED, atomic_file, atomic_folder, new_folder, require_vacant, write_text
+from decone.files.lock import HOST
 
 FILE, FOLDER = Path("result.json"), Path("above/model")
 
@@ -57,6 +58,102 @@ def test_whatever_stops_the_writing_leaves_nothing(error: type[BaseException]) -
     with pytest.raises(error), atomic_folder(FOLDER) as folder:
         (folder / "half").write_text("half")
         raise error
+    assert names() == []
+
+
+def dead_process() -> int:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return pid
+
+
+def leave(path: Path, writer: object) -> Path:
+    """What a process leaves that is killed while it writes a file or folder."""
+    beside = path.with_name(f".{path.name}.{writer}{UNFINISHED}")
+    if path is FOLDER:
+        beside.mkdir(parents=True)
+        (beside / "half").touch()
+    else:
+        beside.parent.mkdir(exist_ok=True)
+        beside.touch()
+    return beside
+
+
+WRITES: dict[str, tuple[Path, Callable[[], object]]] = {
+    "file": (FILE, lambda: write_text(FILE, "new")),
+    "folder": (FOLDER, lambda: atomic_folder(FOLDER).__enter__()),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_what_a_dead_process_was_writing_goes_with_the_next_write(name: str) -> None:
+    path, write = WRITES[name]
+    beside = leave(path, f"{dead_process()}@{HOST}")
+    write()
+    assert not beside.exists()
+
+
+@pytest.mark.parametrize("writer", [f"1@{HOST}", f"{os.getppid()}@{HOST}", "1@elsewhere", "mine", "7x", "", "7@a b"])
+@pytest.mark.parametrize("name", WRITES)
+def test_what_may_be_somebodys_stays(name: str, writer: str) -> None:
+    path, write = WRITES[name]
+    beside = leave(path, writer)
+    write()
+    assert beside.exists()
+
+
+@pytest.mark.parametrize("writer", ["1@elsewhere", f"1@{HOST}", "123"])
+def test_a_new_folder_removes_all_unfinished_ones_for_it_has_the_lock(writer: str) -> None:
+    Path("model").mkdir()
+    leave(FOLDER, writer)
+    similar = leave(FOLDER, "notes")
+    (FOLDER.parent / ".model.lock").write_text("1 elsewhere\n")
+    with new_folder(FOLDER, Path("model")) as folder:
+        (folder / "a").touch()
+    assert names() == ["above", *map(str, (similar, similar / "half")), "above/model", "above/model/a", "model"]
+
+
+def test_a_target_that_is_there_is_refused_and_what_a_kill_left_beside_it_goes() -> None:
+    Path("model").mkdir()
+    FOLDER.mkdir(parents=True)
+    leave(FOLDER, "1@elsewhere")
+    (FOLDER.parent / ".model.lock").touch()
+    with pytest.raises(ValueError, match="above/model exists; remove it, or choose another --out"):
+        require_vacant(FOLDER, Path("model"))
+    assert names() == ["above", "above/model", "model"]
+
+
+def test_two_processes_do_not_write_the_same_target() -> None:
+    Path("model").mkdir()
+    sentence = (
+        rf"above/model is being written by process {os.getpid()} on \S+; wait for its end, or choose another --out"
+    )
+    with new_folder(FOLDER, Path("model")) as folder:
+        for refuse in (require_vacant, lambda *paths: new_folder(*paths).__enter__()):
+            with pytest.raises(ValueError, match=sentence):
+                refuse(FOLDER, Path("model"))
+        (folder / "a").touch()
+    assert names() == ["above", "above/model", "above/model/a", "model"]
+
+
+def test_nothing_is_removed_in_the_models_own_folder() -> None:
+    hidden = Path("model/.new.123.writing")
+    hidden.mkdir(parents=True)
+    with pytest.raises(ValueError, match="lies in the model's own folder"):
+        require_vacant(Path("model/new"), Path("model"))
+    assert hidden.is_dir()
+
+
+def test_a_source_that_cannot_be_read_is_not_called_a_full_disk() -> None:
+    def copy(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "model/a")
+
+    with pytest.raises(ValueError, match="^cannot read model/a: Permission denied; check its"), atomic_folder(FOLDER):
+        copy()
+    with pytest.raises(ValueError, match="^cannot write above/model: Permission"), atomic_folder(FOLDER) as folder:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder / "a"))
     assert names() == []
 
 

@@ -3,6 +3,7 @@
 import json
 import pickle
 import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from decone.files.failure import WriteError
 from decone.files.safetensors import HEADER_LIMIT, INDEX, copy_range, open_weights, read_header, write_tensors
 from decone.models.tables import Table, blocks, same_table
 
@@ -310,3 +312,20 @@ def test_a_range_of_bytes_is_copied() -> None:
     short = pytest.raises(ValueError, match="a became shorter while it was read; start again")
     with short, Path("a").open("rb") as source, Path("b").open("wb") as target:
         copy_range(source, target, 10, 101, 7)
+
+
+@pytest.mark.parametrize("size", [0, 100, 5000])
+def test_a_full_disk_is_said_in_the_words_of_the_system(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's own error is no OSError; a limit on the size of files stands for the disk."""
+    write_tensors(Path("a.safetensors"), {"a": torch.ones(3)})
+    before, limits = Path("a.safetensors").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        with pytest.raises(WriteError, match=r"^cannot write a\.safetensors: File too large; free space or choose"):
+            write_tensors(Path("a.safetensors"), {"a": torch.ones(3000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [path.name for path in Path().iterdir()] == ["a.safetensors"]
+    assert Path("a.safetensors").read_bytes() == before

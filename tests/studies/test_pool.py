@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from decone.files.failure import WriteError
+from decone.files.lock import lock
 from decone.studies import pool
 from decone.studies.pool import RunJob, run_all
 from decone.training import checkpoint
@@ -111,6 +113,49 @@ def test_ctrl_c_stops_all_runs_in_good_order_though_no_worker_sees_it(build: Bui
 
 
 @pytest.mark.usefixtures("workers")
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("group", [False, True])
+def test_a_scheduler_stops_all_runs_in_good_order(group: bool, number: int, build: Build) -> None:
+    """SIGTERM and SIGHUP reach the parent alone, or its workers too."""
+    names = ["a", "b"]
+
+    def press(job: RunJob, step: int) -> None:
+        if all(checkpoint.latest(Path("runs") / name) for name in names):
+            for child in multiprocessing.active_children() if group else ():
+                os.kill(child.pid or 0, number)
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Stopped) as stopped:
+        run_all([job(build(seed=index, **LONG), name) for index, name in enumerate("ab")], 2, watch=press)
+    assert stopped.value.number == number
+    assert [is_whole(name) for name in names] == [True, True]
+    assert multiprocessing.active_children() == []
+    assert not list(Path("runs").glob("*/*.lock"))
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_run_of_another_study_is_refused_and_none_is_begun(build: Build) -> None:
+    first, second = job(build(steps=5), "a"), job(build(steps=5), "b")
+    Run.create(second.path, second.config)
+    refusal = rf"^runs/b belongs to a study .* by process {os.getpid()} on \S+; wait"
+    with lock(second.path / "study.lock", "busy", "wait"), pytest.raises(ValueError, match=refusal):
+        run_all([first, second])
+    assert not checkpoint.latest(first.path)
+    assert len(run_all([first, second])) == 2
+    assert not list(Path("runs").glob("*/*.lock"))
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_folder_that_vanishes_ends_the_study(build: Build) -> None:
+    def vanish(job: RunJob, step: int) -> None:
+        if checkpoint.latest(job.path):
+            job.path.rename("elsewhere")
+
+    with pytest.raises(WriteError, match=r"cannot write runs/a: the folder was removed or renamed .* run the same"):
+        run_all([job(build(**LONG), "a")], watch=vanish)
+
+
+@pytest.mark.usefixtures("workers")
 def test_a_second_ctrl_c_ends_the_workers_at_once(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     def press(job: RunJob, step: int) -> None:
         raise KeyboardInterrupt
@@ -146,6 +191,8 @@ def test_workers_do_not_outlive_a_killed_parent(build: Build, nursery) -> None: 
     arguments = ["compare", "--config", "config.toml", "--methods", "mle", "--seeds", "1", "--out", "out", "--quiet"]
     script = f"""
 import multiprocessing
+from decone.files.failure import WriteError
+from decone.files.lock import lock
 from decone.studies import pool
 from decone.cli.main import main
 context = multiprocessing.get_context("forkserver")

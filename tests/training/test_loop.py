@@ -1,7 +1,10 @@
 """The loop: its schedule, its gradients, what it keeps, what it delivers, what it refuses."""
 
+import errno
 import json
 import math
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,11 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from decone.data.tokens import TRAINING, random_batch
+from decone.files.failure import WriteError
 from decone.training import checkpoint, loop
 from decone.training.config import RunConfig
 from decone.training.loop import Trainer, learning_rate
-from decone.training.run import Run
+from decone.training.run import Run, RunLog
 
 Build = Callable[..., RunConfig]
 
@@ -219,7 +223,6 @@ def test_a_loss_that_is_no_number_stops_the_run(every: int, at: str, build: Buil
 def test_nothing_is_written_before_training(build: Build) -> None:
     made = Trainer(build(), Run.plan(Path("run"), build()))
     assert not Path("run").exists()
-    made.run.claim()
     made.train()
     assert {path.name for path in Path("run").iterdir() if path.is_file() and not path.name.startswith("best-")} == {
         "config.toml",
@@ -228,6 +231,97 @@ def test_nothing_is_written_before_training(build: Build) -> None:
         "model.safetensors",
         "result.json",
     }
+
+
+VANISH: dict[str, Callable[[Path], object]] = {
+    "removed": shutil.rmtree,
+    "renamed": lambda path: path.rename("renamed"),
+    "replaced": lambda path: path.rename("renamed") and Path("run").mkdir(),
+}
+
+
+@pytest.mark.parametrize("name", VANISH)
+@pytest.mark.parametrize("at", [1, 7, 12, 19])
+def test_a_folder_that_vanishes_ends_the_run(at: int, name: str, build: Build) -> None:
+    """Before the first checkpoint, between two, before a log line, before the last."""
+
+    def vanish(step: int, fields: dict[str, float]) -> None:
+        if step == at:
+            VANISH[name](Path("run"))
+
+    message = "cannot write run: the folder was removed or renamed meanwhile; put it back or start again"
+    with pytest.raises(WriteError, match=f"^{message}$"):
+        trainer(build(steps=20)).train(progress=vanish)
+    assert [path.name for path in Path("run").rglob("*")] == [], "no half of a run is made anew"
+
+
+def test_a_folder_that_vanishes_while_the_run_is_measured(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trainer(build(steps=20))
+    real = made._measure
+
+    def measure() -> dict[str, Any]:
+        shutil.rmtree("run")
+        Path("run").mkdir()
+        return real()
+
+    monkeypatch.setattr(made, "_measure", measure)
+    with pytest.raises(WriteError, match="cannot write run: the folder was removed or renamed meanwhile"):
+        made.train()
+
+
+@pytest.mark.parametrize("step", [0, 5])
+def test_a_full_disk_says_what_survives(step: int, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fsync
+
+    def fill(done: int, fields: dict[str, float]) -> None:
+        if done == step + 1:
+            monkeypatch.setattr(os, "fsync", full)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    survivors = {
+        0: " and run the same command again; there was no checkpoint yet",
+        5: " and go on after step 5 with: decone train --resume run",
+    }
+    with pytest.raises(WriteError, match=rf"^cannot write \S+: No space left on device; free space{survivors[step]}$"):
+        trainer(build(steps=20)).train(progress=fill)
+    monkeypatch.setattr(os, "fsync", real)
+    assert not list(Path("run").rglob("*.writing"))
+    assert trainer(build(steps=20)).train()["measured"]["last"]["step"] == 20
+
+
+def test_a_log_on_a_full_disk_is_one_sentence() -> None:
+    log = RunLog(Path(), 0)
+    Path("metrics.jsonl").unlink()
+    Path("metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(WriteError, match=r"cannot write metrics\.jsonl: No space left on device; free space"), log:
+        log.write("train", 1, {})
+
+
+def test_a_run_that_is_being_trained_is_refused_and_stays_as_it_is(build: Build) -> None:
+    first, second = trainer(build(steps=20)), trainer(build(steps=20))
+    refusals: list[str] = []
+
+    def meet(step: int, fields: dict[str, float]) -> None:
+        before = Path("run/metrics.jsonl").read_bytes()
+        with pytest.raises(ValueError, match=rf"^run is being trained by process {os.getpid()} on \S+; ") as refusal:
+            second.train()
+        refusals.append(str(refusal.value))
+        assert Path("run/metrics.jsonl").read_bytes() == before
+
+    first.train(progress=meet)
+    assert len(refusals) == 20
+    assert not Path("run/run.lock").exists()
+
+
+def test_two_configurations_do_not_share_a_folder_whoever_comes_first(build: Build) -> None:
+    """The second was planned when the first had written nothing."""
+    second = Trainer(build(steps=20, seed=2), Run.plan(Path("run"), build(steps=20, seed=2)))
+    first = trainer(build(steps=20))
+    with pytest.raises(ValueError, match="run holds a run of another configuration; choose another --out"):
+        second.train()
+    assert RunConfig.read(Path("run/config.toml")).seed == first.config.seed
 
 
 def changed_checkpoint(state: Callable[[dict[str, Any]], None] = lambda state: None, step: int = 5) -> None:

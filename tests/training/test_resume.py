@@ -23,6 +23,7 @@ from decone.training.loop import Interrupted, Trainer
 from decone.training.run import Run
 
 Build = Callable[..., RunConfig]
+slow = pytest.mark.slow
 METHODS = ["mle", "threshold:margin=0.05+row-adamw"]
 PATIENCE = 120.0  # seconds, on a machine with much else to do
 
@@ -189,22 +190,42 @@ def test_a_folder_with_blanks_is_quoted(build: Build) -> None:
         train(build(), "my run", stop=lambda: True)
 
 
-def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(build: Build) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), pytest.param(signal.SIGHUP, 129, marks=slow)]
+)
+def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(number: int, code: int, build: Build) -> None:
     config = build(steps=200, evaluation__every=50, machine__checkpoint_every=10)
     train(config, "undisturbed")
     Path("config.toml").write_text(config.dump())
     command = [sys.executable, "-m", "decone", "train", "config.toml", "--out", "run"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     wait_for(lambda: reached(Path("run")) >= 10 or process.poll() is not None)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     told, error = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, told) == (130, ""), error
+    assert (process.returncode, told) == (code, ""), error
     stopped = re.fullmatch(r"stopped after step (\d+); resume with: decone train --resume run\n", error)
     assert stopped, error
     assert reached(Path("run")) == int(stopped[1]) < 200
     assert not Path("run/result.json").exists()
     main_quietly(["train", "--resume", "run", "--quiet"])
     assert_same("run", "undisturbed")
+
+
+@pytest.mark.slow
+def test_nohup_is_respected(build: Build) -> None:
+    """What `nohup` starts ignores SIGHUP, and goes on when its terminal is closed."""
+    Path("config.toml").write_text(build(steps=200, machine__checkpoint_every=10).dump())
+    command = [sys.executable, "-m", "decone", "train", "config.toml", "--out", "run", "--quiet"]
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for(lambda: reached(Path("run")) >= 10 or process.poll() is not None)
+    process.send_signal(signal.SIGHUP)
+    _, error = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, error
+    assert Path("run/result.json").is_file()
 
 
 def test_a_second_ctrl_c_stops_at_once() -> None:

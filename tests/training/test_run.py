@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_is_refused(
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc here")
 def test_a_place_where_nothing_can_be_made_is_refused() -> None:
-    with pytest.raises(ValueError, match="cannot write to /proc/decone: .*choose another folder"):
+    with pytest.raises(ValueError, match=r"cannot write to /proc/decone: .*choose another folder"):
         Run.create(Path("/proc/decone"), CONFIG)
 
 

@@ -192,7 +192,7 @@ def _group(language: str, group: str, values: Mapping[str, Any]) -> tuple[str, .
 class Run:
     """The folder of one run. Use `create` or `open`."""
 
-    _lock: FolderLock
+    _lock: FolderLock | None = None
 
     def __init__(self, path: Path, config: RunConfig) -> None:
         self.path, self.config = path, config
@@ -232,11 +232,15 @@ class Run:
             if not (self.path / RUN_CONFIG).is_file():
                 write_text(self.path / RUN_CONFIG, self.config.dump())
             self._lock = folder_lock
-            yield
+            try:
+                yield
+            finally:
+                self._lock = None
 
     def require_present(self) -> None:
         """Refuses to write into a folder that was removed or renamed since it was locked; WriteError then."""
-        self._lock.require()
+        if self._lock is not None:
+            self._lock.require()
 
     @contextmanager
     def rescued(self) -> Iterator[None]:
@@ -311,7 +315,12 @@ class Run:
 
     def result(self) -> RunResult | None:
         """Content of result.json, None while the run is not done."""
-        return read_result(self.result_path) if self.result_path.exists() else None
+        if not self.result_path.exists():
+            return None
+        if (self.path / LOCKS[0]).exists():  # of a process that was killed just after the result, or another at its end
+            with contextlib.suppress(ValueError), self.lock():
+                self.forget_unfinished()
+        return read_result(self.result_path)
 
     def model(self) -> Nano:
         """The delivered model with its weights; ValueError while the run is not done or when the file is damaged."""
