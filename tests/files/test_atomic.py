@@ -150,9 +150,9 @@ def test_a_source_that_cannot_be_read_is_not_called_a_full_disk() -> None:
     def copy(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "model/a")
 
-    with pytest.raises(ValueError, match="^cannot read model/a: Permission denied; check its"), atomic_folder(FOLDER):
+    with pytest.raises(ValueError, match=r"^cannot read model/a: Permission denied; check its"), atomic_folder(FOLDER):
         copy()
-    with pytest.raises(ValueError, match="^cannot write above/model: Permission"), atomic_folder(FOLDER) as folder:
+    with pytest.raises(ValueError, match=r"^cannot write above/model: Permission"), atomic_folder(FOLDER) as folder:
         raise PermissionError(errno.EACCES, "Permission denied", str(folder / "a"))
     assert names() == []
 

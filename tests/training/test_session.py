@@ -140,11 +140,3 @@ def test_what_a_kill_after_the_result_leaves_goes_when_the_run_is_read(build: Bu
     Path("run/.result.json.1@elsewhere.writing").touch()
     assert train(resume="run").to_dict() == result.to_dict()
     assert not [path.name for path in Path("run").iterdir() if path.name.endswith((".lock", ".writing"))]
-
-
-def test_what_a_kill_after_the_result_leaves_goes_when_the_run_is_read(build: Build) -> None:
-    result = train(build(steps=2), out="run")
-    Path("run/run.lock").write_text("1 elsewhere\n")
-    Path("run/.result.json.1@elsewhere.writing").touch()
-    assert train(resume="run").to_dict() == result.to_dict()
-    assert not [path.name for path in Path("run").iterdir() if path.name.endswith((".lock", ".writing"))]
