@@ -29,6 +29,7 @@ IMPORTS = (
     "decone.repair.checkpoint",
     "decone.repair.vocabulary.grow",
     "decone.repair.vocabulary.trim",
+    "decone.studies.compare",
     "decone.studies.reproduce",
     "decone.studies.exhibits",
     "plotly.graph_objects",

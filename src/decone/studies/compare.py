@@ -20,7 +20,7 @@ from decone.files.foreign import quoted
 from decone.files.lock import lock
 from decone.files.settings import Progress
 from decone.studies.exhibits import ModelExhibit, load_exhibits
-from decone.studies.pool import RunJob, StepCounter, Watch, run_all
+from decone.studies.pool import RunJob, StepCounter, Watch, resumable, run_all
 from decone.studies.store import parse_seeds
 from decone.studies.table import Results, StudyTable, build
 from decone.studies.view import comparison_document
@@ -111,7 +111,7 @@ def compare(
     names = split_methods(methods) if isinstance(methods, str) else list(methods)
     plan = Comparison(shared, names, parse_seeds(seeds), Path(out))
     figures.graph_objects()  # hours of training must not end in a missing package
-    with plan.lock():
+    with resumable(), plan.lock():
         counter = StepCounter(progress, shared.steps * len(plan.jobs()))
         result = ComparisonResult(plan=plan, results=plan.run(jobs, counter.watch, counter.done))
         result.save()

@@ -188,6 +188,7 @@ def work_off(
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     with (
+        resumable(),
         raise_on_termination(),
         ExitStack() as stack,
         ProcessPoolExecutor(count, mp_context=context, initializer=_ready, initargs=(stop,)) as pool,
@@ -212,8 +213,6 @@ def work_off(
             _wind_up(pool, stop)
             if isinstance(error, KeyboardInterrupt | Interrupted):
                 raise Stopped(signal_number(error)) from None
-            if isinstance(error, WriteError):
-                raise error.continued(" and run the same command again; what is finished stays") from None
             raise
 
 
@@ -223,6 +222,15 @@ def check(configs: Sequence[RunConfig]) -> None:
     texts = {(c.corpus, c.tokenizer, c.language, c.model.context, c.model.vocabulary, c.machine): c for c in configs}
     for config in texts.values():
         inputs.check(config)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Adds to a failure to write that a study goes on from it; WriteError if the block raised it."""
+    try:
+        yield
+    except WriteError as error:
+        raise error.continued(" and run the same command again; what is finished stays") from None
 
 
 def _study_lock(folder: Path) -> AbstractContextManager[object]:
