@@ -23,19 +23,12 @@ MAX_PACKED = 2**28  # no published file is larger when it is unpacked
 
 @dataclass(frozen=True)
 class Published:
-    """A public file.
+    """A public file."""
 
-    Attributes:
-        path: below the data folder.
-        address: it is fetched from, None where no stable address gives it.
-        sha256: digest of its content, unpacked.
-        source: hint in words for a user who has to fetch it, where there is no address.
-    """
-
-    path: str
-    address: str | None
-    sha256: str
-    source: str = ""
+    path: str  # below the data folder
+    address: str | None  # where it is fetched from, None where no stable address gives it
+    sha256: str  # digest of its content, unpacked
+    source: str = ""  # hint in words for a user who has to fetch it, where there is no address
 
 
 def find(public: Published, name: str | None = None, otherwise: str = "") -> tuple[bytes, Path]:

@@ -38,23 +38,15 @@ class ShardInputs(SweepInputs):
 
 @dataclass
 class ShardLosses:
-    """Results of a sweep per position; the first two are the same on all ranks. None where they are not requested.
-
-    Attributes:
-        cost: this rank's charges, [N].
-        plain_lse: log-sum-exp of this rank's logits before the rule, [N].
-        plain_target: logit of the target before the rule, zero where another rank holds it, [N].
-        support: number of this rank's logits that were kept, [N].
-        touched: rows of the table times positions that the products of the gradient took.
-    """
+    """Results of a sweep per position; the first two are the same on all ranks. None where they are not requested."""
 
     nll: Float[Tensor, " N"]
     lse: Float[Tensor, " N"]
-    cost: Float[Tensor, " N"] | None
-    plain_lse: Float[Tensor, " N"] | None
-    plain_target: Float[Tensor, " N"] | None
-    support: Float[Tensor, " N"] | None
-    touched: int = 0
+    cost: Float[Tensor, " N"] | None  # this rank's charges
+    plain_lse: Float[Tensor, " N"] | None  # log-sum-exp of this rank's logits before the rule
+    plain_target: Float[Tensor, " N"] | None  # logit of the target before the rule, zero where another rank holds it
+    support: Float[Tensor, " N"] | None  # number of this rank's logits that were kept
+    touched: int = 0  # rows of the table times positions that the products of the gradient took
 
 
 @dataclass(frozen=True)

@@ -60,31 +60,22 @@ class PlainSums:
 
 @dataclass
 class RelativeChunk:
-    """Exponentials of one chunk of n positions.
-
-    Attributes:
-        scaled: the same times the factor that the rule and the readout put on logits.
-        matrix: exponentials of relative logits times the readout's slope, [V, n]; rows up to the last segment's end
-            are in use. Zero at targets, at earlier targets and under the floor.
-        target_logit: number that is subtracted from every logit, [n].
-        residual: relative logit of the target, [n].
-        remainder: sum of the exponentials over all tokens but the target and earlier targets, [n].
-        support: number of logits that stayed, [n]; counted if the inputs ask for details.
-        floor: relative logits below it are dropped, [n]; None without a floor.
-    """
+    """Exponentials of one chunk of n positions."""
 
     hidden: Tensor
-    scaled: Tensor
+    scaled: Tensor  # hidden states times the factor that the rule and the readout put on logits
     tokens: Tokens
+    # exponentials of relative logits times the readout's slope, [V, n]; rows up to the last segment's end are
+    # in use. Zero at targets, at earlier targets and under the floor
     matrix: Tensor
     segments: list[Segment]
-    target_logit: Tensor
-    residual: Tensor
-    remainder: Tensor
-    support: Tensor
+    target_logit: Tensor  # number that is subtracted from every logit, [n]
+    residual: Tensor  # relative logit of the target, [n]
+    remainder: Tensor  # sum of the exponentials over all tokens but the target and earlier targets, [n]
+    support: Tensor  # number of logits that stayed, [n]; counted if the inputs ask for details
     plain: PlainSums | None
     earlier: EarlierLogits | None
-    floor: Tensor | None = None
+    floor: Tensor | None = None  # relative logits below it are dropped, [n]; None without a floor
 
     @property
     def block(self) -> int:

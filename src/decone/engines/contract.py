@@ -37,17 +37,11 @@ class Pairs(NamedTuple):
 
 
 class Earlier(NamedTuple):
-    """The distinct targets of every sequence in order of first use; the earlier ones are a beginning of the list.
+    """The distinct targets of every sequence in order of first use; the earlier ones are a beginning of the list."""
 
-    Attributes:
-        token: ids, one list after the other, [U] with U <= N.
-        begin: where the list of each position's sequence begins in `token`, [N].
-        length: how many ids of that list were targets before the position, [N].
-    """
-
-    token: Int[Tensor, " U"]
-    begin: Int[Tensor, " N"]
-    length: Int[Tensor, " N"]
+    token: Int[Tensor, " U"]  # ids, one list after the other, [U] with U <= N
+    begin: Int[Tensor, " N"]  # where the list of each position's sequence begins in `token`
+    length: Int[Tensor, " N"]  # how many ids of that list were targets before the position
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,13 @@ from decone.engines.contract import Gate, Pairs, Rule, Tokens, upcast
 
 @dataclass(frozen=True)
 class Shard:
-    """The rows [low, high) of a table of `vocabulary` rows, and the ranks that hold the remaining ones.
-
-    Attributes:
-        high: one past the last row of this rank; equal to low on a rank without rows.
-        most: rows of the longest shard, the same number on all ranks.
-    """
+    """The rows [low, high) of a table of `vocabulary` rows, and the ranks that hold the remaining ones."""
 
     group: Any
     ranks: int
     low: int
-    high: int
-    most: int
+    high: int  # one past the last row of this rank; equal to low on a rank without rows
+    most: int  # rows of the longest shard, the same number on all ranks
     vocabulary: int
 
     def local_rows(self, token: Int[Tensor, " n"]) -> tuple[Bool[Tensor, " n"], Int[Tensor, " n"]]:

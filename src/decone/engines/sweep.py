@@ -30,14 +30,10 @@ class SweepCall:
 
 @dataclass
 class SweepInputs:
-    """Inputs of a sweep, in the precision of the large products.
-
-    Attributes:
-        weight: output table, or the rows of it that this process holds, [V, H].
-    """
+    """Inputs of a sweep, in the precision of the large products."""
 
     hidden: Float[Tensor, "N H"]
-    weight: Float[Tensor, "V H"]
+    weight: Float[Tensor, "V H"]  # output table, or the rows of it that this process holds
     bias: Float[Tensor, " V"] | None
     tokens: Tokens
     rule: Rule
@@ -53,15 +49,11 @@ class SweepInputs:
 
 @dataclass
 class TableInputs(SweepInputs):
-    """Inputs of a sweep over a complete table whose targets' logits are computed before it.
+    """Inputs of a sweep over a complete table whose targets' logits are computed before it."""
 
-    Attributes:
-        target_logit: the targets' logits after the readout and the rule's scale, [N], at least float32.
-        slack: bound on the rounding error of the products against `target_logit`.
-    """
-
+    # the targets' logits after the readout and the rule's scale, [N], at least float32
     target_logit: Float[Tensor, " N"]
-    slack: float
+    slack: float  # bound on the rounding error of the products against `target_logit`
     detail: bool
 
     def select(self, index: Int[Tensor, " M"]) -> "TableInputs":
@@ -80,17 +72,13 @@ class TableInputs(SweepInputs):
 
 @dataclass
 class SweepLosses:
-    """Results of a sweep per position, [N]; None where they are not requested; `loss` is without importance.
-
-    Attributes:
-        touched: rows of the table that the gradient's products had to touch, summed over positions.
-    """
+    """Results of a sweep per position, [N]; None where they are not requested; `loss` is without importance."""
 
     loss: Float[Tensor, " N"]
     nll: Float[Tensor, " N"] | None
     lse: Float[Tensor, " N"] | None
     support: Int[Tensor, " N"] | None
-    touched: int = 0
+    touched: int = 0  # rows of the table that the gradient's products had to touch, summed over positions
 
     @classmethod
     def empty(cls, like: Tensor, nll: bool, detail: bool) -> "SweepLosses":
@@ -109,15 +97,12 @@ class SweepLosses:
 
 @dataclass
 class SweepGradients:
-    """Gradients under construction; None where none is requested.
-
-    Attributes:
-        target_logit: gradient of each target's logit, [N]; zero where a chunk adds it to the others itself.
-    """
+    """Gradients under construction; None where none is requested."""
 
     hidden: Float[Tensor, "N H"] | None
     table: Float[Tensor, "V H"] | None
     bias: Float[Tensor, " V"] | None
+    # gradient of each target's logit, [N]; zero where a chunk adds it to the others itself
     target_logit: Float[Tensor, " N"]
 
     def add_target_logits(self, inputs: SweepInputs) -> None:
@@ -260,22 +245,15 @@ def split_by_block(ids: Tensor, vocabulary: int, block: int) -> list[Tensor]:
 
 @dataclass
 class EarlierTerms:
-    """Terms of the pairs of a chunk of n positions in its loss and its gradient, in float64.
+    """Terms of the pairs of a chunk of n positions in its loss and its gradient, in float64."""
 
-    Attributes:
-        remainder: sum of the exponentials over all tokens but the target, [n].
-        support: number of the pairs' logits that stayed, targets apart, [n].
-        factor: 1 less the sum of a charge's slopes, [n]: a factor on the gradient of all logits without a pair.
-        pair_slope: gradient of each pair's logit, zero at targets, [P].
-        target_slope: contribution of a charge to the gradient of the target's logit, [n].
-    """
-
-    remainder: Tensor
-    support: Tensor
+    remainder: Tensor  # sum of the exponentials over all tokens but the target, [n]
+    support: Tensor  # number of the pairs' logits that stayed, targets apart, [n]
     charge: Tensor | None
+    # 1 less the sum of a charge's slopes, [n]: a factor on the gradient of all logits without a pair
     factor: Tensor | None = None
-    pair_slope: Tensor | None = None
-    target_slope: Tensor | None = None
+    pair_slope: Tensor | None = None  # gradient of each pair's logit, zero at targets, [P]
+    target_slope: Tensor | None = None  # contribution of a charge to the gradient of the target's logit, [n]
 
 
 class EarlierLogits:

@@ -112,23 +112,15 @@ def vocab_parallel(
 
 @dataclass(frozen=True)
 class _ShardCall(SweepCall):
-    """One call on one rank, and what `_plan` decides before the sweep.
-
-    Attributes:
-        rows: positions per chunk.
-        order: of the positions; None as they come.
-        common: positions before this have common targets, all later ones rare targets.
-        has_floor: the rule drops logits.
-        has_charge: the rule charges earlier targets.
-    """
+    """One call on one rank, and what `_plan` decides before the sweep."""
 
     shard: Shard
-    rows: int
+    rows: int  # positions per chunk
     requires_grad: tuple[bool, ...]
-    order: Tensor | None = None
-    common: int = 0
-    has_floor: bool = False
-    has_charge: bool = False
+    order: Tensor | None = None  # in which positions are taken; None as they come
+    common: int = 0  # positions before this have common targets, all later ones rare targets
+    has_floor: bool = False  # the rule drops logits
+    has_charge: bool = False  # the rule charges earlier targets
 
 
 class _VocabParallel(torch.autograd.Function):

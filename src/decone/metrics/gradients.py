@@ -22,16 +22,11 @@ class Ratios(NamedTuple):
 
 
 class PullPushNorms(NamedTuple):
-    """Lengths of pull and push of each row, in the unit of the loss.
-
-    Attributes:
-        push: from all other positions, [V]; at most the sum over classes.
-        push_by_class: the same by class of the position's target, [C, V].
-    """
+    """Lengths of pull and push of each row, in the unit of the loss."""
 
     pull: Float[Tensor, " V"]
-    push: Float[Tensor, " V"]
-    push_by_class: Float[Tensor, "C V"]
+    push: Float[Tensor, " V"]  # by positions with other targets; at most the sum over classes
+    push_by_class: Float[Tensor, "C V"]  # the same by class of the position's target
 
 
 def pull_push_rows(

@@ -22,13 +22,10 @@ COSINES = 1 << 23  # computed at once: 64 MiB in float64
 
 
 class RowChanges(NamedTuple):
-    """Change of each row of a block: its cosine, both lengths, equality; NaN where one of the rows is not finite.
+    """Change of each row of a block: its cosine, both lengths, equality; NaN where one of the rows is not finite."""
 
-    Attributes:
-        cosine: of the row with itself, in [-1, 1]; 1 for a row that did not change, zero or not, and 0 for one that is
-            zero in only one of the tables.
-    """
-
+    # of the row with itself, in [-1, 1]; 1 for a row that did not change, zero or not, and 0 for one that is
+    # zero in only one of the tables
     cosine: Float64[Tensor, " n"]
     before: Float64[Tensor, " n"]
     after: Float64[Tensor, " n"]

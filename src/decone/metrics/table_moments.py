@@ -44,22 +44,16 @@ class SortedRows(NamedTuple):
 
 @dataclass
 class GroupSums:
-    """Sums over the rows of one group.
-
-    Attributes:
-        gram: W^T W, [H, H]; None where `rows` stand for it.
-        rows: the rows themselves, of a small group.
-        sample: a sample of unit rows, [S, H], float32.
-        shift: while sums are made, taken off every row before products: close to the mean, so that in a cone the
-            small remainders are not rounded like the large rows.
-    """
+    """Sums over the rows of one group."""
 
     directed: int
     total: Float64[Tensor, " H"]
     units: Float64[Tensor, " H"]
-    gram: Float64[Tensor, "H H"] | None
-    rows: list[Float64[Tensor, "n H"]]
-    sample: list[Float[Tensor, "n H"]]
+    gram: Float64[Tensor, "H H"] | None  # W^T W, [H, H]; None where `rows` stand for it
+    rows: list[Float64[Tensor, "n H"]]  # the rows themselves, of a small group
+    sample: list[Float[Tensor, "n H"]]  # a sample of unit rows, [S, H], float32
+    # while sums are made, taken off every row before products: close to the mean, so that in a cone the small
+    # remainders are not rounded like the large rows
     shift: Float[Tensor, " H"] | None = None
 
     @classmethod
@@ -107,17 +101,12 @@ class GroupSums:
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums by group, and lengths of single rows.
-
-    Attributes:
-        norms: length of each row, NaN for rows of no group, [V].
-        dtype: of the products.
-    """
+    """Sums by group, and lengths of single rows."""
 
     layout: GroupLayout
     groups: list[GroupSums]
-    norms: Float64[Tensor, " V"]
-    dtype: torch.dtype
+    norms: Float64[Tensor, " V"]  # length of each row, NaN for rows of no group
+    dtype: torch.dtype  # of the products
 
     @property
     def count(self) -> int:

@@ -55,16 +55,11 @@ def robust_scores(
 
 
 class Structure(NamedTuple):
-    """Directions in which rows point, learned from a set of them.
-
-    Attributes:
-        weight: 1 / (energy of the direction, a column of `axes`, + ridge), [K].
-        remainder: the same of what lies in no direction of these.
-    """
+    """Directions in which rows point, learned from a set of them."""
 
     axes: Float32[Tensor, "H K"]
-    weight: Float64[Tensor, " K"]
-    remainder: float
+    weight: Float64[Tensor, " K"]  # 1 / (energy of the direction, a column of `axes`, + ridge)
+    remainder: float  # the same of what lies in no direction of these
 
 
 def structure(units: Float32[Tensor, "N H"], seed: int = 0) -> Structure:

@@ -311,23 +311,16 @@ def _chunk(
 
 @dataclass
 class ChunkTerms:
-    """Terms of a chunk's gradient beside its tiles.
+    """Terms of a chunk's gradient beside its tiles."""
 
-    Attributes:
-        index: position of each entry of the chunk, [C].
-        above: greatest logit of each column tile less it, [T, C].
-        columns: live columns; None where all are live.
-        common: number of the first tiles with common targets.
-    """
-
-    index: Int[Tensor, " C"]
+    index: Int[Tensor, " C"]  # position of each entry of the chunk
     filled: Bool[Tensor, " C"]
     up: Float[Tensor, " C"]
     log_sum: LogSum
-    above: Float[Tensor, "T C"]
+    above: Float[Tensor, "T C"]  # greatest logit of each column tile less the log-sum-exp
     charge: EarlierCharge | None
-    columns: LiveColumns | None
-    common: Int[Tensor, ""] | None
+    columns: LiveColumns | None  # live columns; None where all are live
+    common: Int[Tensor, ""] | None  # number of the first tiles with common targets
 
 
 def add_gradients(

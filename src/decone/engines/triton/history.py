@@ -21,21 +21,13 @@ _NEVER = 2**31 - 1
 
 
 class History(NamedTuple):
-    """Earlier targets of every position.
+    """Earlier targets of every position."""
 
-    Attributes:
-        list_of: index of the list (the sequence) of each position, [N].
-        length: number of ids of its list on which each position looks back, [N].
-        slot: column of each id in `rank`, -1 where it is no target, [V].
-        rank: index of an id in a list, larger than any length where it is not in it, [R, U].
-        longest: the greatest length.
-    """
-
-    list_of: Int[Tensor, " N"]
-    length: Int[Tensor, " N"]
-    slot: Int[Tensor, " V"]
-    rank: Int[Tensor, "R U"]
-    longest: int
+    list_of: Int[Tensor, " N"]  # index of the list (the sequence) of each position
+    length: Int[Tensor, " N"]  # number of ids of its list on which each position looks back
+    slot: Int[Tensor, " V"]  # column of each id in `rank`, -1 where it is no target
+    rank: Int[Tensor, "R U"]  # index of an id in a list, larger than any length where it is not in it
+    longest: int  # the greatest length
 
 
 def build_history(tokens: Tokens, vocabulary: int) -> History:
@@ -62,19 +54,12 @@ def build_history(tokens: Tokens, vocabulary: int) -> History:
 
 
 class EarlierCharge(NamedTuple):
-    """The rule's charge for the earlier targets of a chunk.
+    """The rule's charge for the earlier targets of a chunk."""
 
-    Attributes:
-        cost: per position, [C].
-        slope: derivative of the cost by the log-probability of each pair, zero elsewhere, [C, L].
-        total: sum of the slopes of a position, [C].
-        target: slope of the pair whose id is the target itself, [C].
-    """
-
-    cost: Float[Tensor, " C"]
-    slope: Float[Tensor, "C L"]
-    total: Float[Tensor, " C"]
-    target: Float[Tensor, " C"]
+    cost: Float[Tensor, " C"]  # per position
+    slope: Float[Tensor, "C L"]  # derivative of the cost by the log-probability of each pair, zero elsewhere
+    total: Float[Tensor, " C"]  # sum of the slopes of a position
+    target: Float[Tensor, " C"]  # slope of the pair whose id is the target itself
 
 
 def charge_earlier(

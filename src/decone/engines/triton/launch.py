@@ -49,46 +49,32 @@ class LogitRecipe(NamedTuple):
 
 @dataclass
 class TileChunk:
-    """Positions that go through the sweep together, in their order there; a whole number of tiles.
-
-    Attributes:
-        target: token ids, -1 where a position only fills the last tile, [C].
-        target_logit: logit of the target after scale and shift, float32, [C].
-        plain_target_logit: the same as the model puts it out, [C].
-        floor: logits below it are dropped, [C]; None where the rule drops none.
-    """
+    """Positions that go through the sweep together, in their order there; a whole number of tiles."""
 
     hidden: Float[Tensor, "C H"]
-    target: Int[Tensor, " C"]
-    target_logit: Float[Tensor, " C"]
-    plain_target_logit: Float[Tensor, " C"]
-    floor: Float[Tensor, " C"] | None
+    target: Int[Tensor, " C"]  # token ids, -1 where a position only fills the last tile
+    target_logit: Float[Tensor, " C"]  # logit of the target after scale and shift, float32
+    plain_target_logit: Float[Tensor, " C"]  # the same as the model puts it out
+    floor: Float[Tensor, " C"] | None  # logits below it are dropped, [C]; None where the rule drops none
     history: History | None
     tokens: Tokens | None = None
 
 
 @dataclass
 class TileSums:
-    """Results of a sweep over a chunk; T tiles of columns, G tiles of positions. Targets' own logits are left out.
+    """Results of a sweep over a chunk; T tiles of columns, G tiles of positions. Targets' own logits are left out."""
 
-    Attributes:
-        entry: exponentials over the greatest of their column tile, times the softcap's slope and `float16_lift`,
-            [V, C].
-        live: 1 where a tile of positions keeps a logit that is no target; None where the rule drops none.
-        top: greatest kept logit per column tile, [T, C].
-        beyond: sum of exponentials over it, less the greatest's own 1, [T, C].
-        count: kept logits, [T, C].
-        plain_top: like `top`, of all logits as the model puts them out; None unless asked for.
-        pair_logit: kept logits of earlier targets, by their index in the list, [C, L]; None without a charge.
-    """
-
+    # exponentials over the greatest of their column tile, times the softcap's slope and `float16_lift`
     entry: Float[Tensor, "V C"] | None
+    # 1 where a tile of positions keeps a logit that is no target; None where the rule drops none
     live: Int8[Tensor, "G V"] | None
-    top: Float[Tensor, "T C"]
-    beyond: Float[Tensor, "T C"]
-    count: Int[Tensor, "T C"]
+    top: Float[Tensor, "T C"]  # greatest kept logit per column tile
+    beyond: Float[Tensor, "T C"]  # sum of exponentials over it, less the greatest's own 1
+    count: Int[Tensor, "T C"]  # kept logits
+    # like `top`, of all logits as the model puts them out; None unless asked for
     plain_top: Float[Tensor, "T C"] | None
     plain_beyond: Float[Tensor, "T C"] | None
+    # kept logits of earlier targets, by their index in the list, [C, L]; None without a charge
     pair_logit: Float[Tensor, "C L"] | None
 
 

@@ -19,20 +19,13 @@ from decone.files.foreign import quoted
 
 
 class Tile(NamedTuple):
-    """Sizes of the work of one program of a kernel.
+    """Sizes of the work of one program of a kernel."""
 
-    Attributes:
-        rows: positions (products with the table's columns: columns of the table), a power of two, >= 16.
-        columns: rows of the table (products with the table: hidden units), a power of two, >= 16.
-        depth: steps of the summed axis, a power of two, >= 16.
-        stages: number of steps that are loaded from memory at a time.
-    """
-
-    rows: int
-    columns: int
-    depth: int
+    rows: int  # positions (products with the table's columns: columns of the table), a power of two, >= 16
+    columns: int  # rows of the table (products with the table: hidden units), a power of two, >= 16
+    depth: int  # steps of the summed axis, a power of two, >= 16
     warps: int = 4
-    stages: int = 2
+    stages: int = 2  # number of steps that are loaded from memory at a time
 
     def area(self) -> dict[str, int]:
         """Constants of a kernel that works on a tile of logits."""
@@ -44,16 +37,11 @@ class Tile(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """Candidates per kernel; all have the same number of rows, which is the grain of live columns.
+    """Candidates per kernel; all have the same number of rows, which is the grain of live columns."""
 
-    Attributes:
-        logits: tiles of logits, columns >= rows.
-        hidden: tiles of the gradient of hidden states.
-        table: tiles of the gradient of the table, all with the same rows; their depth divides the rows of `logits`.
-    """
-
-    logits: Sequence[Tile]
-    hidden: Sequence[Tile]
+    logits: Sequence[Tile]  # tiles of logits, columns >= rows
+    hidden: Sequence[Tile]  # tiles of the gradient of hidden states
+    # tiles of the gradient of the table, all with the same rows; their depth divides the rows of `logits`
     table: Sequence[Tile]
 
 
@@ -145,17 +133,11 @@ def _no_room() -> tuple[type[Exception], ...]:
 
 
 class TileOrder(NamedTuple):
-    """An order of positions that fills complete tiles.
+    """An order of positions that fills complete tiles."""
 
-    Attributes:
-        position: position of each entry of the order, N where it only fills a tile, [M].
-        filled: mask of entries with a position, [M].
-        common: number of the first tiles with common targets; None where classes do not matter.
-    """
-
-    position: Int[Tensor, " M"]
-    filled: Bool[Tensor, " M"]
-    common: Int[Tensor, ""] | None
+    position: Int[Tensor, " M"]  # position of each entry of the order, N where it only fills a tile
+    filled: Bool[Tensor, " M"]  # mask of entries with a position
+    common: Int[Tensor, ""] | None  # number of the first tiles with common targets; None where classes do not matter
 
 
 def arrange_tiles(
@@ -191,23 +173,16 @@ def arrange_tiles(
 
 
 class LiveColumns(NamedTuple):
-    """Live columns by tile of positions and by group of columns; G tiles, K groups.
+    """Live columns by tile of positions and by group of columns; G tiles, K groups."""
 
-    Attributes:
-        of_tile: the live columns of each tile of positions, then anything, [G, V].
-        counts: number of live columns of each tile, [G].
-        by_life: all columns, those that live in most tiles first, so that neighbours live in the same tiles, [V].
-        tiles: the tiles of positions in which a group of neighbours in `by_life` has a live column, ascending, [K, G].
-        common: number of those with common targets, [K]; all without a gate.
-        reach: number of tiles in which a group has a live column, [K].
-    """
-
-    of_tile: Int[Tensor, "G V"]
-    counts: Int[Tensor, " G"]
+    of_tile: Int[Tensor, "G V"]  # the live columns of each tile of positions, then anything
+    counts: Int[Tensor, " G"]  # number of live columns of each tile
+    # all columns, those that live in most tiles first, so that neighbours live in the same tiles
     by_life: Int[Tensor, " V"]
+    # the tiles of positions in which a group of neighbours in `by_life` has a live column, ascending
     tiles: Int[Tensor, "K G"]
-    common: Int[Tensor, " K"]
-    reach: Int[Tensor, " K"]
+    common: Int[Tensor, " K"]  # number of these tiles with common targets; all without a gate
+    reach: Int[Tensor, " K"]  # number of tiles in which a group has a live column
 
 
 def list_live_columns(live: Int8[Tensor, "G V"], group: int, common: int | Int[Tensor, ""]) -> LiveColumns:
@@ -245,14 +220,10 @@ def _list_flags(flags: Int8[Tensor, "A B"]) -> tuple[Int[Tensor, " A"], Int[Tens
 
 
 class LogSum(NamedTuple):
-    """A log-sum-exp that is never rounded at the size of the logits unless asked for.
+    """A log-sum-exp that is never rounded at the size of the logits unless asked for."""
 
-    Attributes:
-        highest: greatest logit of each position, [C].
-        remainder: log of the sum of exponentials over it, with all digits where the greatest outweighs the others, [C].
-    """
-
-    highest: Float[Tensor, " C"]
+    highest: Float[Tensor, " C"]  # greatest logit of each position
+    # log of the sum of exponentials over it, with all digits where the greatest outweighs the others
     remainder: Float[Tensor, " C"]
 
     def value(self) -> Float[Tensor, " C"]:
