@@ -8,9 +8,10 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -51,28 +52,44 @@ class FinetuneConfig(ConfigSection):
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-@runtime_checkable
-class TaskLearner(Protocol):
-    """A model on a task, as the loop sees it."""
+class TaskLearner(ABC):
+    """A model of transformers with its tokenizer and encoded examples of a task, as the loop sees it."""
 
-    model: nn.Module
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        config: FinetuneConfig,
+        train: Sequence[dict[str, list[int]]],
+        dev: Sequence[dict[str, list[int]]],
+    ) -> None:
+        self.model, self.tokenizer, self.config, self.train, self.dev = model, tokenizer, config, train, dev
 
     @property
     def steps(self) -> int:
         """Optimiser steps of one epoch."""
-        ...
+        return batch_count(len(self.train), self.config.batch)
 
     def batches(self, epoch: int) -> Iterable[Sequence[int]]:
-        """Indices of the training examples of every step of an epoch, counted from 0."""
-        ...
+        """Indices of the training examples of every step of an epoch, counted from 0; the seed decides their order."""
+        return shuffled_batches(lengths(self.train), self.config.batch, (self.config.seed, epoch))
 
+    def dev_batches(self, size: int) -> list[list[int]]:
+        """Examples to be measured on, the longest first."""
+        return length_batches(lengths(self.dev), size)
+
+    def padded(self, encoded: Sequence[dict[str, list[int]]]) -> Any:
+        """Inputs of the model for some examples, on its device."""
+        device = next(self.model.parameters()).device
+        return self.tokenizer.pad(list(encoded), return_tensors="pt").to(device)
+
+    @abstractmethod
     def loss(self, indices: Sequence[int]) -> Tensor:
         """Mean loss of training examples, a scalar in float32."""
-        ...
 
+    @abstractmethod
     def measure(self) -> dict[str, float]:
         """Measures of the model on the development set."""
-        ...
 
 
 def schedule(step: int, total: int, warmup: float) -> float:
@@ -175,6 +192,11 @@ def shuffled_batches(lengths: Sequence[int], size: int, key: tuple[int, int]) ->
         pool = sorted(order[start : start + size * POOL].tolist(), key=lambda index: lengths[index])
         batches += [pool[begin : begin + size] for begin in range(0, len(pool), size)]
     return [batches[index] for index in random.permutation(len(batches))]
+
+
+def lengths(encoded: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Tokens of every encoded example."""
+    return [len(example["input_ids"]) for example in encoded]
 
 
 def length_batches(lengths: Sequence[int], size: int) -> list[list[int]]:

@@ -4,15 +4,14 @@ import functools
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import nn
 
 from decone.models.load import Loader
-from decone.training.finetuning import FinetuneConfig, batch_count, length_batches, shuffled_batches
+from decone.training.finetuning import FinetuneConfig, batch_count
 
 Split = Literal["train", "dev"]
 
@@ -67,43 +66,6 @@ class FinetuneTask(ABC):
             ValueError: the model or the data will not do, or the loss is not finite.
             Interrupted: `stop` was true.
         """
-
-
-class EncodedExamples:
-    """A model of transformers with its tokenizer and encoded examples to learn from and to be measured on."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Any,
-        config: FinetuneConfig,
-        train: Sequence[dict[str, list[int]]],
-        dev: Sequence[dict[str, list[int]]],
-    ) -> None:
-        self.model, self.tokenizer, self.config, self.train, self.dev = model, tokenizer, config, train, dev
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of one epoch."""
-        return batch_count(len(self.train), self.config.batch)
-
-    def batches(self, epoch: int) -> Iterable[Sequence[int]]:
-        """Examples of similar length together; the seed and the epoch decide the order."""
-        return shuffled_batches(lengths(self.train), self.config.batch, (self.config.seed, epoch))
-
-    def dev_batches(self, size: int) -> list[list[int]]:
-        """Examples to be measured on, the longest first."""
-        return length_batches(lengths(self.dev), size)
-
-    def padded(self, encoded: Sequence[dict[str, list[int]]]) -> Any:
-        """Inputs of the model for some examples, on its device."""
-        device = next(self.model.parameters()).device
-        return self.tokenizer.pad(list(encoded), return_tensors="pt").to(device)
-
-
-def lengths(encoded: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Tokens of every encoded example."""
-    return [len(example["input_ids"]) for example in encoded]
 
 
 @functools.cache

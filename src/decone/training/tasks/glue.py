@@ -22,8 +22,8 @@ from decone.data.corpora import decode
 from decone.data.published import Published, find
 from decone.files.foreign import quoted
 from decone.metrics.statistics import accuracy, correlations, f1, matthews
-from decone.training.finetuning import FinetuneConfig, finetune, length_batches
-from decone.training.tasks import LOADER, EncodedExamples, FinetuneTask, Split, lengths, load_model
+from decone.training.finetuning import FinetuneConfig, TaskLearner, finetune, length_batches, lengths
+from decone.training.tasks import LOADER, FinetuneTask, Split, load_model
 
 HEADS = ("classifier", "classification_head", "score")
 CLASSIFIERS = replace(LOADER, may_lack=(*HEADS, "pooler"))  # modules that a pretrained model need not have
@@ -180,7 +180,7 @@ def _labels(task: GlueTask) -> str:
     return ", ".join(task.classes) if task.classes else f"scores from {task.scores[0]:g} to {task.scores[1]:g}"
 
 
-class Classification(EncodedExamples):
+class Classification(TaskLearner):
     """A classifier with the examples of a task, as the loop trains it; it gives `logits` for token ids."""
 
     def __init__(

@@ -21,8 +21,8 @@ from decone.data.corpora import decode
 from decone.data.published import Published, find
 from decone.files.foreign import quoted
 from decone.metrics.generation import rouge, scorer
-from decone.training.finetuning import FinetuneConfig, batch_count, finetune
-from decone.training.tasks import LOADER, EncodedExamples, FinetuneTask, Split, load_model, quiet_library
+from decone.training.finetuning import FinetuneConfig, TaskLearner, batch_count, finetune
+from decone.training.tasks import LOADER, FinetuneTask, Split, load_model, quiet_library
 
 IGNORED = -100  # what transformers takes for "no target" when it shifts targets into inputs
 INPUTS = ("input_ids", "attention_mask")  # some tokenizers give more than an encoder-decoder takes
@@ -176,7 +176,7 @@ class SummaryTask(FinetuneTask):
         return {"epochs": epochs, "examples": {"train": len(train), "dev": len(dev)}}
 
 
-class Summarization(EncodedExamples):
+class Summarization(TaskLearner):
     """An encoder-decoder with documents and their summaries, as the loop trains it; how it decodes is set here."""
 
     def __init__(
