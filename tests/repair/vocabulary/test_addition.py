@@ -17,7 +17,7 @@ def test_texts_without_new_tokens_are_cut_as_before(kind: str) -> None:
     parts = json.loads((source / "tokenizer.json").read_text())
     old = Tokenizer.from_file("m/tokenizer.json")
     spellings = select_new(["covid", "3rd-rate", "O'Hara"], parts, old, set()).spellings
-    addition = add_tokens(source, parts, spellings)
+    addition = add_tokens(source, parts, old, spellings)
     retained = addition.respell(parts)
     new = Tokenizer.from_str(json.dumps(retained))
     # A word is no part of a longer one, but in Unigram, where a longer one may begin with it as with any other piece.
@@ -38,4 +38,4 @@ def test_gaps_in_the_ids() -> None:
     inner = Tokenizer(models.WordLevel({"a": 0, "b": 3, "?": 1}, unk_token="?"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     with pytest.raises(ValueError, match="have gaps"):
-        add_tokens(Path(), json.loads(inner.to_str()), [Spelling("new", "new", "word")])
+        add_tokens(Path(), json.loads(inner.to_str()), inner, [Spelling("new", "new", "word")])

@@ -1,11 +1,12 @@
 """New tokens in texts, as transformers' AutoTokenizer of each family cuts them and puts them together again."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.repair.tokenizer_families import BYTE_LEVEL, FAMILIES, SENTENCE_PIECE, UNIGRAM, build_family
+from tests.repair.tokenizer_families import BYTE_LEVEL, FAMILIES, LINES, SENTENCE_PIECE, UNIGRAM, build_family
 from tests.repair.vocabularies import loaded
 
 from decone.repair.vocabulary.addition import add_tokens
@@ -29,7 +30,7 @@ def grow_folder(folder: Path, new: Path, tokens: list[str], **options: Any) -> t
     tokenizer = build_tokenizer(spec, folder)
     unknown = unknown_ids(spec, tokenizer)
     selection = select_new(tokens, spec, tokenizer, unknown, **options)
-    addition = add_tokens(folder, spec, selection.spellings)
+    addition = add_tokens(folder, spec, tokenizer, selection.spellings)
     files = {"tokenizer.json": json.dumps(addition.respell(spec)).encode()} | addition.files
     notes = [*selection.notes(), *try_tokens(folder, files, selection.spellings, addition.ids, unknown)]
     new.mkdir()
@@ -163,7 +164,7 @@ def test_a_tokenizer_that_transformers_refuses_is_tried_alone() -> None:
     spec = read_spec(folder)
     tokenizer = build_tokenizer(spec, folder)
     selection = select_new(["covid"], spec, tokenizer, set())
-    addition = add_tokens(folder, spec, selection.spellings)
+    addition = add_tokens(folder, spec, tokenizer, selection.spellings)
     files = {"tokenizer.json": json.dumps(addition.respell(spec)).encode()} | addition.files
     notes = try_tokens(folder, files, selection.spellings, addition.ids, set())
     assert [note.split(" (")[0] for note in notes] == [
@@ -171,11 +172,37 @@ def test_a_tokenizer_that_transformers_refuses_is_tried_alone() -> None:
     ]
 
 
-def test_the_score_of_a_new_piece_changes_no_other_cut() -> None:
-    old, new, ids, _ = grown("t5", ["covid", "seamat"])
-    lines = ["the cat sat on the mat", "a user said hello (a) by the sea 1", "you love them: ban co nam"]
-    assert [cut(new, line) for line in lines] == [cut(old, line) for line in lines]
-    assert set(ids) <= set(cut(new, "covid seamat"))
+@pytest.mark.parametrize("family", ["t5", "xlm-roberta"])
+def test_a_new_piece_stands_for_its_old_pieces_and_changes_no_other_cut(family: str) -> None:
+    draw = random.Random(3)
+    letters = sorted(letter for letter in set("".join(LINES)) if letter.isalpha())
+    words = sorted({"".join(draw.choice(letters) for _ in range(draw.randint(2, 5))) for _ in range(80)})
+    old, new, ids, _ = grown(family, words)
+    spec = read_spec(Path("old"))
+    tokenizer = build_tokenizer(spec, "old")
+    spellings = select_new(words, spec, tokenizer, unknown_ids(spec, tokenizer)).spellings
+    pieces = dict(
+        zip(ids, [piece for piece, _ in add_tokens(Path("old"), spec, tokenizer, spellings).pieces], strict=True)
+    )
+    met = 0
+    for _ in range(300):
+        line = " ".join(draw.choice(words) + draw.choice(["", "a", "xth", "or"]) for _ in range(6))
+        after = cut(new, line)
+        assert [index for new_id in after for index in pieces.get(new_id, [new_id])] == cut(old, line)
+        met += len(pieces.keys() & set(after))
+    assert met > 300
+
+
+@pytest.mark.parametrize("family", UNIGRAM)
+def test_the_longest_of_several_new_pieces_is_met(family: str) -> None:
+    tokens = ["bạn", "bạnx", "ạ", "co", "covid", "გზა", "გზათა"]
+    if family == "albert":
+        tokens = [token for token in tokens if "ạ" not in token]
+    _, new, ids, notes = grown(family, tokens)
+    assert [cut(new, f"the {token}, and").count(index) for token, index in zip(tokens, ids, strict=True)] == [1] * len(
+        ids
+    )
+    assert notes == []
 
 
 @pytest.mark.parametrize("name", ["vocab.txt", "vocab.json"])

@@ -19,8 +19,7 @@ from decone.repair.vocabulary.config_ids import json_bytes
 from decone.repair.vocabulary.spelling import Spelling
 from decone.repair.vocabulary.tokenizer import build_tokenizer, encode, model_kind
 
-UNKNOWN_COST = 10.0  # what the library takes off the lowest score for a character that no piece has
-MARGIN = 1e-3  # score of a new piece above that of the pieces it replaces: other cuts of a text stay what they were
+MARGIN = 1e-4  # of a score, per border
 
 
 @dataclass(frozen=True)
@@ -49,18 +48,18 @@ class Addition:
         return {**spec, "added_tokens": [*(spec.get("added_tokens") or []), *self.entries], "model": model}
 
 
-def add_tokens(folder: Path, spec: dict[str, Any], spellings: Sequence[Spelling]) -> Addition:
+def add_tokens(folder: Path, spec: dict[str, Any], tokenizer: Tokenizer, spellings: Sequence[Spelling]) -> Addition:
     """Adds tokens to the files of a tokenizer.
 
     Args:
         folder: folder of the model.
         spec: its tokenizer.json.
+        tokenizer: the tokenizer that it describes.
         spellings: the tokens, all new.
 
     Raises:
-        ValueError: two of them are one token, or the ids have gaps that new ones would collide with.
+        ValueError: the ids have gaps that new ones would collide with.
     """
-    tokenizer = build_tokenizer(spec, folder)
     old = tokenizer.get_vocab(with_added_tokens=True)
     names = [spelling.name for spelling in spellings]
     complete = old | {name: index for index, name in enumerate(names, max(old.values(), default=-1) + 1)}
@@ -71,7 +70,7 @@ def add_tokens(folder: Path, spec: dict[str, Any], spellings: Sequence[Spelling]
         ids=[],
         pieces=[_old_pieces(spelling, spec, tokenizer) for spelling in spellings],
         entries=entries,
-        model=_extended_model(spec["model"], complete, tokenizer, names) if in_model else None,
+        model=_extended_model(spec["model"], complete, tokenizer, spellings) if in_model else None,
         files={},
     )
     new = build_tokenizer(addition.respell(spec), folder).get_vocab(with_added_tokens=True)
@@ -103,23 +102,34 @@ def _added_token(spelling: Spelling, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _extended_model(
-    model: Mapping[str, Any], complete: Mapping[str, int], tokenizer: Tokenizer, names: Sequence[str]
+    model: Mapping[str, Any], complete: Mapping[str, int], tokenizer: Tokenizer, spellings: Sequence[Spelling]
 ) -> dict[str, Any]:
     """The model with all tokens, the added ones too: the library counts those on behind it."""
     ordered = dict(sorted(complete.items(), key=lambda pair: pair[1]))
     if model_kind(model) != "Unigram":
         return {**model, "vocab": ordered}
-    pieces: list[Any] = list(model["vocab"])
-    scores = [score for _, score in pieces]
-    lowest, new = min(scores, default=0.0), set(names)
-    for name in list(ordered)[len(pieces) :]:
-        score = 0.0  # of an added token, and of a piece that is found wherever it stands
-        if name in new and name.startswith("▁"):
-            cut = [piece.id for piece in tokenizer.model.tokenize(name)]
-            costs = (lowest - UNKNOWN_COST if index == model.get("unk_id") else scores[index] for index in cut)
-            score = max(lowest, fsum(costs) + MARGIN)
-        pieces.append([name, score])
-    return {**model, "vocab": pieces}
+    scores = [score for _, score in model["vocab"]]
+    new = {spelling.name: spelling for spelling in spellings if spelling.piece is not None}
+    added = [
+        [name, _score(new[name], scores, model.get("unk_id"), tokenizer) if name in new else 0.0]
+        for name in list(ordered)[len(scores) :]
+    ]
+    return {**model, "vocab": [*model["vocab"], *added]}
+
+
+def _score(spelling: Spelling, scores: Sequence[float], unknown: int | None, tokenizer: Tokenizer) -> float:
+    """Score of a new piece of Unigram: that of the pieces it replaces, and a little for each of their borders.
+
+    So a text is cut as before but for the new piece, and the longest of several new ones wins. An unknown character
+    costs as much as the least likely piece, less than the library takes for it. A token that must be found wherever it
+    stands costs nothing.
+    """
+    if spelling.position == "anywhere" and len(spelling.name) > 1:
+        return MARGIN * len(spelling.name) ** 2
+    tokens = tokenizer.model.tokenize(spelling.name)
+    lowest = min(scores)
+    costs = [lowest * len(token.value) if token.id == unknown else scores[token.id] for token in tokens]
+    return fsum(costs) + MARGIN * (len(spelling.name) - 1)
 
 
 def _old_pieces(spelling: Spelling, spec: Mapping[str, Any], tokenizer: Tokenizer) -> tuple[list[int], list[str]]:

@@ -175,7 +175,7 @@ def grow(
         read_text(text)
     advance("tables", 0, 1)
     model_tables = find_tables(name, embedding, head)
-    plan = plan_growth(model_tables, requested, multiple, match, leave, special, literal)
+    plan = _plan_growth(model_tables, requested, multiple, leave, match, special, literal)
     source, notes = plan.model, [*model_tables.notes, *plan.notes]
     if isinstance(tokens, str) and [tokens.strip()] == requested:
         notes.append(f"there is no file {plain(tokens)}, so it is the new token itself")
@@ -189,7 +189,7 @@ def grow(
     advance("tokens", 0, 1)
     notes += try_tokens(source.folder, files, plan.spellings, plan.ids, plan.unknown)
     advance("new rows", 0, 1)
-    tensors = new_tensors(plan, make_rows, neighbours, seed)
+    tensors = _new_tensors(plan, make_rows, neighbours, seed)
     options: dict[str, Any] = {"init": init if isinstance(init, str) else getattr(init, "__name__", "given")}
     options |= {"neighbours": neighbours if init == "neighbours" else None, "multiple": multiple, "match": match}
     options |= {"special": special, "literal": literal}
@@ -204,9 +204,9 @@ def grow(
         tokens_after=len(plan.vocabulary) + len(plan.ids),
         rows_before=source.rows,
         rows_after=plan.layout.rows,
-        norms=compare_norms(plan, tensors),
+        norms=_compare_norms(plan, tensors),
         tables=[],
-        tokens=describe_tokens(plan, tensors[0], show),
+        tokens=_describe_tokens(plan, tensors[0], show),
         notes=notes,
         written=None,
     )
@@ -229,29 +229,16 @@ def grow(
     return report.model_copy(update={"divergence": next(iter(divergences), None)})
 
 
-def plan_growth(
+def _plan_growth(
     model_tables: ModelTables,
     tokens: Iterable[str],
-    multiple: int | None = None,
-    match: Match = "word",
-    leave: Collection[str] = (),
-    special: Special = "marks",
-    literal: bool = False,
+    multiple: int | None,
+    leave: Collection[str],
+    match: Match,
+    special: Special,
+    literal: bool,
 ) -> GrowthPlan:
-    """Finds ids for new tokens: rows without a token first, then rows behind the table.
-
-    Args:
-        model_tables: tables and tokenizer of the model.
-        tokens: tokens to add.
-        multiple: the number of rows becomes a multiple of it.
-        match: as in `spelling.select_new`.
-        leave: as in `tensors.open_vocab_model`.
-        special: as in `spelling.select_new`.
-        literal: likewise.
-
-    Raises:
-        ValueError: the model's vocabulary cannot be changed, or no token is new, or the tokenizer cannot take one.
-    """
+    """Finds ids for new tokens: rows without a token first, then rows behind the table; arguments as of `grow`."""
     if multiple is not None and multiple < 1:
         raise ValueError(f"--multiple {multiple}; take at least 1, e.g. 64")
     model = open_vocab_model(model_tables, leave)
@@ -260,7 +247,7 @@ def plan_growth(
     tokenizer = build_tokenizer(spec, model.folder)
     unknown = unknown_ids(spec, tokenizer)
     new = select_new(tokens, spec, tokenizer, unknown, match, special, literal)
-    addition = add_tokens(model.folder, spec, new.spellings)
+    addition = add_tokens(model.folder, spec, tokenizer, new.spellings)
     ids = addition.ids
     rows = max(model.rows, max(ids) + 1)
     rows = rows if multiple is None else -(-rows // multiple) * multiple
@@ -286,18 +273,8 @@ def plan_growth(
     )
 
 
-def new_tensors(plan: GrowthPlan, make_rows: Initialisation, neighbours: int, seed: int) -> list[ResizedTensor]:
-    """Makes the new rows and biases of every tensor, the input table first.
-
-    Args:
-        plan: the new tokens.
-        make_rows: makes rows for them.
-        neighbours: K, for `initialisations.neighbours`.
-        seed: seed of random methods.
-
-    Raises:
-        ValueError: a row is not finite in the dtype of its table.
-    """
+def _new_tensors(plan: GrowthPlan, make_rows: Initialisation, neighbours: int, seed: int) -> list[ResizedTensor]:
+    """Makes the new rows and biases of every tensor, the input table first."""
     tensors, new_rows = list[ResizedTensor](), list[NewRows]()
     for tensor in plan.model.tensors:
         if tensor.role == "bias":
@@ -321,7 +298,7 @@ def new_tensors(plan: GrowthPlan, make_rows: Initialisation, neighbours: int, se
     return tensors
 
 
-def compare_norms(plan: GrowthPlan, tensors: list[ResizedTensor]) -> list[NormComparison]:
+def _compare_norms(plan: GrowthPlan, tensors: list[ResizedTensor]) -> list[NormComparison]:
     """Lengths of the trained rows and of the new ones, of every table."""
     norms = []
     for resized in tensors:
@@ -337,14 +314,8 @@ def compare_norms(plan: GrowthPlan, tensors: list[ResizedTensor]) -> list[NormCo
     return norms
 
 
-def describe_tokens(plan: GrowthPlan, resized: ResizedTensor, limit: int) -> list[NewToken]:
-    """Describes the first new tokens one by one.
-
-    Args:
-        plan: the tokens.
-        resized: the input table with their rows.
-        limit: how many at most.
-    """
+def _describe_tokens(plan: GrowthPlan, resized: ResizedTensor, limit: int) -> list[NewToken]:
+    """Describes the first new tokens one by one."""
     count = min(limit, len(plan.ids))
     if not count:
         return []
