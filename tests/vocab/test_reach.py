@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from decone.vocab.reach import characters, reach
 
@@ -142,3 +142,38 @@ def test_a_real_vocabulary() -> None:
     assert sum(name.startswith("[unused") for name in names) == 994
     assert all(name.startswith("##") for name in names if not name.startswith("[unused") and name != "...")
     assert [tokenizer.id_to_token(index) for index in ids.literal] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+TEXT = (
+    'def f(x):\n    return {\'a\': [x[\'b\'], (1, 2)]}  # *args, **kw ...\n"""text""" --> ok!? (f(x)), [[0]], x == y\n'
+    * 3
+)
+
+
+def ends_of_words(in_bytes: bool) -> Tokenizer:
+    """Byte pairs with </w> at the end of words, as CLIP has them in bytes and GPT in characters."""
+    made = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<unk>"))
+    alphabet = pre_tokenizers.ByteLevel.alphabet() if in_bytes else []
+    if in_bytes:
+        split = pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"), "removed", invert=True)
+        made.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+        made.decoder = decoders.ByteLevel()
+    else:
+        made.pre_tokenizer, made.decoder = pre_tokenizers.BertPreTokenizer(), decoders.BPEDecoder("</w>")
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000,
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        special_tokens=["<unk>"],
+        show_progress=False,
+    )
+    made.train_from_iterator([TEXT], trainer)
+    return made
+
+
+@pytest.mark.parametrize("in_bytes", [True, False])
+def test_what_a_text_gives_is_reachable_with_marks_at_the_ends_of_words(in_bytes: bool) -> None:
+    made = ends_of_words(in_bytes)
+    ids = set(made.encode(TEXT).ids)
+    assert len(ids) > 20
+    assert not ids & set(reach(made).unreachable)

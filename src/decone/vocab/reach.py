@@ -143,17 +143,24 @@ class _Trial:
         token = self.strings[index]
         if self.fallback and re.fullmatch(r"<0x[0-9A-F]{2}>", token):
             return bytes([int(token[3:5], 16)])
-        if not self.bytes or not all(character in self.bytes for character in token):
-            return None
-        data = bytes(self.bytes[character] for character in token)
-        return None if _is_text(data) else data
+        data = self._bytes(token)
+        return None if data is None or _is_text(data) else data
 
     def bare(self, index: int) -> str:
         """A token without the marks of its position in a word; for tokenizers whose decoder does not remove them."""
         token = self.strings[index]
-        if self.bytes and all(character in self.bytes for character in token):
-            return bytes(self.bytes[character] for character in token).decode(errors="replace")
-        return token.removeprefix(self.prefix or "").removesuffix(self.suffix or "").replace("▁", " ")
+        data = self._bytes(token)
+        return self._stem(token).replace("▁", " ") if data is None else data.decode(errors="replace")
+
+    def _stem(self, token: str) -> str:
+        return token.removeprefix(self.prefix or "").removesuffix(self.suffix or "")
+
+    def _bytes(self, token: str) -> bytes | None:
+        """The bytes a token of a byte-level vocabulary stands for; None where the vocabulary or the token is none."""
+        stem = self._stem(token)
+        if not self.bytes or not all(character in self.bytes for character in stem):
+            return None
+        return bytes(self.bytes[character] for character in stem)
 
     def spellings(self, longest: int) -> Iterator[Callable[[list[int]], list[str]]]:
         """Functions that make a text of each id, cheap and likely ones first."""
@@ -164,11 +171,14 @@ class _Trial:
         for word in (*self._words(longest), *NEIGHBOURS):
             if self._ids(word):
                 yield partial(self._decode_between, self._ids(word), [])
-                yield partial(self._bare_after, word)
+                yield partial(self._bare_between, word, "")
         for word in NEIGHBOURS:
             if self._ids(word):
                 yield partial(self._decode_between, [], self._ids(word))
                 yield partial(self._decode_between, self._ids(word), self._ids(word))
+            if self.suffix:  # pieces that a word goes on after; not every decoder takes the mark of its end away
+                yield partial(self._bare_between, "", word)
+                yield partial(self._bare_between, word, word)
 
     def run(self, texts: list[str]) -> None:
         """Encodes texts and notes the ids that came."""
@@ -190,8 +200,8 @@ class _Trial:
     def _decode_between(self, before: list[int], after: list[int], ids: list[int]) -> list[str]:
         return self._decode([[*before, index, *after] for index in ids])
 
-    def _bare_after(self, word: str, ids: list[int]) -> list[str]:
-        return [word + self.bare(index) for index in ids]
+    def _bare_between(self, before: str, after: str, ids: list[int]) -> list[str]:
+        return [before + self.bare(index) + after for index in ids]
 
     def _ids(self, text: str) -> list[int]:
         return next(iter(self._encode([text])), [])
