@@ -10,11 +10,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from decone.files.folder import read_object
 from decone.files.foreign import join_names, plain, quoted
 from decone.models.load import Loader
 from decone.models.tokenizer_files import MAKE
+from decone.repair.vocabulary.config_ids import json_bytes
 from decone.repair.vocabulary.spelling import Position, Spelling
 from decone.repair.vocabulary.tokenizer import build_tokenizer, encode, guard
 
@@ -28,6 +30,10 @@ WORDS = (
     "1",
 )  # neighbours of a new token, the first that comes back from decoding
 BATCH = 512  # tokens tried at once
+CROWD = 10_000  # tokens that a class may add of its own
+UNREADABLE = "\ufffd"  # what decoders write for bytes that are no text
+_CROWDS = ("extra_ids", "num_madeup_words", "offset")
+_NAMING = ("model_type", "tokenizer_class", "model_name", "_name_or_path")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf")
 _LOADER = Loader(needs="that needs", refusal="{reason}", incomplete="")
 
@@ -61,13 +67,11 @@ class LoadedTokenizer:
         encode: gives ids of texts, without marks around them.
         decode: gives texts of ids, special tokens too.
         ids: gives ids of tokens by their names.
-        name: of its class.
     """
 
     encode: Callable[[list[str]], list[list[int]]]
     decode: Callable[[list[list[int]]], list[str]]
     ids: Callable[[list[str]], list[int | None]]
-    name: str
 
 
 class Outcome(NamedTuple):
@@ -109,14 +113,15 @@ def try_tokens(
         ValueError: a token is met nowhere, or transformers gives it another id.
     """
     with TemporaryDirectory(prefix="decone-", ignore_cleanup_errors=True) as name:
-        trial = Path(name)
-        _fill(trial, folder, files)
-        old, new, notes = _load(folder, trial)
+        old_folder, new_folder = Path(name, "old"), Path(name, "new")
+        _fill(old_folder, folder, {})
+        _fill(new_folder, folder, files)
+        old, new, notes = _load(old_folder, new_folder, read_object(folder, "tokenizer_config.json") or {})
         loaded = new.ids([spelling.name for spelling in spellings])
         for spelling, index, expected in zip(spellings, loaded, ids, strict=True):
             if index != expected:
                 raise ValueError(
-                    f"{new.name} of transformers gives {quoted(spelling.name)} the id {index} and not {expected}, for "
+                    f"transformers gives {quoted(spelling.name)} the id {index} and not {expected}, for "
                     f"it adds tokens when it is loaded; {MAKE}"
                 )
         words = _neighbours(old)
@@ -202,10 +207,10 @@ def _changed(spellings: Sequence[Spelling], outcomes: Sequence[list[Outcome]]) -
             examples.setdefault(letters, changed[0])
     for letters, requests in sorted(names.items()):
         example, kind = examples[letters], "letters" if letters else "spaces"
-        mend = f"; written Ġ{plain(requests[0])} it takes the space before it along and comes back" if letters else ""
+        mend = f"; written Ġ{plain(requests[0])} it takes the space before it along and comes back"
         yield (
             f"decoding gives other {kind} where {join_names(requests)} stands, e.g. {quoted(example.back)} for "
-            f"{quoted(example.text)}{mend}"
+            f"{quoted(example.text)}{mend if UNREADABLE in (example.back or '') else ''}"
         )
 
 
@@ -214,24 +219,34 @@ def _letters(text: str) -> str:
 
 
 def _fill(trial: Path, folder: Path, files: Mapping[str, bytes | None]) -> None:
-    """Makes a folder like that of the model, without its weights."""
-    for path in folder.iterdir():
-        if path.is_file() and path.suffix not in _WEIGHTS and path.name not in files:
-            (trial / path.name).symlink_to(path.resolve())
-    for name, content in files.items():
-        if content is not None:
-            try:
+    """Makes a folder like that of the model without its weights, and with what its tokenizer needs of config.json."""
+    config = json_bytes(_naming(read_object(folder, "config.json") or {}))
+    try:
+        trial.mkdir()
+        for path in folder.iterdir():
+            if path.is_file() and path.suffix not in _WEIGHTS and path.name not in {*files, "config.json"}:
+                (trial / path.name).symlink_to(path.resolve())
+        for name, content in {**files, "config.json": config}.items():
+            if content is not None:
                 (trial / name).parent.mkdir(parents=True, exist_ok=True)
                 (trial / name).write_bytes(content)
-            except OSError as error:
-                raise ValueError(
-                    f"cannot write {trial / name} to try the new tokens: {error.strerror}; make free space there"
-                ) from None
+    except OSError as error:
+        raise ValueError(
+            f"cannot write {trial} to try the new tokens: {error.strerror}; make free space there"
+        ) from None
 
 
-def _load(old: Path, new: Path) -> tuple[LoadedTokenizer, LoadedTokenizer, list[str]]:
+def _naming(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What names the class of a tokenizer: other entries are checked or built from, and may be a stranger's 10^9."""
+    names = {key: _naming(value) if isinstance(value, dict) else value for key, value in config.items()}
+    return {key: value for key, value in names.items() if key in _NAMING or isinstance(value, dict)}
+
+
+def _load(old: Path, new: Path, settings: Mapping[str, Any]) -> tuple[LoadedTokenizer, LoadedTokenizer, list[str]]:
     """The old and the new tokenizer, from transformers if it takes the old one; and a note where it does not."""
     try:
+        if crowds := [key for key in _CROWDS if isinstance(settings.get(key), int) and settings[key] > CROWD]:
+            raise ValueError(f"its {crowds[0]} is above {CROWD:,}")
         before = _transformers(old, "{}")
     except ValueError as error:
         note = f"new tokens were tried with tokenizer.json alone, not as transformers loads it ({plain(error)})"
@@ -245,7 +260,6 @@ def _transformers(folder: Path, refusal: str) -> LoadedTokenizer:
         encode=lambda texts: loaded(texts, add_special_tokens=False, verbose=False)["input_ids"],
         decode=lambda batch: [loaded.decode(ids, skip_special_tokens=False) for ids in batch],
         ids=lambda names: list(map(loaded.get_vocab().get, names)),
-        name=type(loaded).__name__,
     )
 
 
@@ -255,5 +269,4 @@ def _bare(folder: Path) -> LoadedTokenizer:
         encode=lambda texts: [encoding.ids for encoding in encode(tokenizer, texts)],
         decode=lambda batch: tokenizer.decode_batch(batch, skip_special_tokens=False),
         ids=lambda names: list(map(tokenizer.token_to_id, names)),
-        name="tokenizer.json",
     )
