@@ -101,8 +101,9 @@ def test_the_spelling_of_the_vocabulary_is_read(family: str, token: str) -> None
 
 @pytest.mark.parametrize("family", BYTE_LEVEL)
 def test_bytes_of_a_vocabulary_are_read(family: str) -> None:
-    _, new, ids, _ = grown(family, ["ĠZÃ¼rich", "Ġგზა"])
-    assert set(ids) < set(cut(new, "to Zürich, or გზა"))
+    _, new, ids, notes = grown(family, ["ĠZÃ¼rich", "Ġგზა", "ÑĤÐ¾"])
+    assert set(ids) < set(cut(new, "to Zürich, or გზა: то"))
+    assert any(note.startswith("read as the vocabulary spells them, as words: ÑĤÐ¾") for note in notes)
     assert back(new, "to Zürich, or გზა") == "to Zürich, or გზა"
 
 
@@ -147,8 +148,18 @@ def test_a_space_that_comes_in_or_goes_is_named(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", BYTE_LEVEL)
+@pytest.mark.parametrize("word", ["Zürich", "không", "mañana"])
+def test_words_that_a_byte_level_decoder_takes_for_bytes_bring_their_space(family: str, word: str) -> None:
+    text = f"to {word}, and the {word}"
+    _, new, ids, notes = grown(family, [word])
+    assert cut(new, text).count(ids[0]) == 2
+    assert back(new, text) == text
+    assert any(note.startswith("taken with the space before them") and word in note for note in notes)
+
+
+@pytest.mark.parametrize("family", BYTE_LEVEL)
 def test_letters_that_a_byte_level_decoder_takes_for_bytes_are_named(family: str) -> None:
-    *_, notes = grown(family, ["Zürich"])
+    *_, notes = grown(family, ["Zürich"], literal=True)
     assert any("other letters where Zürich stands" in note and "written ĠZürich" in note for note in notes)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import regex
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, pre_tokenizers
 
 from decone.data import corpora
 from decone.files.foreign import join_names, plain
@@ -32,7 +32,13 @@ _LIKE_FILES = (".txt", ".tsv", ".csv", ".list", ".json")
 _MARK = regex.compile(r"<\|.+\|>|<[^<>\s]+>|\[[^\[\]\s]+\]")
 _LETTER = regex.compile(r"\p{L}\p{M}*")
 _WORD_EDGES = regex.compile(r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]")  # what the library takes for a word
+_BYTES = frozenset(pre_tokenizers.ByteLevel.alphabet())
 _SPACE_MARKS = ("Ġ", "▁")
+_LITERAL = "--literal takes every letter as it stands"
+_WITH_SPACE = (
+    "taken with the space before them, as Ġ does, for alone they would be decoded to other letters: {}; " + _LITERAL
+)
+_PHRASES = {"word": "as words", "start": "behind a space", "inside": "inside words", "anywhere": "anywhere"}
 
 
 @dataclass(frozen=True)
@@ -86,18 +92,14 @@ class NewTokens:
             for reason, names in self.skipped.items()
         ]
         notes = [f"left out: {'; '.join(reasons)}"] if reasons else []
-        positions = {"start": "behind a space", "inside": "inside words"}
-        for position, phrase in positions.items():
-            names = [
-                spelling.request
-                for spelling in self.spellings
-                if spelling.position == position and spelling.request != spelling.spaced
-            ]
-            if names:
-                notes.append(
-                    f"read as the vocabulary spells them, {phrase}: {join_names(names)}; --literal takes every letter "
-                    "as it stands"
-                )
+        requests: dict[str, list[str]] = {}
+        for spelling in self.spellings:
+            if spelling.request == spelling.text != spelling.spaced:
+                requests.setdefault(_WITH_SPACE, []).append(spelling.request)
+            elif spelling.request != spelling.spaced:
+                phrase = f"read as the vocabulary spells them, {_PHRASES[spelling.position]}: {{}}; {_LITERAL}"
+                requests.setdefault(phrase, []).append(spelling.request)
+        notes += [phrase.format(join_names(names)) for phrase, names in requests.items()]
         if special := [spelling.request for spelling in self.spellings if spelling.special]:
             notes.append(f"special, so that decoding can leave them out: {join_names(special)}; see --special")
         if self.literal:
@@ -239,6 +241,8 @@ def _spell(token: str, read: Callable[[str], Surface], match: Match, special: Sp
         position = "inside"
     elif match == "anywhere" or is_special or not _is_word(text):
         position = "anywhere"
+    elif surface.kind == "byte" and _BYTES.issuperset(text):
+        position = "start"  # alone, the decoder would take its letters for bytes; a space is none of them
     else:
         position = "word"
     return Spelling(token, text, position, is_special)
