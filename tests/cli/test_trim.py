@@ -69,13 +69,15 @@ def test_json_and_dry_run(decone: Decone, model: Path) -> None:
         (("m", "--unreachable", "--min-count", "3", "--out", "n"), "add --text"),
         (("m", "--text", "absent.txt", "--out", "n"), "no file"),
         (("absent", "--text", "one.txt", "--out", "n"), "there is no"),
-        (("m", "--text", "one.txt", "--out", "m"), "exists"),
+        (("m", "--keep", "empty.txt", "--out", "n"), "empty.txt is empty; write one token per line"),
+        (("m", "--text", "one.txt", "--out", "m"), "own folder"),
         (("m", "--text", "one.txt", "--out", "m/n"), "own folder"),
         (("m", "--keep", "one.txt", "--out", "n"), "that the vocabulary lacks"),
         (("m", "--text", "one.txt", "--out", "n", "--leave", "odd"), "no tensor"),
     ],
 )
 def test_mistakes_are_one_sentence(decone: Decone, model: Path, arguments: tuple[str, ...], said: str) -> None:
+    Path("empty.txt").write_text("\n")
     before = contents(Path())
     code, out, err = decone("trim", *arguments)
     assert code == 2

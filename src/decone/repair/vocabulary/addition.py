@@ -141,9 +141,10 @@ def _old_pieces(spelling: Spelling, spec: Mapping[str, Any], tokenizer: Tokenize
     (encoding,) = encode(tokenizer, [spelling.spaced])
     ids, strings = encoding.ids, encoding.tokens
     if piece is not None and ids:
-        twin = tokenizer.token_to_id(f"{spec['model'].get('continuing_subword_prefix') or ''}{strings[0]}")
+        inside = f"{spec['model'].get('continuing_subword_prefix') or ''}{strings[0]}"
+        twin = tokenizer.token_to_id(inside)
         if twin is not None:
-            ids, strings = [twin, *ids[1:]], [tokenizer.id_to_token(twin), *strings[1:]]
+            ids, strings = [twin, *ids[1:]], [inside, *strings[1:]]
     return ids, strings
 
 

@@ -168,7 +168,7 @@ def grow(
     requested = read_tokens(str(tokens)) if isinstance(tokens, str | Path) else tokens
     if init == DEFINITIONS:
         init = _definitions(find_tables(name, embedding, head), lexicon, settings or {}, seed, device, advance)
-    make_rows = find_initialisation(init) if isinstance(init, str) else init
+    make_rows = find_initialisation(init, (DEFINITIONS,)) if isinstance(init, str) else init
     if text is not None:
         if out is None:
             raise ValueError("--text compares the new model with the old, so it must be written: leave out --dry-run")

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from glob import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,7 +126,7 @@ def read_tokens(argument: str) -> list[str]:
     path = Path(argument)
     try:
         is_file = path.is_file()
-        similar = [] if is_file or "," in argument else sorted(path.parent.glob(f"{_escape_glob(path.name)}.*"))
+        similar = [] if is_file or "," in argument else sorted(path.parent.glob(f"{escape(path.name)}.*"))
     except (OSError, ValueError):  # a long list is no name of a file
         is_file, similar = False, []
     if is_file:
@@ -275,7 +276,3 @@ def _is_word(text: str) -> bool:
     """True where the ends of a token can be ends of a word, and more than one letter stands between them."""
     edges = _WORD_EDGES.match(text[0]) and _WORD_EDGES.match(text[-1])
     return bool(edges) and not _LETTER.fullmatch(text) and script(text) not in _UNSPACED
-
-
-def _escape_glob(name: str) -> str:
-    return regex.sub(r"([*?\[])", r"[\1]", name)

@@ -366,7 +366,8 @@ def _requested_ids(
                 if unknown & set(ids):
                     failed |= failed_pieces(spec, tokenizer, text)
     if selection.keep is not None:
-        names = [line for line in read_text(selection.keep).replace("\r\n", "\n").split("\n") if line.strip()]
+        lines = read_text(selection.keep, mend="write one token per line").replace("\r\n", "\n").split("\n")
+        names = [line for line in lines if line.strip()]
         if absent := [name for name in names if name not in vocabulary]:
             raise ValueError(
                 f"{selection.keep} names {len(absent):,} tokens that the vocabulary lacks ({join_names(absent)}); "
