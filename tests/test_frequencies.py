@@ -18,6 +18,7 @@ from decone.frequencies import (
     Frequencies,
     _pieces,
     frequencies,
+    known_counts,
     special_ids,
     token_rows,
     token_texts,
@@ -200,24 +201,46 @@ def test_the_training_text_of_a_run() -> None:
     assert model.tokenizer is not None
     for index in range(64):
         count = truth[model.tokenizer.id_to_token(index)]
-        assert int(found.counts[index]) == round(count * 0.7)
+        assert int(found.counts[index]) == count - round(count * 0.3)
         assert int(found.counts[64 + index]) == round(count * 0.3)
 
 
 def test_a_run_whose_text_is_gone(tmp_path: Path) -> None:
     model = trained()
-    config = (Path(model.name) / "config.toml").read_text()
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.toml").write_text(config.replace("text.txt", "gone.txt"))
-    found = frequencies(replace(model, name=str(tmp_path / "run")))
+    found = frequencies(without_training_text(model, tmp_path))
     assert found.facts.source == "none"
     assert found.facts.warning is not None
     assert "gone.txt it was trained on is not here" in found.facts.warning
 
 
-def test_a_text_for_a_run_counts_for_both_languages() -> None:
+def without_training_text(model: ModelTables, folder: Path) -> ModelTables:
+    config = (Path(model.name) / "config.toml").read_text()
+    (folder / "run").mkdir()
+    (folder / "run" / "config.toml").write_text(config.replace("text.txt", "gone.txt"))
+    return replace(model, name=str(folder / "run"))
+
+
+def test_the_counts_that_a_run_keeps_need_no_text(tmp_path: Path) -> None:
     model = trained()
+    moved = without_training_text(model, tmp_path)
+    Path(moved.name, "counts.tsv").write_bytes(Path(model.name, "counts.tsv").read_bytes())
+    kept = frequencies(moved)
+    assert kept.facts.source == "training"
+    assert kept.counts is not None
+    assert torch.equal(kept.counts, known_counts(model)[0])  # type: ignore[arg-type]
+
+
+def test_a_run_goes_by_its_training_and_not_by_the_text_that_is_measured() -> None:
+    model = trained()
+    assert torch.equal(frequencies(model, text="e").rank, frequencies(model).rank)
+
+
+def test_a_text_for_a_run_counts_for_both_languages(tmp_path: Path) -> None:
+    model = without_training_text(trained(), tmp_path)
     found = frequencies(model, text="e" * 1000)
+    assert found.facts.source == "text"
+    assert found.facts.warning is not None
+    assert "of this text itself" in found.facts.warning
     assert model.tokenizer is not None
     assert found.counts is not None
     index = model.tokenizer.token_to_id("e")

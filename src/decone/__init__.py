@@ -15,7 +15,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from decone.diagnosis.evaluate import evaluate as evaluate
     from decone.diagnosis.scan import scan as scan
+    from decone.diagnosis.text_counts import count_text as count_text
     from decone.objectives.registry import methods as methods
     from decone.repair.api import apply_delta as apply_delta
     from decone.repair.api import lexicon_coverage as lexicon_coverage
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from decone.studies.compare import draw_report as draw_report
     from decone.studies.reproduce import reproduce as reproduce
     from decone.training.machine import doctor as doctor
-    from decone.training.session import evaluate as evaluate
     from decone.training.session import train as train
 
 __version__ = "0.1.0"
@@ -39,9 +40,10 @@ __version__ = "0.1.0"
 _DOORS = {
     "apply_delta": "repair.api",
     "compare": "studies.compare",
+    "count_text": "diagnosis.text_counts",
     "doctor": "training.machine",
     "draw_report": "studies.compare",
-    "evaluate": "training.session",
+    "evaluate": "diagnosis.evaluate",
     "grow": "repair.vocabulary.grow",
     "lexicon_coverage": "repair.api",
     "methods": "objectives.registry",
@@ -60,6 +62,7 @@ __all__ = [
     "__version__",
     "apply_delta",
     "compare",
+    "count_text",
     "doctor",
     "draw_report",
     "evaluate",

@@ -18,11 +18,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from decone.data import corpora, published
+from decone.data.tokens import Languages
 from decone.files.foreign import quoted
 from decone.models.load import is_run
 from decone.models.tables import ModelTables
 from decone.training import inputs
-from decone.training.run import Run
+from decone.training.run import COUNTS, Run
 from decone.vocab.counts import count_tokens, frequency_groups
 from decone.vocab.reach import Reach
 
@@ -30,6 +31,13 @@ PIECE = 4096  # characters tokenised at once, about; the library is linear in th
 BATCH = 256  # pieces at once
 FrequencySource = Literal["text", "counts", "training", "merges", "none"]
 MOST = 2**62  # occurrences in all
+SOURCES: dict[FrequencySource, str] = {
+    "text": "counted in the given text",
+    "counts": "from the given counts",
+    "training": "counted in training",
+    "merges": "guessed from the tokenizer's order",
+    "none": "not known",
+}
 MERGES = {
     "BPE": "ids of a BPE vocabulary rise as merges get rarer",
     "WordPiece": "ids of a WordPiece vocabulary rise as tokens get rarer, roughly",
@@ -50,6 +58,13 @@ class FrequencyFacts(BaseModel, extra="forbid"):
     def counted(self) -> bool:
         """Occurrences were counted; otherwise ranks are guessed from the order of ids."""
         return self.source in ("text", "counts", "training")
+
+
+OF_TEXT = FrequencyFacts(
+    source="text",
+    warning="frequency groups are of this text itself, in which rare tokens hardly occur; give --counts FILE of a text "
+    "like that of training, which decone counts makes",
+)
 
 
 @dataclass(frozen=True)
@@ -82,23 +97,18 @@ def frequencies(
 
     Args:
         model_tables: the model.
-        text: a text to count in. Its tokens count for the first copy of a run's vocabulary, and with a run's share of
-            the simulated language for the second.
-        counts: lines of id or token, a tab and a count, or a JSON object; goes before the text.
+        text: a text to count in, where neither `counts` nor counts of training are there. Its tokens count for the
+            first copy of a run's vocabulary, and with a run's share of the simulated language for the second.
+        counts: lines of id or token, a tab and a count, or a JSON object; goes before counts of training.
         nonfinite: rows with NaN or infinity; they come last and are in no group.
         unreachable: rows that no text leads to; where only an order is known they are rarer than all others.
 
     Raises:
         ValueError: the file or the text cannot be used; the message says what to change.
     """
-    occurrences: Tensor | None = None
-    if counts is not None:
-        occurrences, facts = read_counts(counts, model_tables), _facts("counts")
-    elif text is not None:
-        occurrences, facts = _counts_in_text(model_tables, text), _facts("text")
-    else:
-        occurrences, warning = _counts_in_training(model_tables)
-        facts = _facts_of_order(model_tables, warning) if occurrences is None else _facts("training")
+    occurrences, facts = known_counts(model_tables, counts)
+    if occurrences is None and text is not None:
+        occurrences, facts = count_texts(model_tables, [text]), OF_TEXT
     last = torch.zeros(model_tables.output.shape[0], dtype=torch.bool)
     special, never = last.clone(), last.clone()
     if model_tables.vocabulary is not None:
@@ -108,6 +118,17 @@ def frequencies(
     last[sorted(nonfinite)] = True
     never[sorted(unreachable)] = True
     return _split(occurrences, last, special & ~last, never & ~last & ~special, facts)
+
+
+def known_counts(
+    model_tables: ModelTables, counts: Path | None = None
+) -> tuple[Int64[Tensor, " V"] | None, FrequencyFacts]:
+    """Occurrences in a file of counts, else in the training text of a run, else None; and what is known of ranks."""
+    if counts is not None:
+        return read_counts(counts, model_tables), FrequencyFacts(source="counts")
+    occurrences, reason = _counts_in_training(model_tables)
+    facts = _facts_of_order(model_tables, reason) if occurrences is None else FrequencyFacts(source="training")
+    return occurrences, facts
 
 
 def read_counts(path: Path, model_tables: ModelTables) -> Int64[Tensor, " V"]:
@@ -267,7 +288,12 @@ def _count(value: object, where: str) -> int:
     raise ValueError(f"{where}: {quoted(str(value))} is no count; write a whole number from 0 on")
 
 
-def _counts_in_text(model_tables: ModelTables, text: str) -> Int64[Tensor, " V"]:
+def count_texts(model_tables: ModelTables, texts: Iterable[str]) -> Int64[Tensor, " V"]:
+    """Counts the tokens of texts, each of which is cut by itself; over all copies of a run's vocabulary.
+
+    Raises:
+        ValueError: the model has no tokenizer that can do it, or no token of it occurs.
+    """
     if model_tables.tokenizer is None:
         raise ValueError(f"{model_tables.name} has no tokenizer to count tokens of a text with; give --counts FILE")
     tokenizer = Tokenizer.from_str(model_tables.tokenizer.to_str())
@@ -275,7 +301,7 @@ def _counts_in_text(model_tables: ModelTables, text: str) -> Int64[Tensor, " V"]
     tokenizer.no_padding()
     size = model_tables.output.shape[0]
     result = torch.zeros(size, dtype=torch.int64)
-    pieces = _pieces(text)
+    pieces = (piece for text in texts for piece in _pieces(text))
     while batch := [piece for _, piece in zip(range(BATCH), pieces, strict=False)]:
         try:
             encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
@@ -288,7 +314,7 @@ def _counts_in_text(model_tables: ModelTables, text: str) -> Int64[Tensor, " V"]
         result += count_tokens(ids[ids < size], size)
     if not int(result.sum()):
         raise ValueError("the text has no token of the model; give a text in its language, or --counts FILE")
-    return _spread(model_tables, result, _low_resource(model_tables)) if model_tables.copies > 1 else result
+    return result if model_tables.copies == 1 else _spread(model_tables, result)
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -303,22 +329,16 @@ def _pieces(text: str) -> Iterator[str]:
         start = stop
 
 
-def _spread(model_tables: ModelTables, counts: Tensor, low: float) -> Tensor:
-    """Occurrences of the first copy spread over two, as training windows are."""
+def _spread(model_tables: ModelTables, counts: Tensor) -> Tensor:
+    """Occurrences of the first copy of a run's vocabulary spread over both."""
     assert model_tables.tokenizer is not None
-    size = model_tables.tokenizer.get_vocab_size()
-    first = counts[:size].double()
-    result = counts.clone()
-    result[:size] = (first * (1 - low)).round().long()
-    result[size : 2 * size] = (first * low).round().long()[: len(result) - size]
-    return result
-
-
-def _low_resource(model_tables: ModelTables) -> float:
-    folder = Path(model_tables.name)
     if model_tables.family != "decone" or not is_run(model_tables.name):
-        return 0.0
-    return Run.open(folder).config.language.low_resource
+        return counts
+    languages = Languages(
+        model_tables.tokenizer.get_vocab_size(), Run.open(Path(model_tables.name)).config.language.low_resource
+    )
+    both = languages.spread(counts[: languages.size])[: len(counts)]
+    return torch.cat((both, counts[len(both) :]))
 
 
 def _counts_in_training(model_tables: ModelTables) -> tuple[Tensor | None, str]:
@@ -328,6 +348,8 @@ def _counts_in_training(model_tables: ModelTables) -> tuple[Tensor | None, str]:
         return None, ""
     try:
         run = Run.open(folder)
+        if (folder / COUNTS).is_file():
+            return read_counts(folder / COUNTS, model_tables), ""
         name = run.config.corpus.name
         if not _readable_offline(name):
             return None, f"the text {name} it was trained on is not here; "
@@ -337,8 +359,7 @@ def _counts_in_training(model_tables: ModelTables) -> tuple[Tensor | None, str]:
     size = model_tables.output.shape[0]
     if data.languages.vocabulary != size:
         return None, "its training text makes another vocabulary now; "
-    counts = count_tokens(data.train, size)
-    return (_spread(model_tables, counts, data.languages.low_resource) if data.languages.simulated else counts), ""
+    return data.languages.spread(count_tokens(data.train, data.languages.size)), ""
 
 
 def _readable_offline(name: str) -> bool:
@@ -352,18 +373,15 @@ def _facts_of_order(model_tables: ModelTables, why: str) -> FrequencyFacts:
     advice = "give --text FILE or --counts FILE for real frequencies"
     if model_tables.vocabulary is None:
         warning = f"without a tokenizer ids stand for frequency ranks, which they may have nothing to do with; {advice}"
-        return _facts("none", warning)
+        return FrequencyFacts(source="none", warning=warning)
     kind = "" if model_tables.tokenizer is None else type(model_tables.tokenizer.model).__name__
     if kind not in MERGES:
         warning = (
             f"{why}ids of a {kind or 'listed'} vocabulary say little about frequency and stand for ranks only; {advice}"
         )
-        return _facts("none", warning)
-    return _facts("merges", f"{why}frequency is only guessed: {MERGES[kind]}; {advice}")
-
-
-def _facts(source: FrequencySource, warning: str | None = None) -> FrequencyFacts:
-    return FrequencyFacts(source=source, tokens=None, types=None, warning=warning)
+        return FrequencyFacts(source="none", warning=warning)
+    warning = f"{why}frequency is only guessed: {MERGES[kind]}; {advice}"
+    return FrequencyFacts(source="merges", warning=warning)
 
 
 def _split(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from decone.training.session import evaluate
+from decone.diagnosis.evaluate import evaluate
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

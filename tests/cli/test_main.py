@@ -20,7 +20,7 @@ from decone.training.interrupt import Terminated
 
 Decone = Callable[..., Any]  # of conftest: a command line to (code, out, err)
 
-COMMANDS = ["compare", "train", "eval", "scan", "reproduce", "report", "methods", "doctor"]
+COMMANDS = ["compare", "train", "eval", "counts", "scan", "reproduce", "report", "methods", "doctor"]
 
 
 def test_help_names_every_command(decone: Decone) -> None:

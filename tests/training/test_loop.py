@@ -227,6 +227,7 @@ def test_nothing_is_written_before_training(build: Build) -> None:
     assert {path.name for path in Path("run").iterdir() if path.is_file() and not path.name.startswith("best-")} == {
         "config.toml",
         "tokenizer.json",
+        "counts.tsv",
         "metrics.jsonl",
         "model.safetensors",
         "result.json",

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from decone.diagnosis.evaluate import evaluate
 from decone.metrics.table_geometry import isotropy
 from decone.training.config import RunConfig
 from decone.training.loop import Trainer
 from decone.training.run import Run
-from decone.training.session import evaluate, train
+from decone.training.session import train
 
 Build = Callable[..., RunConfig]
 
@@ -26,6 +27,7 @@ def test_a_run_of_ours(build: Build, text: Path) -> None:
     Path("part.txt").write_text(part)
     found = evaluate("run", Path("part.txt"), batch=3, device="cpu").to_dict()
     assert (found["model"], found["text"], found["tokens"]) == ("run", "part.txt", 500)
+    assert found["frequencies"]["source"] == "training"
     assert 0 <= found["alignment"] <= 1
     run = Run.open(Path("run"))
     model, tokenizer = run.model(), run.tokenizer()

@@ -2,9 +2,9 @@
 
 from rich.console import Console
 
+from decone.diagnosis.evaluate import TextEvaluation
 from decone.document import terminal
 from decone.training.run import LanguageScores
-from decone.training.session import TextEvaluation
 
 
 def scores(perplexity: float) -> LanguageScores:

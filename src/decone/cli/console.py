@@ -31,7 +31,9 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N o
 OptionalDevice = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=0, help="Runs at once; 0 is one per core.")]
 Seeds = Annotated[str, typer.Option("--seeds", help="A number of seeds, or the seeds themselves: 3, or 1337,1,2.")]
-Counts = Annotated[Path | None, typer.Option(help="Token frequencies: lines of id or token, tab, count.")]
+Counts = Annotated[
+    Path | None, typer.Option(help="Token frequencies, of decone counts: lines of id or token, tab, count.")
+]
 Embedding = Annotated[str | None, typer.Option(help="Name of the input table in the file.")]
 Head = Annotated[str | None, typer.Option(help="Name of the output table in the file.")]
 NewFolder = Annotated[Path | None, typer.Option("--out", "-o", help="The new folder; it must not exist.")]

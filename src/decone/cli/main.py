@@ -85,6 +85,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "eval": train.evaluate,
     "scan": scan.scan,
+    "counts": scan.counts,
     "grow": repair.grow,
     "trim": repair.trim,
     "lexicon": repair.lexicon,

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from decone.cli.console import CHECKS, Counts, Device, Embedding, Head, Json, Quiet, print_json, say, stages, write
+from decone.cli.console import (
+    CHECKS,
+    Counts,
+    Device,
+    Embedding,
+    Head,
+    Json,
+    Quiet,
+    print_json,
+    print_result,
+    say,
+    stages,
+    write,
+)
 
 # Metrics of tables by the names in their files: importing them takes seconds.
 METRICS = [
@@ -22,7 +35,7 @@ def scan(
     model: Annotated[
         str, typer.Argument(help="A decone run, a Hugging Face model (folder or hub name), or a .safetensors file.")
     ] = "",
-    text: Annotated[Path | None, typer.Option(help="UTF-8 text: run the model on it, count frequencies on it.")] = None,
+    text: Annotated[Path | None, typer.Option(help="UTF-8 text: run the model on it.")] = None,
     counts: Counts = None,
     against: Annotated[str | None, typer.Option(help="Model of the same vocabulary to compare with.")] = None,
     blame: Annotated[bool, typer.Option("--blame", help="Tell pull from push in every row's gradient.")] = False,
@@ -91,6 +104,18 @@ def scan(
     say(f"the page is {page}")
     if not all(check.passed for check in result.checks):
         raise typer.Exit(1)
+
+
+def counts(
+    text: Annotated[str, typer.Argument(help="UTF-8 file, a folder of such files, or the name of a corpus.")],
+    tokenizer: Annotated[str, typer.Option(help="A decone run or a Hugging Face model (folder or hub name).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new file: lines of token or id, tab, count.")],
+    as_json: Json = False,
+) -> None:
+    """Count the tokens of a model in a text: the file that every --counts reads."""
+    from decone.diagnosis.text_counts import count_text
+
+    print_result(count_text(text, tokenizer, out), as_json)
 
 
 def _plain(model: str) -> str:

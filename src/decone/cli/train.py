@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from decone import __version__
-from decone.cli.console import Device, Json, OptionalDevice, Quiet, bars, print_json, print_result, say, write_document
+from decone.cli.console import (
+    Counts,
+    Device,
+    Json,
+    OptionalDevice,
+    Quiet,
+    bars,
+    print_json,
+    print_result,
+    say,
+    write_document,
+)
 
 
 def train(
@@ -60,15 +71,16 @@ def train(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A decone run, or a Hugging Face causal model (folder or hub name).")],
     text: Annotated[Path, typer.Option(help="UTF-8 text to score.")],
+    counts: Counts = None,
     batch: Annotated[int, typer.Option(min=1, help="Windows scored at once.")] = 12,
     device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure a model on a text: perplexity, its best temperature, ranks, isotropy, frequency groups."""
-    from decone.training import session
+    from decone.diagnosis.evaluate import evaluate
 
-    print_result(session.evaluate(model, text, batch=batch, device=device), as_json)
+    print_result(evaluate(model, text, counts=counts, batch=batch, device=device), as_json)
 
 
 def print_version(requested: bool) -> bool:

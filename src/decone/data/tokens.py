@@ -50,6 +50,18 @@ class Languages:
         """
         return {"HR": 0, "LR": self.size} if self.simulated else {"all": 0}
 
+    def spread(self, counts: Int64[Tensor, " V"]) -> Int64[Tensor, " W"]:
+        """Occurrences in a text, over the copies of the vocabulary, as training windows are; their sums stay.
+
+        Example:
+            >>> Languages(2, 0.25).spread(torch.tensor([8, 1])).tolist()
+            [6, 1, 2, 0]
+        """
+        if not self.simulated:
+            return counts
+        low = (counts.double() * self.low_resource).round().long()
+        return torch.cat((counts - low, low))
+
     def ids(self, name: str) -> Int64[Tensor, " V"]:
         """All token ids of a language."""
         start = self.offsets()[name]

@@ -89,7 +89,14 @@ class GradientModel:
 
 
 def measure_blame(
-    model: str, text: Path, *, steps: int = 20, device: str = "auto", seed: int = 0, limit: int = 200
+    model: str,
+    text: Path,
+    *,
+    counts: Path | None = None,
+    steps: int = 20,
+    device: str = "auto",
+    seed: int = 0,
+    limit: int = 200,
 ) -> Blame:
     """Measures the parts of the gradient of every row of the output table, on random windows of a text.
 
@@ -104,7 +111,8 @@ def measure_blame(
 
     Args:
         model: folder of a decone run, or folder or hub name of a Hugging Face causal model.
-        text: UTF-8 file; also counted for the frequency groups.
+        text: UTF-8 file; also counted for the frequency groups where there are no other counts.
+        counts: file of token frequencies.
         steps: batches, each standing for one optimiser step.
         device: as on the command line.
         seed: of the windows.
@@ -128,7 +136,7 @@ def measure_blame(
             f"{text} has {len(subject.ids)} tokens, one window needs {subject.context + 1}; give a longer text"
         )
     model_tables = find_tables(model)
-    token_frequencies, tokens = frequencies(model_tables, content), token_texts(model_tables)
+    token_frequencies, tokens = frequencies(model_tables, content, counts), token_texts(model_tables)
     norms = measure(subject, token_frequencies.groups, steps, seed)
     everywhere = {"all": torch.cat(list(token_frequencies.groups.values())), **token_frequencies.groups}
     ratios = {

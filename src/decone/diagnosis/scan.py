@@ -63,7 +63,7 @@ def scan(
 
     Args:
         model: a decone run, a folder or safetensors file of a Hugging Face model, or its name on the hub.
-        text: UTF-8 file to run the model on, and to count frequencies on when there are no `counts`.
+        text: UTF-8 file to run the model on, and to count in where there are no `counts` and none of training.
         counts: file of token frequencies.
         blame: also separate pull from push in the gradient of each row; needs a text.
         words: files of word pairs with human judgements of their similarity.
@@ -129,7 +129,7 @@ def scan(
         )
         if blame:
             report("gradients", 0, 1)
-            result.blame = measure_blame(name, text, device=device, seed=seed)
+            result.blame = measure_blame(name, text, counts=counts, device=device, seed=seed)
     for file in words:
         report("words", 0, 1)
         result.words.append(word_similarity(model_tables, Path(file), seed))

@@ -48,6 +48,7 @@ from decone.document.blocks import (
 )
 from decone.document.numbers import DASH, amount, count, id_ranges, number, proportion, significant
 from decone.files.foreign import shorten, terminal_text
+from decone.frequencies import SOURCES
 from decone.metrics.table_survey import TableSample
 from decone.metrics.undertrained import UNUSUAL
 
@@ -66,13 +67,6 @@ KINDS = {
     "unreachable": "no text is ever split into this token",
     "partial": "a piece of a character, only inside others",
     "untrained": "lies where rows lie that were never trained",
-}
-SOURCES = {
-    "text": "counted in the given text",
-    "counts": "from the given counts",
-    "training": "counted in training",
-    "merges": "guessed from the tokenizer's order",
-    "none": "not known",
 }
 NOUNS: dict[Severity, str] = {"serious": "serious finding", "warning": "warning", "note": "note"}
 RANK = "frequency rank, 1 is the most frequent"

@@ -117,6 +117,7 @@ class Trainer:
             self._restore()
             self.run.forget_best(except_step=self.best["step"])
             self.run.save_tokenizer(self.tokenizer)
+            self.run.save_counts(self.languages.spread(count_tokens(self.train_ids, self.languages.size)))
             return self._train(RunLog(self.run.path, self.step, self.config.machine.tensorboard), progress, stop)
 
     def _train(self, log: RunLog | None, progress: Progress | None, stop: Stop | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 config.toml         resolved configuration
 tokenizer.json      text to ids
+counts.tsv          how often each token is a token to train on, by id
 metrics.jsonl       one JSON object per line
 checkpoints/        the last good state, see `training.checkpoint`
 best-*.safetensors  weights of the lowest validation loss so far
@@ -20,7 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from jaxtyping import Int64
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor
 
 from decone.data.tokens import TextTokenizer
 from decone.document import DocumentModel
@@ -34,8 +37,9 @@ from decone.models.load import RUN_CONFIG
 from decone.models.nano import Nano
 from decone.training import checkpoint
 from decone.training.config import RunConfig
+from decone.vocab.counts import count_lines
 
-LOG = "metrics.jsonl"
+LOG, COUNTS = "metrics.jsonl", "counts.tsv"
 LOCKS = ("run.lock", "study.lock")  # of the process that trains, and of the one that waits for it
 PATIENCE = 10.0  # seconds in which a worker ends whose study was killed
 MEASURES = ("PPL", "PPL best", "T best", "bits/byte", "accuracy", "Recall@5", "MRR", "I(W)")
@@ -290,6 +294,10 @@ class Run:
     def save_tokenizer(self, tokenizer: TextTokenizer) -> None:
         """Writes tokenizer.json."""
         write_text(self.path / "tokenizer.json", tokenizer.inner.to_str())
+
+    def save_counts(self, counts: Int64[Tensor, " V"]) -> None:
+        """Writes counts.tsv, from occurrences per row of the table."""
+        write_text(self.path / COUNTS, count_lines(counts))
 
     def best(self, step: int) -> Path:
         """File of the weights of a step with the lowest validation loss so far."""

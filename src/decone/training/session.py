@@ -1,52 +1,14 @@
-"""Entry points of training: `train` carries out one run, `evaluate` measures a model on a text."""
+"""Entry point of training: `train` carries out one run."""
 
-import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from decone.data.corpora import read_text
-from decone.data.tokens import Languages
-from decone.document.blocks import Document, DocumentModel, Title
 from decone.files.settings import Progress
-from decone.metrics.table_geometry import isotropy
-from decone.models.huggingface import HuggingFaceModel
-from decone.models.load import RUN_CONFIG, is_run
+from decone.models.load import RUN_CONFIG
 from decone.training.config import RunConfig
-from decone.training.evaluation import measure, scores
 from decone.training.loop import Trainer
-from decone.training.machine import resolve_device
-from decone.training.run import LanguageScores, ResultModel, Run, RunResult, score_sections
-from decone.vocab.counts import count_tokens
-
-
-class TextEvaluation(ResultModel, DocumentModel):
-    """Scores of one model on one text.
-
-    Attributes:
-        model: as it was named.
-        text: name of the file.
-        tokens: of the text.
-        languages: scores by language.
-        alignment: of two simulated languages.
-    """
-
-    model: str
-    text: str
-    tokens: int
-    languages: dict[str, LanguageScores]
-    alignment: float | None = None
-
-    def to_document(self) -> Document:
-        """The scores as blocks."""
-        return evaluation_document(self)
-
-
-def evaluation_document(evaluation: TextEvaluation) -> Document:
-    """The scores of a model on a text."""
-    title = Title(f"{evaluation.model} on {evaluation.text}, {evaluation.tokens} tokens", kicker="decone evaluation")
-    return Document(title, tuple(score_sections(evaluation.languages, evaluation.alignment)))
+from decone.training.run import Run, RunResult
 
 
 def train(
@@ -102,47 +64,6 @@ def train(
     return RunResult.model_validate(content).model_copy(update={"path": run.path, "main_process": trainer.main})
 
 
-def evaluate(
-    model: str | os.PathLike[str], text: Path | str, *, batch: int = 12, device: str = "auto"
-) -> TextEvaluation:
-    """Measures a model on a text: perplexity, its best temperature, ranks, isotropy, frequency groups.
-
-    Args:
-        model: a finished run or its folder, or folder or hub name of a Hugging Face causal model.
-        text: UTF-8 file.
-        batch: windows scored at once; a last incomplete group of windows is dropped.
-        device: auto, cpu, cuda, cuda:N or mps.
-
-    Returns:
-        `languages`, each with the scores of `training.evaluation.scores`, `isotropy` and `bits_per_byte`; with two
-        simulated languages also `alignment`. Frequency groups are counted on the text itself.
-
-    Raises:
-        ValueError: the model or the text cannot be read, or the text is shorter than one window.
-    """
-    name, file, target = os.fspath(model), Path(text), resolve_device(device)
-    content = read_text(file)
-    if is_run(name):
-        run = Run.open(Path(name))
-        nano, tokenizer = run.model().to(target), run.tokenizer()
-        assert tokenizer is not None  # run.model() has checked
-        ids = tokenizer.encode(content)
-        _require_window(len(ids), nano.context, file)
-        languages = Languages(tokenizer.size, run.config.language.low_resource)
-        measured = measure(nano, ids, languages, batch, count_tokens(ids, tokenizer.size))
-    else:
-        causal = HuggingFaceModel(name, target)
-        ids = causal.encode(content)
-        _require_window(len(ids), causal.context, file)
-        values = scores(causal, ids, 0, batch, count_tokens(ids, causal.vocabulary))
-        measured = {"languages": {"all": {**values, "isotropy": isotropy(causal.head.float().cpu())._asdict()}}}
-    bytes_per_token = len(content.encode()) / len(ids)
-    for values in measured["languages"].values():
-        # Only bits per byte compares models with different vocabularies.
-        values["bits_per_byte"] = math.log2(values["perplexity"]) / bytes_per_token
-    return TextEvaluation.model_validate({"model": name, "text": file.name, "tokens": len(ids), **measured})
-
-
 def _new_run(config: RunConfig | Mapping[str, Any] | Path | str | None, out: Path, overrides: dict[str, Any]) -> Run:
     return Run.plan(out, RunConfig.resolve(config, overrides))
 
@@ -177,8 +98,3 @@ def _steps_reported(progress: Progress | None, steps: int) -> Callable[[int, dic
         progress(stage, step, steps)
 
     return report
-
-
-def _require_window(tokens: int, context: int, text: Path) -> None:
-    if tokens < context + 1:
-        raise ValueError(f"{text} has {tokens} tokens, one window needs {context + 1}; give a longer text")

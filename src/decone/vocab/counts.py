@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -75,6 +76,21 @@ def frequency_groups(
     inner = [round(math.fsum(shares[:end]) * size) for end in (1, 2)]
     borders = itertools.pairwise([0, *inner, size])
     return {name: ranked[low:high].sort().values for name, (low, high) in zip(GROUPS, borders, strict=True)}
+
+
+def count_lines(counts: Integer[Tensor, " V"], tokens: Sequence[str] | None = None) -> str:
+    r"""The file of counts that every `--counts` reads: lines of a token, or its id, a tab and its count.
+
+    Args:
+        counts: Occurrences per token id; those that do not occur are left out.
+        tokens: Token of each id; None for ids.
+
+    Example:
+        >>> count_lines(torch.tensor([3, 0, 7]))
+        '0\t3\n2\t7\n'
+    """
+    ids = counts.nonzero().flatten().tolist()
+    return "".join(f"{id if tokens is None else tokens[id]}\t{int(counts[id])}\n" for id in ids)
 
 
 def step_counts(
