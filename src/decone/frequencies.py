@@ -330,15 +330,15 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _spread(model_tables: ModelTables, counts: Tensor) -> Tensor:
-    """Occurrences of the first copy of a run's vocabulary spread over both."""
+    """Occurrences of the first copy of a run's vocabulary spread over copies."""
     assert model_tables.tokenizer is not None
     if model_tables.family != "decone" or not is_run(model_tables.name):
         return counts
     languages = Languages(
         model_tables.tokenizer.get_vocab_size(), Run.open(Path(model_tables.name)).config.language.low_resource
     )
-    both = languages.spread(counts[: languages.size])[: len(counts)]
-    return torch.cat((both, counts[len(both) :]))
+    copies = languages.spread(counts[: languages.size])[: len(counts)]
+    return torch.cat((copies, counts[len(copies) :]))
 
 
 def _counts_in_training(model_tables: ModelTables) -> tuple[Tensor | None, str]:

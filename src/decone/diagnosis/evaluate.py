@@ -1,4 +1,4 @@
-"""What `decone.evaluate` does: the scores of a model on a text."""
+"""Scores of a model on a text, which `decone.evaluate` gives."""
 
 import math
 import os
@@ -92,8 +92,8 @@ def evaluate(
         languages = Languages(tokenizer.size, run.config.language.low_resource)
         if occurrences is None:
             occurrences = count_tokens(ids, tokenizer.size)
-        both = occurrences.split(tokenizer.size)  # the copies of the vocabulary have the same tokens
-        measured = measure(nano, ids, languages, batch, sum(both[1:], start=both[0]))
+        copies = occurrences.split(tokenizer.size)  # the copies of the vocabulary have the same tokens
+        measured = measure(nano, ids, languages, batch, sum(copies[1:], start=copies[0]))
     else:
         causal = HuggingFaceModel(name, target)
         ids = causal.encode(content)

@@ -1,4 +1,4 @@
-"""What `decone.count_text` does: how often each token of a model occurs in a text of any length."""
+"""Counts of the tokens of a model in a text of any length, which `decone.count_text` writes as a file."""
 
 import os
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def count_text(text: str | Path, tokenizer: str | os.PathLike[str], out: str | P
 
     Args:
         text: UTF-8 file, or a folder, all of whose files are read but hidden ones, or the name of a corpus. Files are
-            read a part at a time and may be of any length.
+            read a chunk at a time and may be of any length.
         tokenizer: the model: a decone run, a folder or the hub name of a Hugging Face model.
         out: the new file.
 
@@ -99,7 +99,7 @@ def count_text(text: str | Path, tokenizer: str | os.PathLike[str], out: str | P
 
 
 def _texts(text: str | Path) -> Iterator[str]:
-    """A text in parts that end at line ends where there are some."""
+    """A text in chunks that end at line ends where there are some."""
     path = Path(text)
     if text in corpora.NAMES and not path.exists():
         return iter([corpora.load(str(text)).text])
@@ -110,29 +110,29 @@ def _texts(text: str | Path) -> Iterator[str]:
         files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _is_hidden(file.relative_to(path))]
         if not files:
             raise ValueError(f"the folder {plain(path)} has no files; name one with UTF-8 texts")
-    return (part for file in files for part in _parts(file))
+    return (chunk for file in files for chunk in _chunks(file))
 
 
-def _parts(path: Path) -> Iterator[str]:
-    rest = ""
+def _chunks(path: Path) -> Iterator[str]:
+    buffer = ""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             while chunk := file.read(CHUNK):
                 if "\0" in chunk:
                     raise ValueError(f"{plain(path)} is a binary file; give plain text in UTF-8")
-                rest += chunk
-                end = rest.rfind("\n") + 1 or max(rest.rfind(" "), 0)
-                if not end and len(rest) < 16 * CHUNK:
+                buffer += chunk
+                end = buffer.rfind("\n") + 1 or max(buffer.rfind(" "), 0)
+                if not end and len(buffer) < 16 * CHUNK:
                     continue  # there may be an end of a word to come
-                end = end or len(rest)
-                yield rest[:end]
-                rest = rest[end:]
+                end = end or len(buffer)
+                yield buffer[:end]
+                buffer = buffer[end:]
     except UnicodeDecodeError:
         raise ValueError(f"{plain(path)} is not UTF-8; convert it, e.g. with iconv -t UTF-8") from None
     except OSError as error:
         raise ValueError(f"cannot read {plain(path)}: {error.strerror}; check its permissions") from None
-    yield rest
+    yield buffer
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(name.startswith(".") for name in path.parts)
+    return any(name.startswith(".") for name in path.as_posix().split("/"))
