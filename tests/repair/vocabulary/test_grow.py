@@ -18,6 +18,7 @@ from decone.repair.vocabulary import write
 from decone.repair.vocabulary.grow import grow
 from decone.repair.vocabulary.initialisations import INITIALISATIONS, NewRows, RowRequest
 from decone.repair.vocabulary.result import GrowthReport, VocabularyHistory
+from decone.repair.vocabulary.trim import trim
 
 NEW = ["covid", "lowliest", "Zürich"]
 HEADS = {"bert": "cls.predictions.decoder.weight", "roberta": "lm_head.decoder.weight", "llama": "lm_head.weight"}
@@ -378,3 +379,29 @@ def test_a_real_encoder() -> None:
     with torch.no_grad():
         assert torch.equal(old(**inputs).last_hidden_state, new(**inputs).last_hidden_state)
     assert set(INITIALISATIONS) == {"pieces", "mean", "sample", "neighbours"}
+
+
+@pytest.mark.parametrize(("token", "left"), [("covid", False), ("[TOOL]", True)])
+def test_a_sentencepiece_file_goes_where_a_piece_is_added(token: str, left: bool) -> None:
+    source = build("t5", Path("m"))
+    (source / "spiece.model").write_bytes(b"the old pieces")
+    report = grow("m", [token], Path("n"))
+    assert Path("n/spiece.model").exists() == left
+    assert any("left out" in note and "spiece.model" in note for note in report.notes) != left
+    assert loaded(Path("n")).convert_tokens_to_ids(report.tokens[0].token) == report.tokens[0].id
+
+
+def test_a_grown_unigram_model_can_grow_and_shrink_again() -> None:
+    build("t5", Path("m"))
+    grow("m", ["covid", "ạ"], Path("n"))
+    grow("n", ["covidx", "bạn"], Path("o"))
+    again = loaded(Path("o"))
+    text = "the covid, a covidx; bạn hạt"
+    ids = again(text, add_special_tokens=False)["input_ids"]
+    assert [again.convert_ids_to_tokens(ids).count(piece) for piece in ("▁covid", "▁covidx", "▁bạn", "ạ")] == [1] * 4
+    Path("t.txt").write_text(text + "\n")
+    trim("o", Path("p"), text="t.txt")
+    small = loaded(Path("p"))
+    assert small.convert_ids_to_tokens(small(text)["input_ids"]) == again.convert_ids_to_tokens(
+        again(text)["input_ids"]
+    )
