@@ -303,7 +303,10 @@ def test_what_is_refused() -> None:
     refused("no history")
     (source / "decone.json").unlink()
     (source / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<pad>"}))
-    refused("declare tokens that it lacks")
+    refused("gives the id 400 but its tables have 400 rows")
+    padded = build("llama", Path("p"), padding=1)
+    (padded / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<pad>"}))
+    refused("declare tokens that it lacks", model="p")
 
 
 def test_tensors_that_are_as_long_but_unknown() -> None:

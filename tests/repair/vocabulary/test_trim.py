@@ -291,7 +291,7 @@ def test_what_is_refused(text: Path) -> None:
             TokenSelection(**settings)  # type: ignore[arg-type]
     refused("no file", text=[Path("absent.txt")])
     refused(r"names 1 tokens that the vocabulary lacks \(catt\)", keep=text_of("Ġcat", "catt"))
-    refused("exists", text=[text], out="m")
+    refused("own folder", text=[text], out="m")
     refused("own folder", text=[text], out="m/n")
     Path("all.txt").write_text(TEXT)
     parts = json.loads((source / "tokenizer.json").read_text())

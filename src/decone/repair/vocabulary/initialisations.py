@@ -177,12 +177,12 @@ INITIALISATIONS: dict[str, Initialisation] = {
 }
 
 
-def find_initialisation(name: str, others: Sequence[str] = ()) -> Initialisation:
+def find_initialisation(name: str, extra: Sequence[str] = ()) -> Initialisation:
     """Returns the method of a name; behind "like=" stands a token.
 
     Args:
         name: of the method.
-        others: names that the caller takes besides, for the message.
+        extra: names that the caller takes besides, for the message.
 
     Raises:
         ValueError: there is none.
@@ -194,7 +194,7 @@ def find_initialisation(name: str, others: Sequence[str] = ()) -> Initialisation
     if name.startswith(LIKE):
         return like(name.removeprefix(LIKE))
     if name not in INITIALISATIONS:
-        names = ", ".join((*INITIALISATIONS, *others, f"{LIKE}TOKEN"))
+        names = ", ".join((*INITIALISATIONS, *extra, f"{LIKE}TOKEN"))
         raise ValueError(f"--init {quoted(name)} is not known; take one of {names}")
     return INITIALISATIONS[name]
 

@@ -79,13 +79,13 @@ class Outcome(NamedTuple):
 
     Attributes:
         position: key of `PROBES`.
-        met: True where the ids have the new token.
+        hit: True where the ids have the new token.
         text: the text.
         back: what decoding gives, None where that is right, or was not right before either.
     """
 
     position: str
-    met: bool
+    hit: bool
     text: str
     back: str | None
 
@@ -175,7 +175,7 @@ def _require_met(spellings: Sequence[Spelling], outcomes: Sequence[list[Outcome]
     missed = [
         spelling.request
         for spelling, tried in zip(spellings, outcomes, strict=True)
-        if not any(outcome.met for outcome in tried if outcome.position in _EXPECTED[spelling.position])
+        if not any(outcome.hit for outcome in tried if outcome.position in _EXPECTED[spelling.position])
     ]
     if missed:
         raise ValueError(
@@ -188,7 +188,7 @@ def _unmet(spellings: Sequence[Spelling], outcomes: Sequence[list[Outcome]]) -> 
     """Sentences on the positions in which tokens are not met."""
     names: dict[tuple[str, ...], list[str]] = {}
     for spelling, tried in zip(spellings, outcomes, strict=True):
-        met = {outcome.position for outcome in tried if outcome.met}
+        met = {outcome.position for outcome in tried if outcome.hit}
         if absent := tuple(position for position in _EXPECTED[spelling.position] if position not in met):
             names.setdefault(absent, []).append(spelling.request)
     for positions, requests in names.items():
@@ -237,7 +237,7 @@ def _fill(trial: Path, folder: Path, files: Mapping[str, bytes | None]) -> None:
 
 
 def _naming(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What names the class of a tokenizer: other entries are checked or built from, and may be a stranger's 10^9."""
+    """The entries that name the class of a tokenizer; others may be a stranger's 10^9, from which much is built."""
     names = {key: _naming(value) if isinstance(value, dict) else value for key, value in config.items()}
     return {key: value for key, value in names.items() if key in _NAMING or isinstance(value, dict)}
 
