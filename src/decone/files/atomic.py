@@ -158,7 +158,7 @@ def clear_unfinished(path: Path, locked: bool = False) -> None:
 
 
 def _writers(path: Path) -> Iterator[tuple[Path, int, str]]:
-    """What lies beside a path and is not complete, with the process and the host that was writing it."""
+    """Unfinished files and folders beside a path, with the process and the host that were writing them."""
     start = f".{path.name}."
     with contextlib.suppress(OSError):
         for name in os.listdir(path.absolute().parent):

@@ -92,10 +92,8 @@ def is_alive(pid: int, host: str) -> bool:
         return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it belongs to another user
-        return True
+    except OSError as error:  # another may be that it belongs to another user
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

@@ -39,27 +39,19 @@ POLL = 0.5  # seconds between looks at the logs
 
 @runtime_checkable
 class WorkItem(Protocol):
-    """Work of one process."""
+    """Work of one process: its name in messages, folder of the log, number of steps, and device by name."""
 
     @property
-    def name(self) -> str:
-        """In messages."""
-        ...
+    def name(self) -> str: ...
 
     @property
-    def path(self) -> Path:
-        """Folder of the log, which gives the step it has reached."""
-        ...
+    def path(self) -> Path: ...
 
     @property
-    def steps(self) -> int:
-        """Number of its steps."""
-        ...
+    def steps(self) -> int: ...
 
     @property
-    def device(self) -> str:
-        """Device by name."""
-        ...
+    def device(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -107,9 +99,7 @@ class StepCounter:
                 self.progress(item.name, step, item.steps)
             self.progress("all runs", sum(self.steps.values()), self.total)
 
-    def done(self, item: WorkItem, step: int) -> None:
-        """Reports that a run is finished."""
-        self.watch(item, step)
+    done = watch  # a run that is finished is at its last step
 
 
 def cores() -> int:

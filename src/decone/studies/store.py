@@ -98,14 +98,10 @@ class NamedRow(Protocol):
     """A row of a study: its name on the command line and in files, its label in print."""
 
     @property
-    def name(self) -> str:
-        """On the command line and in file names."""
-        ...
+    def name(self) -> str: ...
 
     @property
-    def label(self) -> str:
-        """In print."""
-        ...
+    def label(self) -> str: ...
 
 
 class Study(ABC):

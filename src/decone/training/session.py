@@ -55,17 +55,16 @@ def train(
         overrides["machine.device"] = device
     if resume is None and out is None:
         raise ValueError("name the folder of the run with --out DIR, or a run to go on with by --resume DIR")
-    run = _resumed_run(Path(resume), config, out, overrides) if resume else _new_run(config, Path(out or ""), overrides)
+    if resume:
+        run = _resumed_run(Path(resume), config, out, overrides)
+    else:
+        run = Run.plan(Path(out or ""), RunConfig.resolve(config, overrides))
     result = run.result()
     if result is not None:
         return result
     trainer = Trainer(run.config, run)  # refuses what cannot be before the folder is made
     content = trainer.train(_steps_reported(progress, run.config.steps) if trainer.main else None)
     return RunResult.model_validate(content).model_copy(update={"path": run.path, "main_process": trainer.main})
-
-
-def _new_run(config: RunConfig | Mapping[str, Any] | Path | str | None, out: Path, overrides: dict[str, Any]) -> Run:
-    return Run.plan(out, RunConfig.resolve(config, overrides))
 
 
 def _resumed_run(
