@@ -6,6 +6,7 @@ command imports what it calls.
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -64,8 +65,16 @@ def answering(command: Callable[..., None]) -> Callable[..., None]:
             except OSError as error:
                 file = f"{plain(error.filename)}: " if error.filename else ""
                 _end(f"decone: {file}{error.strerror or plain(error)}", 1 if is_full(error) else 2)
+            except (MemoryError, RuntimeError) as error:
+                if not (isinstance(error, MemoryError) or _SHORTAGE.search(str(error))):
+                    raise
+                reason = plain(str(error).strip().partition("\n")[0] or "none is left")
+                _end(f"decone: not enough memory ({reason}); make batch, text or model smaller, or use --device", 1)
 
     return run
+
+
+_SHORTAGE = re.compile("out of memory|not enough memory|can't allocate memory")  # torch has no class for all of these
 
 
 def _end(sentence: str, code: int) -> NoReturn:

@@ -235,7 +235,7 @@ def lexicon(
 
 def grow(
     model: Model,
-    tokens: Annotated[str, typer.Argument(help="A file with one token per line, or tokens: covid,blog.")],
+    tokens: Annotated[str, typer.Argument(help="A file with one token per line, or the tokens, as covid,blog.")],
     out: NewFolder = None,
     init: Annotated[str, typer.Option(help=INIT, metavar="|".join((*INITIALISATIONS, "like=TOKEN")))] = "pieces",
     neighbours: Annotated[int, typer.Option(min=1, help="Rows for --init neighbours.")] = 10,

@@ -1,7 +1,6 @@
 """The folder of a stranger: nothing outside it is read; files are small, ordinary and of the kind they claim to be."""
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from decone.files.foreign import plain, quoted
+from decone.files.settings import parse_json
 
 JSON_LIMIT = 64 << 20  # bytes; the longest index published is about a tenth of that
 EXCLUDED = (".git",)  # folders that are not copied: a changed model is no commit of its history
@@ -80,9 +80,7 @@ def read_object(folder: Path, name: str) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        content = json.loads(text)
-    except RecursionError:
-        raise ValueError(f"{folder / name} is nested too deeply to be read; download it again") from None
+        content = parse_json(text)
     except ValueError as error:
         raise ValueError(f"{folder / name} is not JSON ({plain(error)}); download it again") from None
     if not isinstance(content, dict):

@@ -6,6 +6,7 @@
 import difflib
 import inspect
 import json
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
@@ -13,7 +14,35 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from decone.files.foreign import VALUE, plain, quoted
 
+TOO_DEEP = "it is nested too deeply"
 Progress = Callable[[str, int, int], None]  # called with the name of a stage, its steps done and all its steps
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Reads JSON.
+
+    Raises:
+        ValueError: it is none, or nested too deeply.
+
+    Example:
+        >>> parse_json("[" * 100_000)
+        Traceback (most recent call last):
+        ValueError: it is nested too deeply
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Reads TOML; errors as of `parse_json`."""
+    try:
+        values = tomllib.loads(text)
+        json.dumps(values, default=str)  # what reads it next must not fail on its depth either
+        return values
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
 
 
 def parse_pair(text: str) -> tuple[str, str] | None:

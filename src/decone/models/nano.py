@@ -28,6 +28,12 @@ class NanoConfig(BaseModel):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="dropout probability everywhere")
     tied: bool = Field(default=True, description="one table for input and output")
 
+    @property
+    def parameters(self) -> int:
+        """Numbers that the weights of such a model hold."""
+        V, T, H = self.vocabulary, self.context, self.width
+        return H * (V * (1 if self.tied else 2) + T + self.layers * (12 * H + 2) + 1)
+
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
         if self.width % self.heads:

@@ -18,7 +18,7 @@ from decone.files.atomic import write_text
 from decone.files.failure import folders_above, write_failures
 from decone.files.foreign import quoted
 from decone.files.lock import lock
-from decone.files.settings import Progress
+from decone.files.settings import Progress, parse_json
 from decone.studies.exhibits import ModelExhibit, load_exhibits
 from decone.studies.pool import RunJob, StepCounter, Watch, resumable, run_all
 from decone.studies.store import parse_seeds
@@ -280,7 +280,7 @@ def _read_plan(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} holds no comparison ({PLAN} is missing); name the --out of decone compare")
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = parse_json(path.read_text(encoding="utf-8"))
         RunConfig.build(plan["config"])
         if not plan["methods"] or not all(isinstance(method, str) for method in plan["methods"]):
             raise ValueError("no methods")

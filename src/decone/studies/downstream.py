@@ -1,7 +1,6 @@
 """Comparisons of embedding tables after fine-tuning: rows, tasks and seeds, filled in bit by bit."""
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from decone.files.failure import make_folder
 from decone.files.foreign import quoted
-from decone.files.settings import explain_mistake
+from decone.files.settings import explain_mistake, parse_json
 from decone.models.find_tables import find_tables
 from decone.repair.api import apply_delta, read_delta, repair_with
 from decone.repair.delta import model_path
@@ -171,7 +170,7 @@ def read_finetune_result(path: Path, config: FinetuneConfig) -> dict[str, Any]:
         ValueError: it is damaged, something else, or was made with other settings; the message names the mend.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         result = FinetuneResult.model_validate(content)
         recorded = type(config).build(result.config)
         if len(result.epochs) != recorded.epochs:

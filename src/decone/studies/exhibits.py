@@ -52,6 +52,8 @@ def exhibit(label: str, run: Run, counts: list[int], length: int = LENGTH) -> Mo
     result = run.result()
     assert result is not None  # a run with a model has its result
     temperatures = {name: scores.best_temperature for name, scores in result.scores.items()}
+    if missing := languages.offsets().keys() - temperatures.keys():
+        raise ValueError(f"{run.result_path} has no scores of {min(missing)}; remove it to measure the run again")
     samples = {}
     for name, offset in languages.offsets().items():
         ids = sample(model, prompt + offset, length, temperatures[name], run.config.seed)
@@ -75,7 +77,8 @@ def load_exhibits(runs: Sequence[tuple[str, Path]]) -> list[ModelExhibit]:
     for label, folder in runs:
         run = Run.open(folder)
         tokenizer = run.tokenizer()
-        assert tokenizer is not None  # a finished run has one
+        if tokenizer is None:
+            raise ValueError(f"the run {folder} has no tokenizer.json; remove its folder to train it again")
         ids = tokenizer.encode(corpora.load(run.config.corpus.name).text)
         train, _ = split(ids, run.config.corpus.validation, run.config.model.context)
         exhibits.append(exhibit(label, run, count_tokens(train, tokenizer.size).tolist()))

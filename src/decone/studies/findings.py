@@ -296,7 +296,7 @@ def _model(run: Mapping[str, Any]) -> str:
 
 
 def _machine(machine: Mapping[str, Any]) -> str:
-    cores = count(machine["cores"], "core") if machine.get("cores") else ""
+    cores = count(machine["cores"], "core") if isinstance(machine.get("cores"), int) else ""
     items = (machine.get("accelerator"), machine.get("processor"), cores, machine.get("system"))
     return ", ".join(str(item) for item in items if item)
 

@@ -13,6 +13,7 @@ from decone.files.foreign import quoted
 from decone.studies.pool import Watch
 from decone.studies.table import StudyTable
 
+MOST_SEEDS = 10_000  # of one study
 FIRST_SEED = 1337  # the papers' own seed comes first, so that one seed is their run
 
 
@@ -265,6 +266,8 @@ def parse_seeds(seeds: str | int | Sequence[int]) -> list[int]:
         if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
             raise ValueError(f"--seeds {quoted(text)} needs different numbers of 0 or more")
         return numbers
+    if numbers and numbers[0] > MOST_SEEDS:
+        raise ValueError(f"--seeds {quoted(text)} is more than {MOST_SEEDS:,} seeds; name fewer, or one seed as 7,")
     if not numbers or numbers[0] < 1:
         raise ValueError(f"--seeds {quoted(text)} must be 1 or more; an interval needs at least 2")
     following = (seed for seed in itertools.count(1) if seed != FIRST_SEED)

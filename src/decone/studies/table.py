@@ -161,7 +161,7 @@ def build(
                     published=numbers[measure.key] if numbers else None,
                 )
             rows.append(StudyRow(label, language, cells))
-        shares = {seed: float(m["alignment"]) for seed, m in measured.items() if "alignment" in m}
+        shares = {seed: float(m["alignment"]) for seed, m in measured.items() if m.get("alignment") is not None}
         if shares and (by_language is None or len(by_language) > 1):
             aligned = sum(share > ALIGNED for share in shares.values())
             alignment[label] = LanguageAlignment(shares, share_interval(aligned, len(shares)))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from decone.files.atomic import UNFINISHED, atomic_folder
 from decone.files.safetensors import save_tensors
+from decone.files.settings import parse_json
 
 FOLDER = "checkpoints"
 FORMAT = 1
@@ -68,7 +69,7 @@ def load(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
         ValueError: a file is missing, truncated, or not a decone checkpoint.
     """
     try:
-        document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        document = parse_json((folder / "state.json").read_text(encoding="utf-8"))
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ValueError("not this program's format")
         model, tensors = load_file(folder / "model.safetensors"), load_file(folder / "state.safetensors")

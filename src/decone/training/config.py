@@ -6,7 +6,6 @@ Objectives joined by + are composed, see `objectives.compose`; the optimiser sta
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from decone import objectives, optim
 from decone.data import corpora
-from decone.files.foreign import quoted
-from decone.files.settings import explain_mistake, merge_settings, parse_pair, suggest
+from decone.files.foreign import plain, quoted
+from decone.files.settings import explain_mistake, merge_settings, parse_pair, parse_toml, suggest
 from decone.models.nano import Nano, NanoConfig
 
 
@@ -166,7 +165,7 @@ class MachineConfig(ConfigSection):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="auto: bfloat16 on CUDA")
     engine: str = Field(default="auto", description="engine of the loss")
-    threads: int = Field(default=0, ge=0, description="CPU threads; 0 leaves PyTorch's choice")
+    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads; 0 leaves PyTorch's choice")
     checkpoint_every: int = Field(default=250, ge=1, description="steps between checkpoints")
     tensorboard: bool = Field(default=False, description="also write TensorBoard logs")
 
@@ -195,13 +194,13 @@ class RunConfig(ConfigSection):
     def read(cls, path: Path, overrides: dict[str, Any] | None = None) -> Self:
         """Reads a TOML file and applies overrides such as {"optimizer.lr": "3e-4"}."""
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = parse_toml(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ValueError(f"no file {path}; name a TOML configuration") from None
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"cannot read {path}: {error}; name a TOML configuration") from None
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path} is not TOML: {error}") from None
+            raise ValueError(f"cannot read {path}: {plain(error)}; name a TOML configuration") from None
+        except ValueError as error:
+            raise ValueError(f"{path} is not TOML: {plain(error)}") from None
         return cls.build(merge_settings(values, overrides or {}))
 
     @classmethod

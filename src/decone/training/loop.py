@@ -22,10 +22,11 @@ from decone.training import checkpoint, inputs
 from decone.training.config import Method, RunConfig
 from decone.training.evaluation import measure, validation_loss
 from decone.training.interrupt import Interrupted, catch_interrupt, signal_number
-from decone.training.machine import accelerator, provenance
+from decone.training.machine import accelerator, provenance, require_memory
 from decone.training.run import Run, RunLog
 from decone.vocab.counts import count_tokens
 
+LAYER = 1 << 15  # bytes of the objects of a layer, about, however small its weights
 LOG_EVERY = 50  # steps between training lines in the log
 
 Progress = Callable[[int, dict[str, float]], None]
@@ -79,7 +80,11 @@ class Trainer:
                 "without work; raise it"
             )
         torch.manual_seed(config.seed)
-        model = Nano(config.model.model_copy(update={"vocabulary": self.languages.vocabulary}))
+        shape = config.model.model_copy(update={"vocabulary": self.languages.vocabulary})
+        require_memory(4 * shape.parameters + LAYER * shape.layers, "the model", "model.width, layers or context")
+        windows = config.batch.size * config.batch.accumulate
+        require_memory(8 * windows * shape.context, "a step", "batch.size, batch.accumulate or model.context")
+        model = Nano(shape)
         model.to(self.accelerator.device)
         self.optimizer = method.build_optimizer(
             model, settings.lr, (settings.beta1, settings.beta2), settings.weight_decay

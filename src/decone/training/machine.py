@@ -47,6 +47,27 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def require_memory(size: int, content: str, advice: str) -> None:
+    """Refuses what takes more memory than this machine has, before it is made.
+
+    Args:
+        size: bytes.
+        content: what takes them, for the message.
+        advice: settings to lower.
+
+    Raises:
+        ValueError: it does not fit.
+
+    Example:
+        >>> require_memory(1 << 60, "a batch", "batch.size")
+        Traceback (most recent call last):
+        ValueError: a batch takes 1,073,741,824 GiB, more than the memory of this machine; lower batch.size
+    """
+    if "SC_PHYS_PAGES" in os.sysconf_names and size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        gib = f"{size >> 30:,}" if size < 1 << 100 else "very many"
+        raise ValueError(f"{content} takes {gib} GiB, more than the memory of this machine; lower {advice}")
+
+
 def accelerator(device: str, precision: str) -> Accelerator:
     """An Accelerator for a device and a precision, "auto" or by name; ValueError if the machine has no such device."""
     target = resolve_device(device)

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from jaxtyping import Int64
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -31,8 +31,9 @@ from decone.document.blocks import Document, Grid, GridColumn, Note, Section, Ti
 from decone.document.numbers import DASH, number
 from decone.files.atomic import UNFINISHED, write_text
 from decone.files.failure import WriteError, folders_above, write_failures
+from decone.files.foreign import plain, quoted
 from decone.files.lock import FolderLock, lock, require_present
-from decone.files.settings import explain_mistake
+from decone.files.settings import explain_mistake, parse_json
 from decone.models.load import RUN_CONFIG
 from decone.models.nano import Nano
 from decone.training import checkpoint
@@ -56,26 +57,52 @@ class ResultModel(BaseModel):
         return self.model_dump(exclude_unset=True)
 
 
+Size = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class TokenGroup(ResultModel):
+    """Scores of the tokens of one frequency group; None where none of them is in the text."""
+
+    tokens: Size
+    count: Size
+    perplexity: float | None
+    accuracy: float | None
+
+
 class LanguageScores(ResultModel):
     """Scores of a model on a text in one language; see `training.evaluation.scores`."""
 
     perplexity: float
     best_perplexity: float
-    best_temperature: float
+    best_temperature: float = Field(gt=0, allow_inf_nan=False)
     accuracy: float
     recall: dict[str, float]
     mrr: float
-    count: int
-    groups: dict[str, Any]
-    curve: list[list[float]]
-    isotropy: dict[str, Any]
+    count: Size
+    groups: dict[str, TokenGroup]
+    curve: list[Annotated[list[float | None], Field(min_length=2, max_length=2)]]
+    isotropy: dict[str, float]
+
+    @model_validator(mode="after")
+    def _has_what_is_shown(self) -> Self:
+        if "5" not in self.recall or "raw" not in self.isotropy:
+            raise ValueError("the scores lack recall 5 or isotropy raw")
+        return self
 
 
 class Measurement(ResultModel):
     """Scores by language of a state of a run, by its step, and the alignment of two simulated languages."""
 
-    step: int
+    step: Size
     languages: dict[str, LanguageScores] = Field(min_length=1)
+    alignment: float | None = None
+
+
+class ValidationLine(ResultModel):
+    """A validation of a run on its way."""
+
+    step: Size
+    loss: float | None = None
     alignment: float | None = None
 
 
@@ -108,13 +135,13 @@ class RunResult(ResultModel, DocumentModel):
     identity: str
     select: Literal["best", "last"]
     corpus: dict[str, Any]
-    vocabulary: int
-    parameters: int
+    vocabulary: Size
+    parameters: Size
     seconds: float
     measured: dict[str, Measurement]
-    history: list[dict[str, Any]]
+    history: list[ValidationLine]
     versions: dict[str, str | None]
-    machine: dict[str, Any]
+    machine: dict[str, str | int | None]
     date: str
     commit: str | None
     path: Path | None = Field(default=None, exclude=True)
@@ -186,11 +213,11 @@ def _scores(language: str, scores: LanguageScores) -> tuple[str, ...]:
     return language, *(DASH if value is None else number(value, digits) for value, digits in values)
 
 
-def _group(language: str, group: str, values: Mapping[str, Any]) -> tuple[str, ...]:
-    if not values["count"]:
-        return language, group, str(values["tokens"]), "0", "not in text", ""
-    numbers = number(values["perplexity"], 2), number(values["accuracy"], 4)
-    return language, group, str(values["tokens"]), str(values["count"]), *numbers
+def _group(language: str, group: str, scores: TokenGroup) -> tuple[str, ...]:
+    if scores.perplexity is None or scores.accuracy is None:
+        return language, group, str(scores.tokens), "0", "not in text", ""
+    numbers = number(scores.perplexity, 2), number(scores.accuracy, 4)
+    return language, group, str(scores.tokens), str(scores.count), *numbers
 
 
 class Run:
@@ -339,18 +366,30 @@ class Run:
         table = weights.get("embedding.weight")
         if table is None:
             raise ValueError(f"{self.model_path} holds no embedding.weight; is it from this program?")
-        model = Nano(self.config.model.model_copy(update={"vocabulary": len(table)}))
+        shape = self.config.model.model_copy(update={"vocabulary": len(table)})
+        misfit = f"{self.model_path} does not fit its config.toml"
+        numbers = sum(tensor.numel() for tensor in weights.values())
+        if table.shape[1:] != (shape.width,) or numbers != shape.parameters:  # before its sizes take memory
+            raise ValueError(f"{misfit}: it holds {numbers:,} numbers instead of {quoted(shape.parameters)}")
+        copies = 2 if self.config.language.low_resource > 0 else 1
+        if copies * tokenizer.size != len(table):
+            raise ValueError(f"{misfit}: {len(table):,} rows for {copies} x {tokenizer.size:,} tokens")
+        model = Nano(shape)
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
-            raise ValueError(f"{self.model_path} does not fit its config.toml: {str(error).splitlines()[-1]}") from None
+            raise ValueError(f"{misfit}: {plain(str(error).splitlines()[-1])}") from None
+        if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+            raise ValueError(
+                f"{self.model_path} holds NaN or infinity, so nothing can be measured; train the run again"
+            )
         return model.eval()
 
 
 def read_result(path: Path) -> RunResult:
     """Reads a run's result; ValueError when it is damaged or something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         return RunResult.model_validate(content).model_copy(update={"path": path.parent})
     except ValidationError as error:
         reason = explain_mistake(RunResult, error)
@@ -439,8 +478,8 @@ def read_log(run: Path) -> Iterator[dict[str, Any]]:
         return
     for line in content.splitlines():
         try:
-            fields = json.loads(line)
-        except json.JSONDecodeError:
+            fields = parse_json(line)
+        except ValueError:
             return
         if not isinstance(fields, dict) or not isinstance(fields.get("step"), int):
             return
