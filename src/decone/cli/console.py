@@ -41,7 +41,7 @@ LinkFiles = Annotated[bool, typer.Option("--link", help="Link other files instea
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what would be done, write nothing.")]
 Leave = Annotated[
     list[str] | None,
-    typer.Option(help="A tensor as long as the vocabulary that has nothing to do with it; may be repeated."),
+    typer.Option(help="A tensor or a file that would be refused and has nothing to do with tokens; may be repeated."),
 ]
 
 

@@ -204,6 +204,17 @@ def test_a_new_token_takes_no_row_that_a_configuration_names() -> None:
     assert not Path("n").exists()
 
 
+def test_an_id_of_any_size_costs_no_more_than_the_table() -> None:
+    assert family_ids("roberta", {"pad_token_id": 10**12}, {}, {}, 9) == set(range(9))
+    assert family_ids("whisper", {}, {"no_timestamps_token_id": -(10**12)}, {}, 9) == set(range(9))
+
+
+def test_a_deep_file_is_refused_by_name() -> None:
+    write(gpt2() / "deep.json", '{"a":' * 400 + "1" + "}" * 400)
+    with pytest.raises(ValueError, match=r"deep.json: it is nested too deeply.*--leave deep.json"):
+        trimmed()
+
+
 def test_first_clip_models_read_a_text_at_its_highest_id() -> None:
     assert family_ids("clip", {"text_config": {"eos_token_id": 2}}, {}, {}, 9) == {0, 1, 2}
     assert family_ids("clip", {"text_config": {"eos_token_id": 7}}, {}, {}, 9) == set()

@@ -316,8 +316,9 @@ def _lines(folder: Path, name: str, path: Path) -> list[str]:
 def _named(name: str, read: Callable[[], FileIds]) -> FileIds:
     try:
         return read()
-    except ValueError as error:
-        raise ValueError(f"{plain(name, 100)}: {error}; {_mend(name)}") from None
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{plain(name, 100)}: {reason}; {_mend(name)}") from None
 
 
 def _mend(name: str) -> str:

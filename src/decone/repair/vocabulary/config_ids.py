@@ -329,12 +329,14 @@ def family_ids(
     row, sections = family_of(family), list(language_configs(config))
     ids: set[int] = set()
     if row.padded_positions:
-        ids.update(range(next((s["pad_token_id"] for s in sections if isinstance(s.get("pad_token_id"), int)), 1) + 1))
+        padding = next((s["pad_token_id"] for s in sections if isinstance(s.get("pad_token_id"), int)), 1)
+        ids.update(range(min(padding + 1, rows)))
     if row.reads_highest_id and any(section.get("eos_token_id") == 2 for section in sections):
         ids.update(range(3))
     if row.timestamp_ids:
         last = generation.get("no_timestamps_token_id", tokens.get("<|notimestamps|>"))
-        ids.update(range((last if isinstance(last, int) else max(tokens.values(), default=-1)) + 1, rows))
+        last = last if isinstance(last, int) else max(tokens.values(), default=-1)
+        ids.update(range(max(0, last + 1), rows))
     return {index for index in ids if index < rows}
 
 
