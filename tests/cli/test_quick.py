@@ -23,7 +23,9 @@ try:
 finally:
     print("modules:", *(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)
 """
-COMMANDS = [[name] for name in main.COMMANDS] + [["repair", name] for name in ("directions", "definitions", "show")]
+COMMANDS = [[name] for name in main.COMMANDS] + [
+    ["repair", name] for name in ("directions", "definitions", "rows", "show")
+]
 HELP = [[], ["repair"], *COMMANDS]
 MISTAKES = [
     ["tarin"],

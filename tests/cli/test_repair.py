@@ -93,6 +93,27 @@ def test_choices_of_rows(decone: Decone, model: Path) -> None:
     assert "ids stand for frequency ranks" in " ".join(out.split())  # said, for it is a guess
 
 
+def test_rows_of_chat_tokens(decone: Decone) -> None:
+    head = cone(seed=1)
+    head[[4, 5]] = 0
+    folder = llama(Path("m"), head=head)
+    before = contents(folder)
+    code, out, err = decone("repair", "rows", "m", "--out", "d.safetensors", "--json")
+    assert (code, err) == (0, "")
+    report = RepairReport.model_validate_json(out)
+    assert [(table.role, table.changed) for table in report.tables] == [("output", 2)]
+    assert decone("repair", "apply", "m", "d.safetensors", "--out", "n").code == 0
+    code, out, err = decone("repair", "rows", "n", "--dry-run")
+    assert (code, out) == (2, "")
+    assert "no token of n has an untrained row" in " ".join(err.split())
+    code, out, _ = decone("repair", "rows", "n", "--ids", "4-6,9", "--init", "like=7", "--dry-run")
+    assert code == 0
+    assert "ids 4-6,9, init like=7" in out
+    assert "4 of 120 rows" in out
+    assert decone("repair", "undo", "n", "d.safetensors", "--out", "b").code == 0
+    assert contents(Path("b")) == contents(folder) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

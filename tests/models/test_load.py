@@ -1,5 +1,6 @@
 """Models of transformers are loaded safely, for one use, and refused in one sentence that names it."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -65,3 +66,15 @@ def test_a_refusal_names_the_use(bert: Path) -> None:
     for load in (LOADER.config, LOADER.tokenizer):
         with pytest.raises(ValueError, match=r"^cannot load nowhere to be drawn: "):
             load("nowhere")
+
+
+def test_loading_says_nothing_and_leaves_the_logger_as_it_was(bert: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addHandler(caplog.handler)  # records of transformers do not reach the root
+    try:
+        LOADER.model("AutoModel", "a name", bert)
+        assert not [record for record in caplog.records if "LOAD REPORT" in record.getMessage()]
+        logger.warning("LOAD REPORT of another program")
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert [record.getMessage() for record in caplog.records] == ["LOAD REPORT of another program"]
