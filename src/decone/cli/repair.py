@@ -210,24 +210,11 @@ def lexicon(
 
     Changes nothing; tells how far a repair by definitions can reach.
     """
+    arguments = {name: value for name, value in locals().items() if name not in ("as_json", "quiet")}
     from decone.repair.api import lexicon_coverage
 
-    with stages(quiet) as progress, _nothing_written():
-        report = lexicon_coverage(
-            model,
-            lexicon,
-            format=format,
-            language=language,
-            case=case,
-            senses=senses,
-            forms=forms,
-            inflections=inflections,
-            numbers=numbers,
-            pieces=pieces,
-            counts=counts,
-            out=out,
-            progress=progress,
-        )
+    with stages(quiet) as progress:
+        report = lexicon_coverage(**arguments, progress=progress)
     if out is not None:
         say(f"the report is {out}")
     print_result(report, as_json)

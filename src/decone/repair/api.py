@@ -151,23 +151,7 @@ def repair_directions(
         >>> comparison.before.mean_direction > 0.9, comparison.after.mean_direction < 0.01
         (True, True)
     """
-    return repair_with(
-        "directions",
-        model,
-        components=components,
-        centre=centre,
-        rows=rows,
-        counts=_path(counts),
-        statistics=statistics,
-        table=table,
-        embedding=embedding,
-        head=head,
-        tokens=tokens,
-        seed=seed,
-        out=out,
-        dry_run=dry_run,
-        progress=progress,
-    )
+    return repair_with("directions", **locals())
 
 
 def repair_rows(
@@ -220,21 +204,8 @@ def repair_rows(
         >>> report.tables[0].changed, report.results["input"]["length_before"]
         (2, 0.0)
     """
-    return repair_with(
-        "rows",
-        model,
-        ids=ids if isinstance(ids, str) else ",".join(map(str, ids)),
-        init=init,
-        neighbours=neighbours,
-        table=table,
-        embedding=embedding,
-        head=head,
-        tokens=tokens,
-        seed=seed,
-        out=out,
-        dry_run=dry_run,
-        progress=progress,
-    )
+    arguments = locals() | {"ids": ids if isinstance(ids, str) else ",".join(map(str, ids))}
+    return repair_with("rows", **arguments)
 
 
 def rebuild_definitions(
@@ -294,30 +265,9 @@ def rebuild_definitions(
         ValueError: an argument cannot be, the model cannot read definitions, nothing is defined, or nothing seems lost;
             nothing is written.
     """
-    return repair_with(
-        "definitions",
-        model,
-        lexicon=_paths(lexicon),
-        rows=rows,
-        counts=_path(counts),
-        preset=preset,
-        settings=[f"{key}={_text(value)}" for key, value in (settings or {}).items()],
-        format=format,
-        language=language,
-        case=case,
-        forms=forms,
-        inflections=inflections,
-        numbers=numbers,
-        pieces=pieces,
-        mask=mask,
-        embedding=embedding,
-        device=device,
-        tokens=tokens,
-        seed=seed,
-        out=out,
-        dry_run=dry_run,
-        progress=progress,
-    )
+    arguments = locals() | {"lexicon": _paths(lexicon)}
+    arguments["settings"] = [f"{key}={_text(value)}" for key, value in (settings or {}).items()]
+    return repair_with("definitions", **arguments)
 
 
 def lexicon_coverage(

@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from decone.metrics import table_geometry
 from decone.metrics.neighbours import nearest_rows, row_changes
 from decone.metrics.table_geometry import effective_rank, group_cosines, isotropy, mean_direction, row_norms
 from decone.models.tables import MemoryTable, blocks
 from decone.repair.delta import RowDelta
 from decone.repair.result import GeometryComparison, NeighbourRow, RowGeometry, TableRepair, TokenChange
 
-QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 NEIGHBOURS = 5
 TOKEN_LENGTH = 200  # characters of a token
 ROWS = 1 << 12  # compared at once
@@ -51,8 +50,7 @@ def norm_quantiles(lengths: Float64[Tensor, " N"]) -> dict[str, float]:
         >>> norm_quantiles(torch.ones(3, dtype=torch.float64))["mean"]
         1.0
     """
-    quantiles = np.quantile(lengths.numpy(), QUANTILES).tolist()
-    return {"mean": float(lengths.mean()), **dict(zip(map(str, QUANTILES), quantiles, strict=True))}
+    return {"mean": float(lengths.mean()), **table_geometry.norm_quantiles(lengths)}
 
 
 def scale_to_norms(before: Float[Tensor, "V H"], after: Float[Tensor, "V H"]) -> Float[Tensor, "V H"]:

@@ -27,7 +27,7 @@ from decone.repair.alignment.surfaces import surfaces
 from decone.repair.delta import RepairTarget, RowDelta, model_path, repair_targets, separate_inputs
 from decone.repair.methods.base import RepairedRows, TableChoice
 from decone.repair.row_selection import RowSelection, parse_rows, select_rows
-from decone.repair.vocabulary.initialisations import LIKE, NewRows, RowRequest, find_initialisation, find_row
+from decone.repair.vocabulary.initialisations import LIKE, NewRows, RowRequest, find_initialisation, find_row, row_means
 from decone.repair.vocabulary.tensors import bias_tensors
 from decone.repair.vocabulary.tokenizer import build_tokenizer, encode, merge_pair, read_merges, unknown_ids
 from decone.vocab.reach import reach
@@ -261,7 +261,7 @@ def compare_logits(
         1.0
     """
     choice = torch.randperm(int(trained.sum()), generator=torch.Generator().manual_seed(seed))[:STATES]
-    states = _gather(table, trained.nonzero().squeeze(1)[choice.sort().values]).float()
+    states = row_means(table, [*trained.nonzero()[choice]]).float()
     others = torch.ones(table.shape[0], dtype=torch.bool)
     others[ids] = False
     logits = []
@@ -269,7 +269,7 @@ def compare_logits(
         mask = others[start : start + len(block)] & torch.isfinite(block).all(1)
         logits.append(states @ block[mask].float().T)
     ordered = torch.cat(logits, 1).sort(1).values
-    old = _gather(table, ids).float()
+    old = row_means(table, [*ids[:, None]]).float()
     results: dict[str, Any] = {}
     for moment, changed in (("before", old[torch.isfinite(old).all(1)]), ("after", rows.float())):
         own = states @ changed.T
@@ -342,11 +342,6 @@ def _finite(rows: Float[Tensor, "M H"], name: str) -> Float[Tensor, "M H"]:
     if not bool(torch.isfinite(rows).all()):
         raise ValueError(f"new rows of {plain(name)} are not finite in {rows.dtype}; take another --init")
     return rows
-
-
-def _gather(table: Table, ids: Int64[Tensor, " M"]) -> Float[Tensor, "M H"]:
-    inside = ((start, block, (ids >= start) & (ids < start + len(block))) for start, block in blocks(table))
-    return torch.cat([block[ids[mask] - start] for start, block, mask in inside])
 
 
 def _role_ids(model_tables: ModelTables, *roles: str) -> frozenset[int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from decone.files.foreign import quoted
-from decone.files.settings import Progress, suggest
+from decone.files.settings import Progress, suggest, typed_arguments
 
 if TYPE_CHECKING:  # names are listed and settings are read for help, which needs no torch
     from decone.models.tables import ModelTables
@@ -194,7 +194,7 @@ def build_method(name: str, settings: Mapping[str, Any]) -> RepairMethod:
     for key, setting in declared.items():
         if setting.default is MISSING and key not in settings:
             raise ValueError(f"repair {quoted(name)} needs the setting {quoted(key)}")
-    return method(**settings)
+    return method(**typed_arguments(method, settings, f"repair {name!r}: {{}}={{!r:.80}}: {{}}".format))
 
 
 def repair_variants() -> dict[str, tuple[str, RepairVariant]]:
