@@ -1,14 +1,17 @@
 """Functions of the package: a script of some ten lines for each, on a tiny model."""
 
+import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
 import decone
+from decone.cli import repair, scan, studies, train
 
 TINY: dict[str, Any] = {
     "steps": 4,
@@ -44,6 +47,53 @@ def test_every_door_is_a_function_with_types_and_words() -> None:
         assert "return" in get_type_hints(function), name
         assert function.__doc__, name
         assert getattr(decone, name) is function, "imported once"
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "apply_delta": repair.apply,
+    "compare": studies.compare,
+    "count_text": scan.counts,
+    "doctor": train.doctor,
+    "draw_report": studies.report,
+    "evaluate": train.evaluate,
+    "grow": repair.grow,
+    "lexicon_coverage": repair.lexicon,
+    "methods": train.methods,
+    "read_delta": repair.show,
+    "rebuild_definitions": repair._repair_command("definitions"),
+    "repair_directions": repair._repair_command("directions"),
+    "repair_rows": repair._repair_command("rows"),
+    "reproduce": studies.reproduce,
+    "scan": scan.scan,
+    "train": train.train,
+    "trim": repair.trim,
+    "undo_delta": repair.undo,
+}
+RENAMED = {"exhibit": "table", "settings": "sets", "checks": "limits", "path": "delta"}  # what a shell calls otherwise
+OF_THE_DOOR = {"progress", "backwards"}  # `backwards` is a command of its own, undo
+OF_THE_SHELL = {"as_json", "quiet", "schema", "every", "dry_run"}  # to print, and to make without a folder
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_door_and_its_command_have_the_same_options(name: str) -> None:
+    door, command = (inspect.signature(function).parameters for function in (getattr(decone, name), COMMANDS[name]))
+    options = command.keys() - OF_THE_SHELL
+    expected = (
+        {option if option in options else RENAMED.get(option, option) for option in door} - OF_THE_DOOR - OF_THE_SHELL
+    )
+    expected = {"repaired" if name == "undo_delta" and option == "folder" else option for option in expected}
+    assert options == expected | ({"folder"} if name == "scan" else set())  # the command writes, the door does not
+
+
+def _text(value: Any) -> str:
+    return "" if value in (None, (), inspect.Parameter.empty) else str(value)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_door_and_its_command_have_the_same_defaults(name: str) -> None:
+    door, command = (inspect.signature(function).parameters for function in (getattr(decone, name), COMMANDS[name]))
+    for option in door.keys() & command.keys():
+        assert _text(command[option].default) == _text(door[option].default), option
 
 
 def test_a_name_that_is_none_is_refused() -> None:
