@@ -136,11 +136,13 @@ def renew_rows(
         trained[renewed] = False
         if not bool(trained.any()):
             raise ValueError(f"no row of {source.name} was trained, so there is nothing to make new ones from")
-        own = [[piece for piece in pieces[row] if plan.sound[piece]] for row in plan.ids.tolist()]
-        if init in _BY_PIECES and not all(own):
-            pieceless = [texts[row] for row, sources in zip(plan.ids.tolist(), own, strict=True) if not sources]
+        pieces_of = [[piece for piece in pieces[row] if plan.sound[piece]] for row in plan.ids.tolist()]
+        if init in _BY_PIECES and not all(pieces_of):
+            pieceless = [texts[row] for row, sources in zip(plan.ids.tolist(), pieces_of, strict=True) if not sources]
             repaired.notes.append(f"{source.name}: no trained piece of {join_names(pieceless)}; the mean stands in")
-        request = RowRequest([texts[row] for row in plan.ids.tolist()], own, source, trained, neighbours, seed, names)
+        request = RowRequest(
+            [texts[row] for row in plan.ids.tolist()], pieces_of, source, trained, neighbours, seed, names
+        )
         new = make_rows(request)
         rows = _finite(new.rows.to(source.dtype), source.name)
         repaired.deltas.append(RowDelta(plan.target, plan.ids, MemoryTable(source.name, rows)))
@@ -262,19 +264,19 @@ def compare_logits(
     """
     choice = torch.randperm(int(trained.sum()), generator=torch.Generator().manual_seed(seed))[:STATES]
     states = row_means(table, [*trained.nonzero()[choice]]).float()
-    others = torch.ones(table.shape[0], dtype=torch.bool)
-    others[ids] = False
+    unchanged = torch.ones(table.shape[0], dtype=torch.bool)
+    unchanged[ids] = False
     logits = []
     for start, block in blocks(table):
-        mask = others[start : start + len(block)] & torch.isfinite(block).all(1)
+        mask = unchanged[start : start + len(block)] & torch.isfinite(block).all(1)
         logits.append(states @ block[mask].float().T)
     ordered = torch.cat(logits, 1).sort(1).values
     old = row_means(table, [*ids[:, None]]).float()
     results: dict[str, Any] = {}
     for moment, changed in (("before", old[torch.isfinite(old).all(1)]), ("after", rows.float())):
-        own = states @ changed.T
-        first = (own > ordered[:, -1:]).any(1).double().mean() if ordered.shape[1] else None
-        ranks = 1 + ordered.shape[1] - torch.searchsorted(ordered, own.contiguous(), right=True)
+        scores = states @ changed.T
+        first = (scores > ordered[:, -1:]).any(1).double().mean() if ordered.shape[1] else None
+        ranks = 1 + ordered.shape[1] - torch.searchsorted(ordered, scores.contiguous(), right=True)
         results[f"first_{moment}"] = float(first) if first is not None and len(changed) else None
         results[f"median_rank_{moment}"] = float(ranks.double().median()) if len(changed) else None
     return results
@@ -351,7 +353,7 @@ def _role_ids(model_tables: ModelTables, *roles: str) -> frozenset[int]:
         return frozenset()
     files = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
     contents = [read_object(folder, name) or {} for name in files]
-    for section in (part for content in contents for part in (content, *content.values()) if isinstance(part, dict)):
+    for section in (entry for content in contents for entry in (content, *content.values()) if isinstance(entry, dict)):
         for role in roles:
             token, index = section.get(f"{role}_token"), section.get(f"{role}_token_id")
             text = token.get("content") if isinstance(token, dict) else token

@@ -265,8 +265,8 @@ def _words(selection: RowSelection, tokens: Mapping[str, int]) -> tuple[Iterator
         is_file = False
     if not is_file:
         text = selection.text.strip()
-        parts = [text] if text in tokens else [part.strip() for part in text.split(",")]
-        return ((stated, part) for part in parts if part), stated
+        words = [text] if text in tokens else [word.strip() for word in text.split(",")]
+        return ((stated, word) for word in words if word), stated
     lines = ((f"{path}, line {number}", line.strip()) for number, line in enumerate(read_text(path).splitlines(), 1))
     return (
         (where, word)
