@@ -330,7 +330,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _spread(model_tables: ModelTables, counts: Tensor) -> Tensor:
-    """Occurrences of the first copy of a run's vocabulary spread over copies."""
+    """Occurrences of the first copy of a run's vocabulary spread over its copies."""
     assert model_tables.tokenizer is not None
     if model_tables.family != "decone" or not is_run(model_tables.name):
         return counts

@@ -66,7 +66,7 @@ def test_everything_at_once(decone: Decone, run: Path) -> None:
     assert result == read("o")
     assert result.behaviour
     assert result.behaviour.tokens <= 400
-    assert result.frequencies.source == "text"
+    assert result.frequencies.source == "training"  # a run keeps its counts
     assert result.blame
     assert result.against
     assert result.against.reference == "other"

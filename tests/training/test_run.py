@@ -1,6 +1,7 @@
-"""The folder of a run: claimed once, opened again, never shared with anything else."""
+"""The folder of a run: claimed once, opened again, never shared with anything else; and the log in it."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from decone.files.safetensors import write_tensors
 from decone.models.nano import Nano
 from decone.training.config import RunConfig
 from decone.training.inputs import train_tokenizer
-from decone.training.run import Run, read_result, require_creatable
+from decone.training.run import Run, RunLog, read_log, read_result, require_creatable
 
-OUT = Path("run")
+OUT, LOGGED = Path("run"), Path()
 CONFIG = RunConfig.build({"model": {"width": 16, "layers": 1, "heads": 2, "context": 16}})
 SCORES = {
     "perplexity": 2.0,
@@ -220,3 +221,64 @@ def test_unfinished_files_go() -> None:
     (OUT / "metrics.jsonl.99.writing").touch()
     run.forget_unfinished()
     assert [path.name for path in OUT.iterdir()] == ["config.toml"]
+
+
+def written(*steps: int) -> None:
+    with RunLog(LOGGED, 0) as file:
+        for step in steps:
+            file.write("train", step, {"loss": 1.0 / step})
+
+
+def steps() -> list[int]:
+    return [line["step"] for line in read_log(LOGGED)]
+
+
+def test_lines_are_there_as_soon_as_they_are_written() -> None:
+    with RunLog(LOGGED, 0) as file:
+        file.write("train", 1, {"loss": 0.5})
+        assert list(read_log(LOGGED)) == [{"kind": "train", "step": 1, "loss": 0.5}]
+        file.write("validation", 2, {"loss": float("inf")})
+        assert steps() == [1, 2]
+
+
+@pytest.mark.parametrize("step", [0, 1, 5, 99])
+def test_lines_after_the_step_resumed_from_go(step: int) -> None:
+    written(1, 5, 5, 10)
+    with RunLog(LOGGED, step) as file:
+        file.write("train", step + 1, {})
+    assert steps() == [number for number in (1, 5, 5, 10) if number <= step] + [step + 1]
+    assert [path.name for path in LOGGED.iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.mark.parametrize("end", ['{"kind": "tr', "3", "[]", '{"kind": "train"}', '{"step": "x"}', "\x00\x00", "\xff"])
+def test_a_damaged_end_is_left_out(end: str) -> None:
+    written(1, 2)
+    with Path("metrics.jsonl").open("a", encoding="latin-1") as file:
+        file.write(end)
+    assert steps() == [1, 2]
+    written_again = RunLog(LOGGED, 2)
+    with written_again as again:
+        again.write("train", 3, {})
+    assert steps() == [1, 2, 3]
+
+
+def test_there_may_be_none() -> None:
+    assert list(read_log(LOGGED)) == []
+
+
+def test_tensorboard_writes_the_same_numbers() -> None:
+    pytest.importorskip("tensorboard")
+    with RunLog(LOGGED, 0, tensorboard=True) as file:
+        file.write("validation", 7, {"loss": 2.5})
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator("tensorboard")
+    events.Reload()
+    (event,) = events.Scalars("validation/loss")
+    assert (event.step, event.value) == (7, 2.5)
+
+
+def test_tensorboard_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match=r"machine\.tensorboard needs the package: pip install"):
+        RunLog(LOGGED, 0, tensorboard=True)

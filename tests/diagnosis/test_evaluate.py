@@ -1,4 +1,4 @@
-"""Scores of a run and of a text, as a document: a line per language, a line per group of frequencies."""
+"""Scores of a text, as a document: a line per language, a line per group of frequencies, and whose they are."""
 
 from rich.console import Console
 
