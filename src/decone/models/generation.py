@@ -26,16 +26,18 @@ class Decoding:
         k: draw from the k likeliest.
         p: draw from the smallest set of likeliest tokens that reaches this probability.
         beams: follow that many likeliest beginnings at once; above 1 nothing is drawn.
+        temperature: draw from the softmax of the logits over this number.
     """
 
     k: int | None = None
     p: float | None = None
     beams: int = 1
+    temperature: float | None = None
 
     @property
     def stochastic(self) -> bool:
         """True for a rule that draws."""
-        return self.k is not None or self.p is not None
+        return any(option is not None for option in (self.k, self.p, self.temperature))
 
 
 DECODINGS = {
@@ -87,6 +89,8 @@ def extend(
     ids = prompts
     for _ in range(length):
         logits = _without(scores(ids[:, -window:]), list(forbidden))
+        if decoding.temperature is not None:
+            logits = logits / decoding.temperature
         if decoding.k is not None:
             logits = keep_top_k(logits, decoding.k)
         if decoding.p is not None:
@@ -141,16 +145,11 @@ def sample(
         raise ValueError("the prompt is empty; give at least one token")
     if not temperature >= 0:
         raise ValueError(f"temperature must be 0 or more, got {temperature}")
-    random = torch.Generator().manual_seed(seed)
-    ids = prompt.to(model.device)
-    for _ in range(length):
-        logits = model.logits(ids[None, -model.context :])[0, -1].cpu()
-        if temperature == 0:
-            choice = logits.argmax(keepdim=True)
-        else:
-            choice = torch.multinomial((logits / temperature).softmax(0), 1, generator=random)
-        ids = torch.cat((ids, choice.to(model.device)))
-    return ids[len(prompt) :].cpu()
+    rule = Decoding(temperature=temperature or None)
+    written = extend(
+        lambda ids: model.logits(ids)[:, -1], prompt[None].to(model.device), length, model.context, rule, seed
+    )
+    return written[0].cpu()
 
 
 def keep_top_k(logits: Float[Tensor, "B V"], k: int) -> Float[Tensor, "B V"]:

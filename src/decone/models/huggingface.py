@@ -158,7 +158,7 @@ class HuggingFaceModel:
         from transformers import GenerationConfig
 
         settings: Any = GenerationConfig
-        sampling = {"top_k": decoding.k or 0, "top_p": decoding.p or 1.0, "temperature": 1.0}
+        sampling = {"top_k": decoding.k or 0, "top_p": decoding.p or 1.0, "temperature": decoding.temperature or 1.0}
         options = settings(
             max_new_tokens=length,
             min_new_tokens=length,
