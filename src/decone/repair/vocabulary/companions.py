@@ -70,8 +70,7 @@ class Companions:
             ValueError: a document depends on ids in a way that cannot be followed.
         """
         return {
-            name: _named(name, lambda content=content: read_ids(content, self.tokens, self.model.rows))
-            for name, content in self.documents.items()
+            name: _read_ids(name, content, self.tokens, self.model.rows) for name, content in self.documents.items()
         }
 
     def follow(
@@ -120,9 +119,9 @@ class Companions:
             ValueError: a file names one of the ids, as that of a picture's place.
         """
         for name, entries in self.ids().items():
-            if taken := sorted(entry for entry in entries.needed if entry[1] in ids):
+            if claimed := sorted(entry for entry in entries.needed if entry[1] in ids):
                 raise ValueError(
-                    f"{plain(name, 60)}: {plain(taken[0][0], 60)} is the id {taken[0][1]}, which has no token and "
+                    f"{plain(name, 60)}: {plain(claimed[0][0], 60)} is the id {claimed[0][1]}, which has no token and "
                     "would get a new one; give it its token in tokenizer.json first, or correct it"
                 )
 
@@ -145,8 +144,8 @@ class Companions:
                 {(key, change.new_ids.get(index, index), old_strings.get(index)) for key, index in entries}
                 for entries in before
             )
-            found = {(key, index, strings.get(index)) for entries in after for key, index in entries}
-            if wrong := sorted((needed - found) | (found - needed - listed), key=str):
+            present = {(key, index, strings.get(index)) for entries in after for key, index in entries}
+            if wrong := sorted((needed - present) | (present - needed - listed), key=str):
                 raise ValueError(
                     f"{plain(name, 60)}: {plain(wrong[0][0], 60)} names the id {wrong[0][1]}, which is that of another "
                     "token in the new vocabulary; please report this model"
@@ -236,11 +235,11 @@ def _with_folders(model: VocabModel, files: Mapping[str, Path], copies: Iterator
     """Names of copies, and of everything in the folders that hold them, but for the model's own and its parts."""
     names = list(copies)
     weights = {tensor.file for tensor in model.weights.tensors.values()}
-    kept = {"."} | _components(model.folder)
+    excepted = {"."} | _components(model.folder)
     for name, path in files.items():
         if path in weights:
-            kept.update(map(str, PurePosixPath(name).parents))
-    folders = {str(PurePosixPath(name).parent) for name in names} - kept
+            excepted.update(map(str, PurePosixPath(name).parents))
+    folders = {str(PurePosixPath(name).parent) for name in names} - excepted
     for name in files:
         if name in names or folders & set(map(str, PurePosixPath(name).parents)):
             yield name
@@ -285,13 +284,13 @@ def _same_tokenizer(content: Any, tokens: Mapping[str, int]) -> bool:
 
 def _of_omitted(name: PurePosixPath, content: Any, omitted: Collection[str], files: Mapping[str, Path]) -> bool:
     """True for an index of weights that are left out, and for Mistral's settings of such."""
-    siblings = [PurePosixPath(other).name for other in omitted if PurePosixPath(other).parent == name.parent]
+    siblings = [PurePosixPath(file).name for file in omitted if PurePosixPath(file).parent == name.parent]
     if name.name == "params.json":
         return any(sibling.startswith("consolidated") for sibling in siblings)
     shards = content.get("weight_map") if isinstance(content, dict) else None
     if not name.name.endswith(".index.json") or not isinstance(shards, dict):
         return False
-    present = {PurePosixPath(other).name for other in files if PurePosixPath(other).parent == name.parent}
+    present = {PurePosixPath(file).name for file in files if PurePosixPath(file).parent == name.parent}
     return not present.difference(siblings) & set(map(str, shards.values()))
 
 
@@ -313,9 +312,9 @@ def _lines(folder: Path, name: str, path: Path) -> list[str]:
         return []
 
 
-def _named(name: str, read: Callable[[], FileIds]) -> FileIds:
+def _read_ids(name: str, content: Any, tokens: Mapping[str, int], rows: int) -> FileIds:
     try:
-        return read()
+        return read_ids(content, tokens, rows)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise ValueError(f"{plain(name, 100)}: {reason}; {_mend(name)}") from None
