@@ -49,8 +49,8 @@ class FrequencyFacts(BaseModel, extra="forbid"):
     """Source and size of the counts behind the frequencies of tokens."""
 
     source: FrequencySource
-    tokens: int | None = Field(None, description="occurrences counted")
-    types: int | None = Field(None, description="different tokens counted")
+    tokens: int | None = Field(default=None, description="occurrences counted")
+    types: int | None = Field(default=None, description="different tokens counted")
     sizes: dict[str, int] = Field(default_factory=dict, description="rows by group")
     warning: str | None = None
 

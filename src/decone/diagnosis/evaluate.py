@@ -92,8 +92,8 @@ def evaluate(
         languages = Languages(tokenizer.size, run.config.language.low_resource)
         if occurrences is None:
             occurrences = count_tokens(ids, tokenizer.size)
-        copies = occurrences.split(tokenizer.size)  # the copies of the vocabulary have the same tokens
-        measured = measure(nano, ids, languages, batch, sum(copies[1:], start=copies[0]))
+        occurrences = occurrences.view(-1, tokenizer.size).sum(0)  # copies of the vocabulary have the same tokens
+        measured = measure(nano, ids, languages, batch, occurrences)
     else:
         causal = HuggingFaceModel(name, target)
         ids = causal.encode(content)
