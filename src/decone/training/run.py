@@ -101,6 +101,7 @@ class Measurement(ResultModel):
 class ValidationLine(ResultModel):
     """A validation of a run on its way."""
 
+    kind: str = "validation"
     step: Size
     loss: float | None = None
     alignment: float | None = None
