@@ -18,7 +18,7 @@ def scores(perplexity: float) -> LanguageScores:
             "recall": {"5": 0.625},
             "mrr": 0.375,
             "count": 90,
-            "groups": {"frequent": group, "rare": {"tokens": 2, "count": 0}},
+            "groups": {"frequent": group, "rare": {"tokens": 2, "count": 0, "perplexity": None, "accuracy": None}},
             "curve": [],
             "isotropy": {"raw": 0.875},
             "bits_per_byte": 1.5,
