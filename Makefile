@@ -13,8 +13,8 @@ help:  ## list the targets
 demo: .venv/.demo  ## a few minutes on two cores: plain cross-entropy against thresholding, table and report
 	$(BIN)/decone compare --methods mle,threshold:margin=1+row-adamw --seeds 2 --steps 1200 --out runs/demo
 
-test: .venv/.dev  ## all tests but the slow ones and those for a GPU
-	$(BIN)/python -m pytest -q
+test: .venv/.dev  ## all tests but the slow ones and those for a GPU, a process per core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 check: .venv/.dev  ## style, types, direction of imports
 	$(BIN)/ruff check

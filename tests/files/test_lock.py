@@ -122,7 +122,7 @@ def test_without_locks_a_dead_holder_has_no_say(holder: str) -> None:
 
 
 @pytest.mark.usefixtures("lockless")
-@pytest.mark.parametrize("holder", [f"{os.getppid()} {HOST}", "1 elsewhere"])
+@pytest.mark.parametrize("holder", [f"{os.getppid()} {HOST}", "1 elsewhere"], ids=["here", "elsewhere"])
 def test_without_locks_any_other_holder_is_respected(holder: str) -> None:
     FILE.write_text(holder)
     sentence = rf"by process \d+ on \S+; .*\(or remove {re.escape(str(FILE))} if that process is gone\)$"
@@ -160,7 +160,9 @@ def test_a_folder_that_is_absent_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pid", "host", "alive"), [(os.getpid(), HOST, True), (1, HOST, True), (1, "elsewhere", True), (0, HOST, True)]
+    ("pid", "host", "alive"),
+    [(os.getpid(), HOST, True), (1, HOST, True), (1, "elsewhere", True), (0, HOST, True)],
+    ids=["this process", "the first process", "elsewhere", "no process"],
 )
 def test_a_process_is_gone_only_for_certain(pid: int, host: str, alive: bool) -> None:
     assert is_alive(pid, host) is alive

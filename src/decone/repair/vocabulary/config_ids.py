@@ -28,7 +28,7 @@ _NEEDED = re.compile(
 # Ids that are only forbidden or favoured: those that go leave the list.
 _LISTED = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids", "sequence_bias")
 # Classes of a task, and ids of vocabularies of speech, of units and of entities, which may have the names of tokens.
-_OTHER = re.compile(r"label2id|id2label|lang_id|(t2u|codebook|\w*codec|vocoder|coarse|semantic|audio_stream|entity)_.*")
+_FOREIGN = re.compile(r"label2id|id2label|lang_id|(t2u|codebook|\w*codec|vocoder|coarse|semantic|audio_stream|entity)_.*")
 # The id from which another vocabulary is counted: where rows go, nobody knows what it should be.
 _OFFSET = re.compile(r"(vocab|token|token_id|text_encoding)_offset")
 # Chameleon and Emu3 find the tokens of pictures by these names in their vocabulary_map.
@@ -94,7 +94,7 @@ class _IdWalk:
         return content
 
     def _entry(self, key: str, value: Any) -> Any:
-        if _OTHER.fullmatch(key):
+        if _FOREIGN.fullmatch(key):
             return value
         if _OFFSET.fullmatch(key) and isinstance(value, int) and value:
             raise ValueError(
@@ -137,14 +137,14 @@ class _IdWalk:
         """A map between tokens and ids with new ids; None where it is none."""
         pairs = list(_pairs(content))
         names = [token for _, token, index in pairs if self.tokens.get(token) == index]
-        known = sum(token in self.tokens for _, token, _ in pairs)
+        shared = sum(token in self.tokens for _, token, _ in pairs)
         distinct = len({index for _, _, index in pairs}) == len(pairs)  # counts of tokens are not
-        if self._covers(known) and distinct and 2 * len(names) < known:
+        if self._covers(shared) and distinct and 2 * len(names) < shared:
             raise ValueError(f"{plain(key, 60) or 'it'} gives the tokens other ids than tokenizer.json does")
         copy = self._covers(len(names))
         # A pair may fit by chance ("width": 224), a few of them or a mark hardly.
         meant = len(names) > 2 or any(not name.replace("_", "").isalnum() for name in names)
-        if not copy and (len(names) < known or 2 * len(names) < len(content) or not meant):
+        if not copy and (len(names) < shared or 2 * len(names) < len(content) or not meant):
             return None
         new = dict(content)
         for name, token, index in pairs:

@@ -159,8 +159,8 @@ def _try_batch(
             right = old_back == text
             if not right and position in _GLUED and not set(unknown).isdisjoint(old_ids):
                 right = _letters(back) == _letters(text)  # the old one lost a letter; the new one may lose no space
-            met = index in new_ids
-            outcomes.append(Outcome(position, met, text, back if met and right and back != text else None))
+            hit = index in new_ids
+            outcomes.append(Outcome(position, hit, text, back if hit and right and back != text else None))
         yield outcomes
 
 
@@ -188,8 +188,8 @@ def _unmet(spellings: Sequence[Spelling], outcomes: Sequence[list[Outcome]]) -> 
     """Sentences on the positions in which tokens are not met."""
     names: dict[tuple[str, ...], list[str]] = {}
     for spelling, tried in zip(spellings, outcomes, strict=True):
-        met = {outcome.position for outcome in tried if outcome.hit}
-        if absent := tuple(position for position in _EXPECTED[spelling.position] if position not in met):
+        hits = {outcome.position for outcome in tried if outcome.hit}
+        if absent := tuple(position for position in _EXPECTED[spelling.position] if position not in hits):
             names.setdefault(absent, []).append(spelling.request)
     for positions, requests in names.items():
         yield f"not met {', '.join(positions)}: {join_names(requests)}"
