@@ -52,7 +52,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gemma3": {"model_type": "gemma3_text", "hidden_size": 16, "num_hidden_layers": 0, "num_attention_heads": 1},
 }
 INPUT_TABLES = {"gpt2": "transformer.wte.weight"}
-ROWS = {"gpt2": 50_257, "llama3": 128_256, "qwen3": 151_936, "gemma3": 262_144}  # as the published models have them
+ROWS = {"gpt2": 50_257, "llama3": 128_256, "qwen3": 151_936, "gemma3": 262_208}  # as the published models have them
 MARKS = ("<|im_start|>", "<|im_end|>")
 LINES = 1000
 LONGEST = 4000  # characters of a line that are encoded
@@ -196,7 +196,7 @@ def measure(name: str, tokenizer: Path, corpora: dict[str, list[str]]) -> dict[s
         "rows": ROWS[name],
         "new_tokens": absent,
         **{command: {key: run[key] for key in ("seconds", "peak_bytes")} for command, run in runs.items()},
-        "verdicts": runs["scan"]["result"]["verdicts"],
+        "findings": runs["scan"]["result"]["findings"],
         "rows_after_trim": len(after_trim),
         "checks": checks,
     }

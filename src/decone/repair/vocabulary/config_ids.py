@@ -28,7 +28,9 @@ _NEEDED = re.compile(
 # Ids that are only forbidden or favoured: those that go leave the list.
 _LISTED = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids", "sequence_bias")
 # Classes of a task, and ids of vocabularies of speech, of units and of entities, which may have the names of tokens.
-_FOREIGN = re.compile(r"label2id|id2label|lang_id|(t2u|codebook|\w*codec|vocoder|coarse|semantic|audio_stream|entity)_.*")
+_LABELS = re.compile(
+    r"label2id|id2label|lang_id|(t2u|codebook|\w*codec|vocoder|coarse|semantic|audio_stream|entity)_.*"
+)
 # The id from which another vocabulary is counted: where rows go, nobody knows what it should be.
 _OFFSET = re.compile(r"(vocab|token|token_id|text_encoding)_offset")
 # Chameleon and Emu3 find the tokens of pictures by these names in their vocabulary_map.
@@ -94,7 +96,7 @@ class _IdWalk:
         return content
 
     def _entry(self, key: str, value: Any) -> Any:
-        if _FOREIGN.fullmatch(key):
+        if _LABELS.fullmatch(key):
             return value
         if _OFFSET.fullmatch(key) and isinstance(value, int) and value:
             raise ValueError(
