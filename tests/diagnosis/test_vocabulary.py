@@ -184,6 +184,16 @@ def test_trained_marks_are_no_warning(name: str, tmp_path: Path) -> None:
     assert "chat" not in codes(scan(chat_model(tmp_path, name, trained=True)))
 
 
+@pytest.mark.parametrize("end", [True, False])
+def test_marks_with_the_row_of_the_end_of_a_text_are_trained(end: bool, tmp_path: Path) -> None:
+    weight = table(SIZE + 30)
+    weight[SIZE : SIZE + len(MARKS)] = weight[SIZE]
+    weight[SIZE + len(MARKS) :] = 0.01 * torch.randn(30 - len(MARKS), 32, generator=torch.Generator().manual_seed(2))
+    roles = {"eos_token": MARKS[USER - SIZE]} if end else {}
+    files = {"tokenizer_config": {"chat_template": CHATML, **roles}}
+    assert ("chat" in codes(scan(folder(tmp_path, word_level(SIZE, *MARKS), weight, **files)))) is not end
+
+
 @pytest.mark.parametrize(
     "rows",
     [

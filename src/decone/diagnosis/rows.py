@@ -11,6 +11,7 @@ from decone.diagnosis.result import RowFinding
 from decone.frequencies import rows_by_reach, token_names, token_rows
 from decone.metrics.row_survey import RowSurvey, survey_rows
 from decone.models.tables import ModelTables, Table
+from decone.repair.row_renewal import MARKS, role_ids
 from decone.vocab.reach import Reach, reach
 
 LISTED, SPELT = 2000, 200  # ids of a finding that are listed, and those whose tokens are
@@ -26,12 +27,14 @@ class RowKinds:
         ids: all rows of each of these kinds, rising; of "beyond" the ids, which have no row.
         inside: those of "partial" that a longer character was seen to produce, rising.
         surveys: what was measured on each row, by "embedding" and, where it is a table of its own, "head".
+        marks: rows of tokens that training texts hold, as those that begin and end them.
     """
 
     findings: list[RowFinding]
     ids: dict[str, Int64[Tensor, " M"]]
     inside: Int64[Tensor, " P"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     surveys: dict[str, RowSurvey] = field(default_factory=dict)
+    marks: frozenset[int] = frozenset()
 
     def of(self, *kinds: str) -> set[int]:
         """Rows of any of these kinds."""
@@ -40,7 +43,7 @@ class RowKinds:
     def untrained(self) -> set[int]:
         """Rows that no training has shaped in one of the tables, see `RowSurvey.untrained`."""
         unused, special = self.of("padded", "gap", "unreachable"), self.of("reserved")
-        masks = (survey.untrained(unused, special) for survey in self.surveys.values())
+        masks = (survey.untrained(unused, special, self.marks) for survey in self.surveys.values())
         return {row for mask in masks for row in mask.nonzero().squeeze(1).tolist()}
 
 
@@ -68,7 +71,8 @@ def find_rows(model_tables: ModelTables) -> RowKinds:
     ]
     inside = token_rows(model_tables, reached.inside) if reached else []
     ids = {kind: torch.tensor(rows, dtype=torch.int64) for kind, rows in kinds.items() if rows}
-    return RowKinds(findings, ids, torch.tensor(inside, dtype=torch.int64), surveys)
+    marks = role_ids(model_tables, *MARKS)
+    return RowKinds(findings, ids, torch.tensor(inside, dtype=torch.int64), surveys, marks)
 
 
 def row_finding(kind: str, ids: Sequence[int], names: Mapping[int, str] | Sequence[str], note: str) -> RowFinding:

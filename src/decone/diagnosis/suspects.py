@@ -85,7 +85,11 @@ def find_suspects(
     scores = torch.stack([evidence.score for evidence in indicators])
     proof = torch.tensor([not evidence.phrase.startswith((LONG, ANGLE)) for evidence in indicators])
     untrained = rows.untrained()
-    never = sorted(row for row in chat if row in untrained or bool((scores[proof, row] > UNUSUAL).any()))
+    clusters = [set(cluster) for survey in rows.surveys.values() for cluster in survey.clusters]
+    copies = {row for cluster in clusters if cluster & rows.marks for row in cluster}  # of a trained mark, on purpose
+    never = sorted(
+        row for row in chat if row in untrained or (row not in copies and bool((scores[proof, row] > UNUSUAL).any()))
+    )
     total = scores.amax(0).where(ordinary, 0.0)
     order = torch.argsort(total, descending=True, stable=True)[:limit]
     group = {row: name for name, ids in frequencies.groups.items() for row in ids.tolist()}

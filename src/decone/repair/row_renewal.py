@@ -34,6 +34,7 @@ from decone.vocab.reach import reach
 
 STATES = 128  # rows of trained tokens that stand for states of the model
 OPTION = "--ids"
+MARKS = ("bos", "eos", "cls", "sep", "mask", "unk")  # roles of tokens that training texts hold
 _BY_PIECES = ("pieces", "neighbours")  # initialisations that need a tokenizer
 _HIDDEN = "\U0010fffd"  # begins the names that tokens are hidden under; no text holds it
 
@@ -70,8 +71,8 @@ def row_roles(model_tables: ModelTables) -> RowRoles:
     kinds = rows_by_reach(model_tables, reached)
     unused = {row for kind in ("padded", "gap", "unreachable") for row in kinds.get(kind, ())}
     inside = set() if reached is None else {*token_rows(model_tables, reached.inside)}
-    marks = _role_ids(model_tables, "bos", "eos", "cls", "sep", "mask", "unk")
-    padding = _role_ids(model_tables, "pad") - marks
+    marks = role_ids(model_tables, *MARKS)
+    padding = role_ids(model_tables, "pad") - marks
     candidates = torch.ones(size, dtype=torch.bool)
     candidates[[row for row in {*unused, *padding, *kinds["partial"]} - inside if row < size]] = False
     special = model_tables.special | {*kinds["reserved"]}
@@ -346,7 +347,7 @@ def _finite(rows: Float[Tensor, "M H"], name: str) -> Float[Tensor, "M H"]:
     return rows
 
 
-def _role_ids(model_tables: ModelTables, *roles: str) -> frozenset[int]:
+def role_ids(model_tables: ModelTables, *roles: str) -> frozenset[int]:
     """Ids of the tokens that a folder gives some role, such as "eos", in any section of its configurations."""
     folder, ids, names = model_path(model_tables), set[object](), rows_by_token(model_tables)
     if not folder.is_dir():
