@@ -11,7 +11,8 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.demo  ## a few minutes on two cores: plain cross-entropy against thresholding, table and report
-	$(BIN)/decone compare --methods mle,threshold:margin=1+row-adamw --seeds 2 --steps 1200 --out runs/demo
+	$(BIN)/decone compare --methods mle,threshold:margin=1+row-adamw --seeds 4 --steps 600 \
+		--set model.layers=2 --set optimizer.lr=2e-3 --out runs/demo
 
 test: .venv/.dev  ## all tests but the slow ones and those for a GPU, a process per core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal

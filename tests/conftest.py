@@ -47,6 +47,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("DECONE_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / ".cache"))
+    monkeypatch.delenv("COLUMNS", raising=False)  # processes that share the tests have one
     torch.manual_seed(0)
 
 

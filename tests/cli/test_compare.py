@@ -115,7 +115,7 @@ def test_the_file_holds_where_the_command_line_is_silent(decone: Decone, monkeyp
         seen.append(self.config)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("decone.studies.compare.Comparison.claim", noting)
+    monkeypatch.setattr("decone.studies.compare.Comparison.lock", noting)
     for arguments in ((), ("--steps", "7", "--corpus", "shakespeare", "--device", "auto"), ("--set", "steps=9")):
         assert decone("compare", "--config", "tiny.toml", *arguments).code == 130
     assert decone("compare").code == 130

@@ -126,7 +126,7 @@ def test_targets_that_are_taken_or_inside() -> None:
     Path("file").write_text("")
     refused("exists", "m", out="taken")
     refused("exists", "m", out="file")
-    refused("exists", "m", out="m")
+    refused("own folder", "m", out="m")
     refused("own folder", "m", out="m/new")
     refused("own folder", "m", out="m/extra/../new")
     Path("link").symlink_to("m", target_is_directory=True)

@@ -261,7 +261,7 @@ def compare_logits(
     Example:
         >>> table, trained = MemoryTable("weight", torch.eye(4) - 0.5), torch.tensor([True, True, True, False])
         >>> compare_logits(table, torch.tensor([3]), torch.full((1, 4), -0.25), trained)["median_rank_after"]
-        1.0
+        2.0
     """
     choice = torch.randperm(int(trained.sum()), generator=torch.Generator().manual_seed(seed))[:STATES]
     states = row_means(table, [*trained.nonzero()[choice]]).float()
