@@ -17,7 +17,7 @@ from torch import Tensor
 
 from decone.files.folder import read_object
 from decone.files.foreign import join_names, plain
-from decone.files.safetensors import open_weights
+from decone.files.safetensors import FileTable, open_weights
 from decone.files.settings import Progress
 from decone.frequencies import rows_by_reach, rows_by_token, token_rows, token_texts
 from decone.metrics.row_survey import survey_rows
@@ -349,9 +349,9 @@ def _finite(rows: Float[Tensor, "M H"], name: str) -> Float[Tensor, "M H"]:
 
 def role_ids(model_tables: ModelTables, *roles: str) -> frozenset[int]:
     """Ids of the tokens that a folder gives some role, such as "eos", in any section of its configurations."""
-    folder, ids, names = model_path(model_tables), set[object](), rows_by_token(model_tables)
-    if not folder.is_dir():
+    if not isinstance(model_tables.embedding, FileTable) or not (folder := model_path(model_tables)).is_dir():
         return frozenset()
+    ids, names = set[object](), rows_by_token(model_tables)
     files = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
     contents = [read_object(folder, name) or {} for name in files]
     for section in (entry for content in contents for entry in (content, *content.values()) if isinstance(entry, dict)):
